@@ -1,0 +1,32 @@
+import type binaryen from 'binaryen';
+
+export type ValType = 'i32' | 'i64' | 'f32' | 'f64' | 'v128';
+
+/**
+ * A value while code is being emitted. A constant or a local may be used any number of times; an expression
+ * is a tree node that Binaryen lets us place once, so a second use throws: bind it with `Emitter.let` first.
+ * Trees only ever read locals that are assigned once, so when they are placed does not matter.
+ */
+export class Val {
+  readonly type: ValType;
+  /** May be placed many times. */
+  readonly many: boolean;
+  /** Value when it is a constant that fits a signed 32-bit number, for folding. */
+  readonly constant: number | undefined;
+  private used = false;
+  private readonly make: () => binaryen.ExpressionRef;
+
+  constructor(type: ValType, make: () => binaryen.ExpressionRef, many: boolean, constant?: number) {
+    this.type = type;
+    this.make = make;
+    this.many = many;
+    this.constant = constant;
+  }
+
+  /** Binaryen node for one use of this value. */
+  take(): binaryen.ExpressionRef {
+    if (this.used && !this.many) throw new Error('a value was used twice: bind it with let() first');
+    this.used = true;
+    return this.make();
+  }
+}

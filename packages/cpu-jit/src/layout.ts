@@ -1,0 +1,383 @@
+/**
+ * Where everything lives in the one shared linear memory, and the fields of a vCPU state block.
+ *
+ * Flat numeric constants only: this file is compiled by TypeScript and, unchanged, by the compiler of
+ * the Wasm runtime (`assembly/`). All addresses are byte offsets in linear memory ("host physical
+ * addresses", HPA, 32 bits). All multi-byte fields are little-endian and naturally aligned.
+ */
+
+// ---------------------------------------------------------------- memory map
+
+/** First vCPU state block. Addresses below stay unused so that a zero pointer is never valid. */
+export const CPU_BASE = 0x0001_0000;
+/** Bytes from one vCPU state block to the next. */
+export const CPU_STRIDE = 0x8000;
+/** Most vCPUs a machine may have. */
+export const MAX_VCPUS = 8;
+/** Static data of the Wasm runtime (tables for AES, x87 constants, ...). */
+export const RUNTIME_DATA_BASE = 0x0005_0000;
+export const RUNTIME_DATA_END = 0x0010_0000;
+
+/** Soft TLBs: per vCPU `TLB_ARRAYS` arrays of `TLB_ENTRIES` entries of `TLB_ENTRY_SIZE` bytes. */
+export const TLB_BASE = 0x0010_0000;
+export const TLB_ENTRY_SIZE = 32;
+export const TLB_ENTRIES = 1024;
+export const TLB_ARRAY_SIZE = 0x8000;
+/** 16 address-space slots, each with a supervisor (even) and a user (odd) array. */
+export const TLB_ARRAYS = 32;
+export const TLB_CPU_SIZE = 0x0010_0000;
+
+/** Jump caches: per vCPU `JC_ENTRIES` entries of `JC_ENTRY_SIZE` bytes, rip -> code. */
+export const JC_BASE = 0x0090_0000;
+export const JC_ENTRIES = 16384;
+export const JC_ENTRY_SIZE = 32;
+export const JC_CPU_SIZE = 0x0008_0000;
+
+/** Hash of decoded blocks by host-physical address: heads, then descriptors. */
+export const BLOCK_HEADS = 0x00d0_0000;
+export const BLOCK_HEAD_COUNT = 65536;
+export const BLOCK_DESCS = 0x00d8_0000;
+export const BLOCK_DESC_SIZE = 64;
+export const BLOCK_DESC_COUNT = 131072;
+/** Arena of decoded instruction records, bump-allocated, emptied as a whole. */
+export const RECORD_ARENA = 0x0160_0000;
+export const RECORD_ARENA_END = 0x0400_0000;
+
+/** Per 4 KiB frame of linear memory: u64 bitmap, one bit per 64 bytes that hold decoded code. */
+export const CODE_BITS = 0x0400_0000;
+export const CODE_BITS_END = 0x0480_0000;
+
+/** Pool of 4 KiB frames for shadow page tables (second-level tables, guest-invisible pages). */
+export const FRAME_POOL_BASE = 0x0480_0000;
+
+// ---------------------------------------------------------------- vCPU state block
+
+/** 16 general registers, 8 bytes each, in encoding order RAX RCX RDX RBX RSP RBP RSI RDI R8..R15. */
+export const S_GPR = 0x000;
+/** RIP of the next instruction; only exact outside generated code. */
+export const S_RIP = 0x080;
+/** Virtual address of the first instruction of the block the interpreter is in. */
+export const S_BLOCK_RIP = 0x088;
+/** Lazy status flags: kind (`FLAGS_*`), result sign-extended to 64 bits, second operand. */
+export const S_CC_KIND = 0x090;
+/** RFLAGS without the six status flags (bit 1 set): IF, DF, TF, IOPL, NT, RF, VM, AC, ID, VIF, VIP. */
+export const S_RFLAGS = 0x094;
+export const S_CC_RES = 0x098;
+export const S_CC_SRC = 0x0a0;
+/** Always zero: the base or index of an address that has none. */
+export const S_ZERO = 0x0a8;
+/** Effective address computed by an address pseudo-instruction. */
+export const S_EA = 0x0b0;
+/** Retired instructions since creation, u64. */
+export const S_ICOUNT = 0x0b8;
+/** When `S_ICOUNT` reaches this at a check point, `run` returns `EXIT_LIMIT`. u64. */
+export const S_ICOUNT_LIMIT = 0x0c0;
+/** Pointer to the current TLB array. */
+export const S_TLB = 0x0c8;
+/** Unique number of the current translation context; changes whenever cached virtual code addresses become stale. */
+export const S_CTX = 0x0cc;
+/** Pointer to this vCPU's jump cache. */
+export const S_JC = 0x0d0;
+/** Current privilege level 0..3, u32. */
+export const S_CPL = 0x0d4;
+/** Non-zero: a pending exception raised by the current instruction: vector + 1 (or `EXC_RESTART`). */
+export const S_EXC = 0x0d8;
+export const S_EXC_ERROR = 0x0dc;
+/** Address of the last page fault (goes to CR2 or PVCS). u64. */
+export const S_EXC_ADDR = 0x0e0;
+/** Code size of the current code segment in bits: 16, 32 or 64. u32. */
+export const S_CODE_SIZE = 0x0e8;
+/** Non-zero while the interpreter runs a single uncached instruction: stores to code pages go through. */
+export const S_STEP = 0x0ec;
+
+/** Segments ES CS SS DS FS GS (then LDTR, TR): 32 bytes each: base u64, limit u32, attr u32, selector u32. */
+export const S_SEG = 0x100;
+export const SEG_STRIDE = 32;
+export const SEG_BASE = 0;
+export const SEG_LIMIT = 8;
+export const SEG_ATTR = 12;
+export const SEG_SELECTOR = 16;
+export const ES = 0;
+export const CS = 1;
+export const SS = 2;
+export const DS = 3;
+export const FS = 4;
+export const GS = 5;
+export const LDTR = 6;
+export const TR = 7;
+/** GDTR and IDTR: base u64, limit u32. */
+export const S_GDTR = 0x200;
+export const S_IDTR = 0x210;
+
+/** Control registers, u64 each. */
+export const S_CR0 = 0x220;
+export const S_CR2 = 0x228;
+export const S_CR3 = 0x230;
+export const S_CR4 = 0x238;
+export const S_CR8 = 0x240;
+export const S_EFER = 0x248;
+export const S_XCR0 = 0x250;
+/** Debug registers DR0..DR7, u64 each. */
+export const S_DR = 0x258;
+/** MSRs the CPU itself uses. u64 each. */
+export const S_STAR = 0x298;
+export const S_LSTAR = 0x2a0;
+export const S_CSTAR = 0x2a8;
+export const S_SFMASK = 0x2b0;
+export const S_KERNEL_GS_BASE = 0x2b8;
+export const S_TSC_AUX = 0x2c0;
+export const S_SYSENTER_CS = 0x2c8;
+export const S_SYSENTER_ESP = 0x2d0;
+export const S_SYSENTER_EIP = 0x2d8;
+export const S_PAT = 0x2e0;
+export const S_APIC_BASE = 0x2e8;
+/** PKRU u32. */
+export const S_PKRU = 0x2f0;
+/** MXCSR u32. */
+export const S_MXCSR = 0x2f4;
+/** TSC = clock source + this. u64. */
+export const S_TSC_OFFSET = 0x2f8;
+
+/** XMM/YMM registers: 16 x 16 bytes (low halves), then 16 x 16 bytes (high halves). */
+export const S_XMM = 0x400;
+export const S_YMM_HIGH = 0x500;
+/** x87: 8 physical registers of 16 bytes: mantissa u64, sign+exponent u16. MMX alias the mantissas. */
+export const S_X87 = 0x600;
+export const S_X87_CW = 0x680;
+/** Status word without TOP; TOP is `S_X87_TOP`. */
+export const S_X87_SW = 0x684;
+export const S_X87_TOP = 0x688;
+/** Abridged tag word: bit set = register not empty, by physical register. */
+export const S_X87_TAGS = 0x68c;
+export const S_X87_FOP = 0x690;
+export const S_X87_FIP = 0x698;
+export const S_X87_FDP = 0x6a0;
+
+/** Scratch for 128-bit slow-path accesses and helper results. 64 bytes, 16-aligned. */
+export const S_SCRATCH = 0x6c0;
+
+/** What the crossing to TypeScript is about: filled by Wasm before an import is called or `run` returns. */
+export const S_EXIT_VA = 0x700;
+export const S_EXIT_GPA = 0x708;
+/** Access bits: `ACCESS_*`. */
+export const S_EXIT_ACCESS = 0x710;
+/** Access size in bytes. */
+export const S_EXIT_SIZE = 0x714;
+/** Value stored, or value loaded by the handler. 16 bytes. */
+export const S_EXIT_VALUE = 0x718;
+/** Length of the instruction that caused the exit, when the reason says so. */
+export const S_EXIT_INSN_LEN = 0x728;
+/** Host-physical address of a block that became hot or needs decoding. */
+export const S_EXIT_BLOCK = 0x72c;
+
+// Virtualisation control block: what the machine does by itself and what leaves the guest.
+/** `PAGING_*`. */
+export const V_PAGING = 0x800;
+/** Intercepts: `INTERCEPT_*` bits. */
+export const V_INTERCEPTS = 0x804;
+/** HPA of the top-level table the walker uses in `PAGING_SHADOW` mode (current shadow root). */
+export const V_ROOT = 0x808;
+/** HPA of guest physical address 0, and bytes of RAM below 4 GiB; then RAM above 4 GiB. */
+export const V_RAM_BASE = 0x80c;
+export const V_RAM_LOW = 0x810;
+export const V_RAM_HIGH = 0x814;
+/** 4 or 5 levels in the table walked. */
+export const V_LEVELS = 0x818;
+/** `SYSCALL_*`: what SYSCALL means. */
+export const V_SYSCALL_MODE = 0x81c;
+/** Exception vectors that leave the guest, one bit each (0..31). */
+export const V_EXC_BITMAP = 0x820;
+/** `CLOCK_*`: source of the TSC. */
+export const V_CLOCK = 0x824;
+/** HPA of a 4 KiB block with MSR intercept bits, 0: all intercepted. */
+export const V_MSR_BITMAP = 0x828;
+/** HPA of an 8 KiB block with I/O intercept bits, 0: all intercepted. */
+export const V_IO_BITMAP = 0x82c;
+/** Non-zero: MOV CR3 etc. in the guest's tables may be cached per slot. Slot of the current TLB array. */
+export const V_SLOT = 0x830;
+/** Second-level root HPA for two-dimensional walks. */
+export const V_EPT_ROOT = 0x834;
+
+// PVM part of the control block, used by the switcher only.
+/** 1: in supervisor mode (smod), 0: in user mode (umod). */
+export const P_SMOD = 0x880;
+/** 1: direct switch allowed (cleared while an event is pending, single-step is on, ...). */
+export const P_DIRECT = 0x884;
+/** HPA of the PVCS page, 0: none. */
+export const P_PVCS = 0x888;
+/** 1: the ABI revision is v2. */
+export const P_ABI_V2 = 0x88c;
+export const P_RETU_RIP = 0x890;
+export const P_EVENT_ENTRY = 0x898;
+/** Shadow roots, TLB arrays and contexts of the current guest table, user then kernel; root 0: not valid. */
+export const P_USER_ROOT = 0x8a0;
+export const P_USER_TLB = 0x8a4;
+export const P_USER_CTX = 0x8a8;
+export const P_KERNEL_ROOT = 0x8ac;
+export const P_KERNEL_TLB = 0x8b0;
+export const P_KERNEL_CTX = 0x8b4;
+/** Count of direct switches user->kernel and kernel->user, u64 each. */
+export const P_DIRECT_SYSCALLS = 0x8b8;
+export const P_DIRECT_ERETUS = 0x8c0;
+/** RFLAGS bits a guest may set by ERETU. */
+export const P_RFLAGS_ALLOWED = 0x8c8;
+/** rfc-v1: SUPERVISOR_RSP, RETS_RIP, SWITCH_CR3. */
+export const P_SUPERVISOR_RSP = 0x8d0;
+export const P_RETS_RIP = 0x8d8;
+
+// Counters kept by Wasm, u64 each; read by the report.
+export const C_TLB_MISSES = 0x900;
+export const C_TLB_FLUSHES = 0x908;
+export const C_WALKS = 0x910;
+export const C_INTERP_BLOCKS = 0x918;
+export const C_INTERP_INSNS = 0x920;
+export const C_JIT_ENTRIES = 0x928;
+export const C_JC_MISSES = 0x930;
+
+/** Context numbers of the TLB arrays, u32 x TLB_ARRAYS; then per-array Bloom filter of code pages (512 bytes each). */
+export const T_CTX = 0xa00;
+export const T_NEXT_CTX = 0xa80;
+export const T_CODE_BLOOM = 0x1000;
+export const T_CODE_BLOOM_SIZE = 512;
+
+// ---------------------------------------------------------------- TLB entry
+/** Tag = virtual page address (bits 12..63), or TLB_INVALID. An access hits when
+ *  `(va + size - 1) & ~0xfff == tag` for its kind. u64 each. */
+export const TLB_READ = 0;
+export const TLB_WRITE = 8;
+export const TLB_EXEC = 16;
+/** HPA = low 32 bits of va + addend. u32. */
+export const TLB_ADDEND = 24;
+/** Bit 0: filled from a global page. */
+export const TLB_FLAGS = 28;
+
+// ---------------------------------------------------------------- jump cache entry
+export const JC_RIP = 0;
+export const JC_CTX = 8;
+/** Table index of compiled code, 0: none. */
+export const JC_FN = 12;
+/** Address of the first decoded record. */
+export const JC_REC = 16;
+/** Address of the block descriptor. */
+export const JC_DESC = 20;
+
+// ---------------------------------------------------------------- block descriptor
+export const BD_HPA = 0;
+/** Code size of the decoded bytes (16, 32, 64). */
+export const BD_MODE = 4;
+/** Next descriptor in the hash chain, 0: end. */
+export const BD_NEXT = 8;
+export const BD_REC = 12;
+/** Table index of the compiled region that starts here, 0: none. */
+export const BD_FN = 16;
+/** Entries by the interpreter since decoded; at the threshold the JIT is asked. */
+export const BD_COUNT = 20;
+/** Number of other pages the interpreter block (0/1) and the compiled region depend on, then pairs
+ *  (page delta i32 in 4 KiB units, HPA of the page u32). */
+export const BD_PAGES = 24;
+export const BD_PAGE_LIST = 28;
+export const BD_MAX_PAGES = 4;
+
+// ---------------------------------------------------------------- decoded record (32 bytes)
+export const REC_SIZE = 32;
+/** Table index of the handler. u32. */
+export const R_HANDLER = 0;
+/** State-block offset of the ModRM.reg operand. u16 */
+export const R_REG = 4;
+/** State-block offset of the ModRM.rm (or opcode) register operand. u16 */
+export const R_RM = 6;
+/** State-block offsets of base and index (S_ZERO when none). u16 */
+export const R_BASE = 8;
+export const R_INDEX = 10;
+/** State-block offset of the segment base (S_ZERO when flat). u16 */
+export const R_SEG = 12;
+/** log2 of the index scale. u8; VEX.vvvv register number u8. */
+export const R_SCALE = 14;
+export const R_VVVV = 15;
+/** Displacement, sign-extended by the handler. For RIP-relative operands relative to S_BLOCK_RIP. i32 */
+export const R_DISP = 16;
+/** Bytes from S_BLOCK_RIP to the start of the instruction u16; instruction length u8; index in block u8. */
+export const R_OFF = 20;
+export const R_LEN = 22;
+export const R_IDX = 23;
+/** Immediate, 64 bits, already sign-extended; for direct branches the displacement from S_BLOCK_RIP to the target. */
+export const R_IMM = 24;
+/** Longest interpreter block. */
+export const MAX_BLOCK_INSNS = 64;
+
+// ---------------------------------------------------------------- enumerations
+/** Lazy flag kinds. CC_RES is always the result sign-extended from the operand size. */
+/** CC_SRC holds CF|AF|OF at RFLAGS positions, bit 7: SF is inverted, bits 16-23: xored into the parity byte. */
+export const FLAGS_EXPLICIT = 0;
+/** ADD: res = a + src. 8, 16, 32, 64 bits = +0..+3. */
+export const FLAGS_ADD = 1;
+/** SUB/CMP/NEG: res = a - src. */
+export const FLAGS_SUB = 5;
+/** AND/OR/XOR/TEST: CF = OF = AF = 0. */
+export const FLAGS_LOGIC = 9;
+/** INC/DEC: CF = CC_SRC & 1. */
+export const FLAGS_INC = 10;
+export const FLAGS_DEC = 14;
+
+export const ACCESS_READ = 0;
+export const ACCESS_WRITE = 1;
+export const ACCESS_EXEC = 2;
+/** Reading as the first half of a read-modify-write: needs write permission. */
+export const ACCESS_RMW = 3;
+/** Descriptor-table and similar accesses made at privilege 0 whatever CPL is. */
+export const ACCESS_IMPLICIT_SUPERVISOR = 4;
+
+export const PAGING_OFF = 0;
+export const PAGING_GUEST = 1;
+export const PAGING_EPT = 2;
+export const PAGING_SHADOW = 3;
+
+export const SYSCALL_NATIVE = 0;
+export const SYSCALL_PVM = 1;
+export const SYSCALL_EXIT = 2;
+
+export const CLOCK_ICOUNT = 0;
+export const CLOCK_HOST = 1;
+
+export const INTERCEPT_CPUID = 1 << 0;
+export const INTERCEPT_HLT = 1 << 1;
+export const INTERCEPT_RDTSC = 1 << 2;
+export const INTERCEPT_INVLPG = 1 << 3;
+export const INTERCEPT_CR = 1 << 4;
+export const INTERCEPT_MSR = 1 << 5;
+export const INTERCEPT_IO = 1 << 6;
+
+/** S_EXC value of the pseudo-exception that asks to run the instruction again, alone, in the interpreter. */
+export const EXC_RESTART = 0x100;
+/** S_EXC value: the TypeScript handler wants `run` to return EXIT_REQUEST at this instruction. */
+export const EXC_REQUEST = 0x101;
+
+/** Return values of handlers, compiled regions and `run`. Below 16: stay in Wasm. */
+/** Go on at S_RIP. */
+export const NEXT = 0;
+/** Go on at S_RIP after comparing S_ICOUNT with its limit (taken backward and all indirect branches). */
+export const NEXT_CHECK = 1;
+/** S_EXC is set. RIP is at the faulting instruction. */
+export const EXIT_EXCEPTION = 16;
+/** S_ICOUNT reached its limit. */
+export const EXIT_LIMIT = 17;
+/** SYSCALL that the switcher did not serve; RIP at the instruction, S_EXIT_INSN_LEN set. */
+export const EXIT_SYSCALL = 18;
+export const EXIT_HLT = 19;
+export const EXIT_CPUID = 20;
+export const EXIT_MSR_READ = 21;
+export const EXIT_MSR_WRITE = 22;
+/** IN/OUT/INS/OUTS: S_EXIT_VA low 16 = port, S_EXIT_ACCESS, S_EXIT_SIZE; RIP at the instruction. */
+export const EXIT_IO = 23;
+/** MOV to/from CR/DR, CLTS, LMSW, INVLPG...: the handler decodes at RIP. */
+export const EXIT_PRIVILEGED = 24;
+/** INT n / INT3 / INTO: S_EXIT_VA = vector; RIP at the instruction. */
+export const EXIT_SOFT_INT = 25;
+/** A TypeScript import handler asked to stop. */
+export const EXIT_REQUEST = 26;
+/** The instruction must be done by TypeScript (far transfers, task switches...). RIP at it. */
+export const EXIT_EMULATE = 27;
+/** The block at RIP is not decoded: TypeScript decodes it and enters again (not a VM exit). */
+export const EXIT_DECODE = 28;
+/** EXC_RESTART: TypeScript drops code and single-steps (not a VM exit). */
+export const EXIT_RESTART = 29;
