@@ -153,22 +153,27 @@ export abstract class Emitter {
   }
   /** Statements under a condition. Registers, flags and `variable`s may be written inside. */
   abstract if(condition: Val, then: () => void, otherwise?: () => void): void;
-  /** Call a runtime helper. The state pointer is passed first unless `pure`. */
-  call(name: string, result: ValType | 'none', args: readonly Val[], options?: { pure?: boolean }): Val {
+  /** Call a runtime helper. The state pointer is passed first unless `pure`. `registers`: the helper reads or writes general
+   *  registers or flags in the state block, so an emitter that keeps them in locals spills them before and reloads them after. */
+  call(name: string, result: ValType | 'none', args: readonly Val[], options?: { pure?: boolean; registers?: boolean }): Val {
     const params: ValType[] = args.map((a) => a.type);
     const operands = args.map((a) => a.take());
+    if (options?.registers) this.spillRegisters();
     if (!options?.pure) {
       params.unshift('i32');
       operands.unshift(this.cpu());
     }
     this.importHelper(name, { params, result });
     const node = this.m.call(name, operands, this.wasmType(result));
-    if (result === 'none') {
-      this.emit(node);
-      return this.i32(0);
-    }
-    return this.let(this.expr(result, node));
+    if (result === 'none') this.emit(node);
+    const value = result === 'none' ? this.i32(0) : this.let(this.expr(result, node));
+    if (options?.registers) this.reloadRegisters();
+    return value;
   }
+  /** Make general registers and flags in the state block current; nothing to do where they live there anyway. */
+  protected spillRegisters(): void {}
+  /** The state block's general registers and flags may have changed. */
+  protected reloadRegisters(): void {}
 
   // ------------------------------------------------------------ operands
   /** Bytes of operand `i`. */
@@ -186,9 +191,16 @@ export abstract class Emitter {
   /** Write operand `i`: 4-byte GPR writes clear the upper half; 1- and 2-byte ones keep the rest; an xmm operand of
    *  size 16 is replaced, a scalar one keeps the rest. Memory writes may fault, so they come before register and flag writes. */
   abstract write(i: number, v: Val): void;
-  /** Read-modify-write of operand `i`: faults for lack of write permission come before `f` runs; `f`'s result is stored. */
+  /** Read-modify-write of operand `i`: faults for lack of write permission come before `f` runs; `f`'s result is stored.
+   *  `f` may set flags and use `variable`s, but must not write registers: do that after rmw(). */
   abstract rmw(i: number, f: (old: Val) => Val): void;
-  /** Linear address of memory operand `i`, i64. With `segment: false` the effective address (LEA). */
+  /** x87 stack index 0..7 of operand `i` (STi), i32. */
+  abstract stIndex(i: number): Val;
+  /** Second immediate (ENTER's nesting level), i32. */
+  abstract imm2(): Val;
+  /** State-block offset of the segment base that applies to a string instruction's source, i32: S_ZERO or the base field of a segment. */
+  abstract segmentOffset(): Val;
+  /** Linear address of memory operand `i`, i64. For POP to memory it already accounts for the incremented RSP. With `segment: false` the effective address (LEA). */
   abstract address(i: number, options?: { segment?: boolean }): Val;
   /** Immediate of the instruction as a constant or record field: i32, or i64 when `size` is 8. */
   abstract imm(size: number): Val;
@@ -247,9 +259,19 @@ export abstract class Emitter {
   abstract branchTo(target: Val, hint: 'ret' | 'call' | 'jmp'): void;
   /** Leave generated code with one of EXIT_*, RIP at this instruction (`at: 'this'`) or after it. Ends the instruction. */
   abstract exit(reason: number, at: 'this' | 'next'): void;
+  /** SYSCALL: spill everything, S_RIP = this instruction, S_EXIT_INSN_LEN = its length, tail-call the imported `host_syscall(cpu)`. */
+  abstract syscall(): void;
+  /** A chunk of a REP string instruction is done but not all of it: count it as retired, RIP stays at this instruction,
+   *  return NEXT_CHECK. Inside `if`. */
+  abstract repeat(): void;
   /** The instruction changed mode, flags with side effects, or translation: end the block, go on at the next instruction
    *  with a check for pending events. */
   abstract endBlock(): void;
+  /** String instructions: when the helper returned 0 ("more to do"), go on at this same instruction after a check for events; the chunk counts
+   *  as one retired instruction. */
+  abstract repeatUnless(complete: Val): void;
+  /** SYSCALL: RIP stays at this instruction, which counts as retired; control passes to the function linked as `host_syscall`. Ends the instruction. */
+  abstract syscall(): void;
   /** Code size (mode) is static per block. */
   abstract readonly codeSize: 16 | 32 | 64;
 }
