@@ -1,0 +1,504 @@
+import type binaryen from 'binaryen';
+import type { Form, OperandForm } from '../decoder/types.ts';
+import {
+  EXIT_EXCEPTION,
+  FLAGS_ADD,
+  FLAGS_DEC,
+  FLAGS_EXPLICIT,
+  FLAGS_INC,
+  FLAGS_LOGIC,
+  FLAGS_SUB,
+  NEXT,
+  NEXT_CHECK,
+  R_BASE,
+  R_DISP,
+  R_HANDLER,
+  R_IDX,
+  R_IMM,
+  R_INDEX,
+  R_LEN,
+  R_OFF,
+  R_REG,
+  R_RM,
+  R_SCALE,
+  R_SEG,
+  R_VVVV,
+  REC_SIZE,
+  S_BLOCK_RIP,
+  S_CC_KIND,
+  S_CC_RES,
+  S_CC_SRC,
+  S_EXC,
+  S_EXC_ERROR,
+  S_EXIT_INSN_LEN,
+  S_GPR,
+  S_ICOUNT,
+  S_RIP,
+  S_TLB,
+  S_XMM,
+} from '../layout.ts';
+import { Emitter, type FlagKind } from './emitter.ts';
+import { conditionFromFlags } from './conditions.ts';
+import { FLAG_FUNCTION, type FlagName, tripleFromState } from './flag-functions.ts';
+import { hostLoad, hostStore, tlbAddress, tlbEntry, tlbHit, typeOfSize } from './tlb-path.ts';
+import type { Val, ValType } from './val.ts';
+
+const CPU = 0;
+const REC = 1;
+const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;
+/** Index of the table that holds all handlers and compiled regions. */
+export const TABLE = 'table';
+
+/** Name of the in-module slow path: accounts for RIP and retired instructions, then calls the runtime. */
+export function slowName(op: 'load' | 'loadw' | 'store', size: number): string {
+  return `slow_${op}${size * 8}`;
+}
+
+/** Emits one interpreter handler: `(cpu: i32, rec: i32) -> i32`, its operands read from the decoded record. */
+export class HandlerEmitter extends Emitter {
+  form: Form;
+  codeSize: 16 | 32 | 64;
+  private locals: binaryen.Type[] = [];
+  private ended = false;
+  private readonly imports: Map<string, { params: ValType[]; result: ValType | 'none' }>;
+
+  constructor(
+    b: typeof binaryen,
+    m: binaryen.Module,
+    form: Form,
+    imports: Map<string, { params: ValType[]; result: ValType | 'none' }>,
+    codeSize: 16 | 32 | 64 = 64,
+  ) {
+    super(b, m);
+    this.form = form;
+    this.imports = imports;
+    this.codeSize = codeSize;
+  }
+
+  /** Ends the handler, adds it to the module under `name`. */
+  finish(name: string): void {
+    if (!this.ended) this.fallThrough();
+    const { b, m } = this;
+    m.addFunction(name, b.createType([b.i32, b.i32]), b.i32, this.locals, m.block(null, this.body, b.i32));
+  }
+
+  newLocal(type: ValType): number {
+    this.locals.push(this.b[type]);
+    return this.locals.length + 1;
+  }
+  cpu(): binaryen.ExpressionRef {
+    return this.m.local.get(CPU, this.b.i32);
+  }
+  private rec(): binaryen.ExpressionRef {
+    return this.m.local.get(REC, this.b.i32);
+  }
+  protected importHelper(name: string, signature: { params: ValType[]; result: ValType | 'none' }): void {
+    const known = this.imports.get(name);
+    const same = known === undefined || (known.result === signature.result && known.params.join() === signature.params.join());
+    if (!same) throw new Error(`helper ${name} is called with two signatures (${known.params.join()} and ${signature.params.join()})`);
+    this.imports.set(name, signature);
+  }
+
+  // ------------------------------------------------------------ registers and record fields
+  private field16(offset: number): binaryen.ExpressionRef {
+    return this.m.i32.load16_u(offset, 2, this.rec());
+  }
+  private field8(offset: number): binaryen.ExpressionRef {
+    return this.m.i32.load8_u(offset, 1, this.rec());
+  }
+  /** Address in the state block of a register operand, and the constant offset to add. */
+  private registerAt(o: OperandForm): { at: binaryen.ExpressionRef; offset: number } {
+    const { m } = this;
+    switch (o.field) {
+      case 'reg':
+        return { at: m.i32.add(this.cpu(), this.field16(R_REG)), offset: 0 };
+      case 'rm':
+        return { at: m.i32.add(this.cpu(), this.field16(R_RM)), offset: 0 };
+      case 'fixed':
+        if (o.kind === 'gpr') return { at: this.cpu(), offset: S_GPR + (o.fixed ?? 0) * 8 };
+        if (o.kind === 'xmm') return { at: this.cpu(), offset: S_XMM + (o.fixed ?? 0) * 16 };
+        break;
+      case 'vvvv': {
+        const scale = o.kind === 'xmm' ? 4 : 3;
+        return { at: m.i32.add(this.cpu(), m.i32.shl(this.field8(R_VVVV), m.i32.const(scale))), offset: o.kind === 'xmm' ? S_XMM : S_GPR };
+      }
+      default:
+    }
+    throw new Error(`${this.form.row.name}: operand ${o.kind}/${o.field} is not a register`);
+  }
+  private operand(i: number): OperandForm {
+    const o = this.form.operands[i];
+    if (o === undefined) throw new Error(`${this.form.row.name} has no operand ${i}`);
+    return o;
+  }
+
+  reg(n: number, size: number): Val {
+    return this.let(this.expr(typeOfSize(size), hostLoad(this.m, size, this.cpu(), S_GPR + n * 8)));
+  }
+  setReg(n: number, size: number, v: Val): void {
+    this.storeGpr(size, this.cpu(), S_GPR + n * 8, v);
+  }
+  private storeGpr(size: number, at: binaryen.ExpressionRef, offset: number, v: Val): void {
+    if (size === 4) this.emit(hostStore(this.m, 8, at, this.zext64(v).take(), offset));
+    else this.emit(hostStore(this.m, size, at, v.take(), offset));
+  }
+
+  read(i: number): Val {
+    const o = this.operand(i);
+    switch (o.kind) {
+      case 'gpr':
+      case 'mmx':
+      case 'seg':
+      case 'cr':
+      case 'dr': {
+        const { at, offset } = this.registerAt(o);
+        const size = o.kind === 'mmx' ? 8 : o.kind === 'seg' ? 2 : o.size;
+        return this.let(this.expr(typeOfSize(size), hostLoad(this.m, size, at, offset)));
+      }
+      case 'xmm': {
+        const { at, offset } = this.registerAt(o);
+        const size = o.size > 16 ? 16 : o.size;
+        return this.let(this.expr(typeOfSize(size), hostLoad(this.m, size, at, offset)));
+      }
+      case 'imm':
+        if (o.field === 'fixed') return this.k(this.form.opSize, o.fixed ?? 0);
+        return this.let(this.trunc(this.imm(this.form.opSize), this.form.opSize));
+      case 'mem':
+        return this.load(this.address(i), o.size);
+      default:
+        throw new Error(`${this.form.row.name}: operand ${i} (${o.kind}) cannot be read`);
+    }
+  }
+  write(i: number, v: Val): void {
+    const o = this.operand(i);
+    switch (o.kind) {
+      case 'gpr': {
+        const { at, offset } = this.registerAt(o);
+        this.storeGpr(o.size, at, offset, v);
+        return;
+      }
+      case 'mmx':
+      case 'xmm': {
+        const { at, offset } = this.registerAt(o);
+        this.emit(hostStore(this.m, o.kind === 'mmx' ? 8 : Math.min(o.size, 16), at, v.take(), offset));
+        return;
+      }
+      case 'mem':
+        this.store(this.address(i), o.size, v);
+        return;
+      default:
+        throw new Error(`${this.form.row.name}: operand ${i} (${o.kind}) cannot be written`);
+    }
+  }
+  readXmm(i: number): Val {
+    const { at, offset } = this.registerAt(this.operand(i));
+    return this.let(this.expr('v128', hostLoad(this.m, 16, at, offset)));
+  }
+  writeXmm(i: number, v: Val): void {
+    const { at, offset } = this.registerAt(this.operand(i));
+    this.emit(hostStore(this.m, 16, at, v.take(), offset));
+  }
+  xmm(n: number): Val {
+    return this.let(this.expr('v128', hostLoad(this.m, 16, this.cpu(), S_XMM + n * 16)));
+  }
+  setXmm(n: number, v: Val): void {
+    this.emit(hostStore(this.m, 16, this.cpu(), v.take(), S_XMM + n * 16));
+  }
+  stIndex(i: number): Val {
+    const o = this.operand(i);
+    if (o.field === 'fixed') return this.i32(o.fixed ?? 0);
+    return this.let(this.expr('i32', this.field16(R_RM)));
+  }
+  imm(size: number): Val {
+    const { m } = this;
+    if (size === 8) return this.let(this.expr('i64', m.i64.load(R_IMM, 8, this.rec())));
+    return this.let(this.trunc(this.expr('i32', m.i32.load(R_IMM, 4, this.rec())), size));
+  }
+  imm2(): Val {
+    return this.let(this.expr('i32', this.field8(R_VVVV)));
+  }
+  address(i: number, options?: { segment?: boolean }): Val {
+    if (this.operand(i).kind !== 'mem') throw new Error(`${this.form.row.name}: operand ${i} is not memory`);
+    const { m } = this;
+    const at = (offset: number) => m.i64.load(0, 8, m.i32.add(this.cpu(), this.field16(offset)));
+    const index = m.i64.shl(at(R_INDEX), m.i64.extend_u(this.field8(R_SCALE)));
+    let ea = m.i64.add(m.i64.add(at(R_BASE), index), m.i64.load32_s(R_DISP, 4, this.rec()));
+    if (options?.segment !== false) ea = m.i64.add(ea, at(R_SEG));
+    return this.let(this.expr('i64', ea));
+  }
+  segmentOffset(): Val {
+    return this.let(this.expr('i32', this.field16(R_SEG)));
+  }
+
+  // ------------------------------------------------------------ memory
+  private tlb(): binaryen.ExpressionRef {
+    return this.m.i32.load(S_TLB, 4, this.cpu());
+  }
+  private slowCall(op: 'load' | 'loadw' | 'store', size: number, va: number, value?: binaryen.ExpressionRef): binaryen.ExpressionRef {
+    const { m, b } = this;
+    const args = [this.cpu(), this.rec(), m.local.get(va, b.i64)];
+    if (value !== undefined) args.push(value);
+    return m.call(slowName(op, size), args, op === 'store' ? b.none : b[typeOfSize(size)]);
+  }
+  /** Slow paths have already stored RIP and the count when they fault. */
+  private leaveOnFault(): binaryen.ExpressionRef {
+    const { m } = this;
+    return m.if(m.i32.load(S_EXC, 4, this.cpu()), m.return(m.i32.const(EXIT_EXCEPTION)));
+  }
+  private bind(v: Val): number {
+    const index = this.newLocal(v.type);
+    this.emit(this.m.local.set(index, v.take()));
+    return index;
+  }
+  /** Emits the lookup; returns the locals of address, entry. */
+  private lookup(address: Val): { va: number; entry: number } {
+    const va = this.bind(address);
+    const entry = this.newLocal('i32');
+    this.emit(this.m.local.set(entry, tlbEntry(this.b, this.m, va, this.tlb())));
+    return { va, entry };
+  }
+
+  load(address: Val, size: number): Val {
+    const { m, b } = this;
+    const { va, entry } = this.lookup(address);
+    const type = typeOfSize(size);
+    const result = this.newLocal(type);
+    this.emit(
+      m.if(
+        tlbHit(b, m, va, entry, size, 'read'),
+        m.local.set(result, hostLoad(m, size, tlbAddress(b, m, va, entry))),
+        m.block(null, [m.local.set(result, this.slowCall('load', size, va)), this.leaveOnFault()]),
+      ),
+    );
+    return this.local(type, result);
+  }
+  store(address: Val, size: number, v: Val): void {
+    const { m, b } = this;
+    const value = this.bind(v);
+    const { va, entry } = this.lookup(address);
+    const type = b[typeOfSize(size)];
+    this.emit(
+      m.if(
+        tlbHit(b, m, va, entry, size, 'write'),
+        hostStore(m, size, tlbAddress(b, m, va, entry), m.local.get(value, type)),
+        m.block(null, [this.slowCall('store', size, va, m.local.get(value, type)), this.leaveOnFault()]),
+      ),
+    );
+  }
+  rmw(i: number, f: (old: Val) => Val): void {
+    if (!this.isMem(i)) {
+      this.write(i, f(this.read(i)));
+      return;
+    }
+    const { m, b } = this;
+    const size = this.size(i);
+    const type = typeOfSize(size);
+    const { va, entry } = this.lookup(this.address(i));
+    const host = this.newLocal('i32');
+    const old = this.newLocal(type);
+    this.emit(
+      m.if(
+        tlbHit(b, m, va, entry, size, 'write'),
+        m.local.set(old, hostLoad(m, size, m.local.tee(host, tlbAddress(b, m, va, entry), b.i32))),
+        m.block(null, [m.local.set(host, m.i32.const(0)), m.local.set(old, this.slowCall('loadw', size, va)), this.leaveOnFault()]),
+      ),
+    );
+    // Register and flag writes that `f` makes must follow the store: it may still fault (a store to translated code restarts).
+    const before = this.body;
+    this.body = [];
+    const value = this.bind(f(this.local(type, old)));
+    const inner = this.body;
+    this.body = before;
+    const { pure, effects } = splitEffects(inner, this.deferred);
+    this.deferred = new Set();
+    this.body.push(...pure);
+    this.emit(
+      m.if(
+        m.local.get(host, b.i32),
+        hostStore(m, size, m.local.get(host, b.i32), m.local.get(value, b[type])),
+        m.block(null, [this.slowCall('store', size, va, m.local.get(value, b[type])), this.leaveOnFault()]),
+      ),
+    );
+    this.body.push(...effects);
+  }
+  private deferred = new Set<binaryen.ExpressionRef>();
+
+  // ------------------------------------------------------------ flags
+  private storeTriple(kind: binaryen.ExpressionRef, res: binaryen.ExpressionRef, src: binaryen.ExpressionRef): void {
+    const { m } = this;
+    for (const s of [m.i32.store(S_CC_KIND, 4, this.cpu(), kind), m.i64.store(S_CC_RES, 8, this.cpu(), res), m.i64.store(S_CC_SRC, 8, this.cpu(), src)]) {
+      this.emit(s);
+      this.deferred.add(s);
+    }
+  }
+  setFlags(kind: FlagKind, size: number, result: Val, src: Val): void {
+    const { m } = this;
+    const code = kind === 'logic' ? FLAGS_LOGIC : FLAG_BASE[kind] + Math.log2(size);
+    const res = this.let(this.sext64(result, size));
+    const s = kind === 'logic' ? this.i64(0) : this.let(this.zext64(src));
+    this.storeTriple(m.i32.const(code), res.take(), s.take());
+  }
+  setFlagsExplicit(f: { cf?: Val; of?: Val; af?: Val; result?: Val; size?: number; zf?: Val; sf?: Val; pf?: Val }): void {
+    const { res, src } = explicitTriple(this, f);
+    this.storeTriple(this.m.i32.const(FLAGS_EXPLICIT), res.take(), src.take());
+  }
+  flag(f: FlagName): Val {
+    const { m, b } = this;
+    if (f === 'z') return this.let(this.expr('i32', m.i64.eqz(m.i64.load(S_CC_RES, 8, this.cpu()))));
+    return this.let(this.expr('i32', m.call(FLAG_FUNCTION[f], tripleFromState(b, m, () => this.cpu()), b.i32)));
+  }
+  condition(cc: number): Val {
+    return conditionFromFlags(this, cc);
+  }
+  statusFlags(): Val {
+    return this.call('getFlags', 'i32', []);
+  }
+  setStatusFlags(v: Val): void {
+    this.call('setFlags', 'none', [v]);
+  }
+
+  // ------------------------------------------------------------ control
+  if(condition: Val, then: () => void, otherwise?: () => void): void {
+    const { m } = this;
+    const test = condition.take();
+    const outer = this.body;
+    const run = (f: () => void): binaryen.ExpressionRef => {
+      this.body = [];
+      f();
+      this.ended = false;
+      const block = m.block(null, this.body);
+      this.body = outer;
+      return block;
+    };
+    const yes = run(then);
+    const no = otherwise === undefined ? undefined : run(otherwise);
+    this.emit(no === undefined ? m.if(test, yes) : m.if(test, yes, no));
+  }
+  /** Adds retired instructions: those before this one in the block, and this one when `completed`. */
+  private retire(completed: boolean): void {
+    const { m } = this;
+    const before = m.i64.extend_u(this.field8(R_IDX));
+    const n = completed ? m.i64.add(before, m.i64.const(1n)) : before;
+    this.emit(m.i64.store(S_ICOUNT, 8, this.cpu(), m.i64.add(m.i64.load(S_ICOUNT, 8, this.cpu()), n)));
+  }
+  private setRip(v: binaryen.ExpressionRef): void {
+    this.emit(this.m.i64.store(S_RIP, 8, this.cpu(), v));
+  }
+  private ret(reason: binaryen.ExpressionRef): void {
+    this.emit(this.m.return(reason));
+    this.ended = true;
+  }
+  private ripAt(after: boolean): binaryen.ExpressionRef {
+    const { m } = this;
+    let at = m.i64.add(m.i64.load(S_BLOCK_RIP, 8, this.cpu()), m.i64.load16_u(R_OFF, 2, this.rec()));
+    if (after) at = m.i64.add(at, m.i64.load8_u(R_LEN, 1, this.rec()));
+    return at;
+  }
+  private fallThrough(): void {
+    const { m, b } = this;
+    const next = m.i32.load(REC_SIZE + R_HANDLER, 4, this.rec());
+    const args = [this.cpu(), m.i32.add(this.rec(), m.i32.const(REC_SIZE))];
+    this.emit(m.return_call_indirect(TABLE, next, args, b.createType([b.i32, b.i32]), b.i32));
+    this.ended = true;
+  }
+  raise(vector: number, error?: number): void {
+    const { m } = this;
+    this.emit(m.i32.store(S_EXC, 4, this.cpu(), m.i32.const(vector + 1)));
+    this.emit(m.i32.store(S_EXC_ERROR, 4, this.cpu(), m.i32.const(error ?? 0)));
+    this.exitException();
+  }
+  private exitException(): void {
+    this.setRip(this.ripAt(false));
+    this.retire(false);
+    this.ret(this.m.i32.const(EXIT_EXCEPTION));
+  }
+  checkException(): void {
+    this.if(this.state(S_EXC, 4), () => this.exitException());
+  }
+  nextRip(): Val {
+    return this.let(this.expr('i64', this.ripAt(true)));
+  }
+  thisRip(): Val {
+    return this.let(this.expr('i64', this.ripAt(false)));
+  }
+  /** In 16- and 32-bit code (operand size below 8) the target wraps to the operand size. */
+  private branchTarget(): binaryen.ExpressionRef {
+    const { m } = this;
+    const target = m.i64.add(m.i64.load(S_BLOCK_RIP, 8, this.cpu()), m.i64.load(R_IMM, 8, this.rec()));
+    if (this.form.opSize === 8) return target;
+    return m.i64.and(target, m.i64.const(this.form.opSize === 2 ? 0xffffn : 0xffff_ffffn));
+  }
+  private isBackward(): binaryen.ExpressionRef {
+    const { m } = this;
+    return m.i64.le_s(m.i64.load(R_IMM, 8, this.rec()), m.i64.load16_u(R_OFF, 2, this.rec()));
+  }
+  branch(): void {
+    this.setRip(this.branchTarget());
+    this.retire(true);
+    this.ret(this.isBackward());
+  }
+  branchIf(condition: Val): void {
+    this.if(condition, () => this.branch());
+    this.setRip(this.ripAt(true));
+    this.retire(true);
+    this.ret(this.m.i32.const(NEXT));
+  }
+  branchTo(target: Val): void {
+    this.setRip(target.take());
+    this.retire(true);
+    this.ret(this.m.i32.const(NEXT_CHECK));
+  }
+  exit(reason: number, at: 'this' | 'next'): void {
+    const { m } = this;
+    this.emit(m.i32.store(S_EXIT_INSN_LEN, 4, this.cpu(), this.field8(R_LEN)));
+    this.setRip(this.ripAt(at === 'next'));
+    this.retire(at === 'next');
+    this.ret(m.i32.const(reason));
+  }
+  endBlock(): void {
+    this.exit(NEXT_CHECK, 'next');
+  }
+  repeatUnless(complete: Val): void {
+    this.if(this.eqz(complete), () => {
+      this.setRip(this.ripAt(false));
+      this.retire(true);
+      this.ret(this.m.i32.const(NEXT_CHECK));
+    });
+  }
+  syscall(): void {
+    const { m, b } = this;
+    this.emit(m.i32.store(S_EXIT_INSN_LEN, 4, this.cpu(), this.field8(R_LEN)));
+    this.setRip(this.ripAt(false));
+    this.retire(true);
+    this.emit(m.return_call('host_syscall', [this.cpu()], b.i32));
+    this.ended = true;
+  }
+}
+
+/** Statements that only compute come before the store of a read-modify-write, flag and register writes after it. */
+function splitEffects(
+  statements: binaryen.ExpressionRef[],
+  deferred: Set<binaryen.ExpressionRef>,
+): { pure: binaryen.ExpressionRef[]; effects: binaryen.ExpressionRef[] } {
+  return { pure: statements.filter((s) => !deferred.has(s)), effects: statements.filter((s) => deferred.has(s)) };
+}
+
+/** CC_RES and CC_SRC for flags that are given one by one (kind FLAGS_EXPLICIT, see layout.ts). */
+export function explicitTriple(
+  e: Emitter,
+  f: { cf?: Val; of?: Val; af?: Val; result?: Val; size?: number; zf?: Val; sf?: Val; pf?: Val },
+): { res: Val; src: Val } {
+  let bits: Val = f.cf ?? e.i32(0);
+  if (f.af !== undefined) bits = e.or(bits, e.shl(f.af, e.i32(4)));
+  if (f.of !== undefined) bits = e.or(bits, e.shl(f.of, e.i32(11)));
+  if (f.result !== undefined) {
+    const res = e.let(e.sext64(f.result, f.size ?? 8));
+    return { res, src: e.let(e.zext64(bits)) };
+  }
+  const zf = e.let(f.zf ?? e.i32(0));
+  const res = e.let(e.zext64(e.xor(zf, e.i32(1))));
+  if (f.sf !== undefined) bits = e.or(bits, e.shl(f.sf, e.i32(7)));
+  // RES is 0 or 1, whose parities are even and odd: the byte corrects that to the PF asked for.
+  bits = e.or(bits, e.shl(e.xor(f.pf ?? e.i32(0), zf), e.i32(16)));
+  return { res, src: e.let(e.zext64(bits)) };
+}

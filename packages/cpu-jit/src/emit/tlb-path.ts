@@ -1,0 +1,65 @@
+import type binaryen from 'binaryen';
+import { TLB_ADDEND, TLB_ARRAY_SIZE, TLB_ENTRY_SIZE, TLB_EXEC, TLB_READ, TLB_WRITE } from '../layout.ts';
+
+const TAG = { read: TLB_READ, write: TLB_WRITE, exec: TLB_EXEC } as const;
+const PAGE_MASK = ~0xfffn;
+
+/** Address of the TLB entry for the virtual address in local `va` (i64), given the array pointer: index = bits 12..21. */
+export function tlbEntry(b: typeof binaryen, m: binaryen.Module, va: number, array: binaryen.ExpressionRef): binaryen.ExpressionRef {
+  const shift = 12 - Math.log2(TLB_ENTRY_SIZE);
+  const scaled = m.i32.wrap(m.i64.shr_u(m.local.get(va, b.i64), m.i64.const(BigInt(shift))));
+  return m.i32.add(m.i32.and(scaled, m.i32.const(TLB_ARRAY_SIZE - TLB_ENTRY_SIZE)), array);
+}
+
+/** i32: does the entry in local `entry` allow the access? A page-crossing access compares the page of its last byte and so misses. */
+export function tlbHit(b: typeof binaryen, m: binaryen.Module, va: number, entry: number, size: number, kind: 'read' | 'write'): binaryen.ExpressionRef {
+  const address = m.local.get(va, b.i64);
+  const last = size === 1 ? address : m.i64.add(address, m.i64.const(BigInt(size - 1)));
+  return m.i64.eq(m.i64.load(TAG[kind], 8, m.local.get(entry, b.i32)), m.i64.and(last, m.i64.const(PAGE_MASK)));
+}
+
+/** i32 host address of the access, given that the entry hits. */
+export function tlbAddress(b: typeof binaryen, m: binaryen.Module, va: number, entry: number): binaryen.ExpressionRef {
+  return m.i32.add(m.i32.wrap(m.local.get(va, b.i64)), m.i32.load(TLB_ADDEND, 4, m.local.get(entry, b.i32)));
+}
+
+/** Unchecked load from linear memory: 1, 2, 4 bytes zero-extended to i32, 8 to i64, 16 to v128. */
+export function hostLoad(m: binaryen.Module, size: number, at: binaryen.ExpressionRef, offset = 0): binaryen.ExpressionRef {
+  switch (size) {
+    case 1:
+      return m.i32.load8_u(offset, 1, at);
+    case 2:
+      return m.i32.load16_u(offset, 1, at);
+    case 4:
+      return m.i32.load(offset, 1, at);
+    case 8:
+      return m.i64.load(offset, 1, at);
+    case 16:
+      return m.v128.load(offset, 1, at);
+    default:
+      throw new RangeError(`no load of ${size} bytes`);
+  }
+}
+
+/** Unchecked store to linear memory, sizes as `hostLoad`. */
+export function hostStore(m: binaryen.Module, size: number, at: binaryen.ExpressionRef, value: binaryen.ExpressionRef, offset = 0): binaryen.ExpressionRef {
+  switch (size) {
+    case 1:
+      return m.i32.store8(offset, 1, at, value);
+    case 2:
+      return m.i32.store16(offset, 1, at, value);
+    case 4:
+      return m.i32.store(offset, 1, at, value);
+    case 8:
+      return m.i64.store(offset, 1, at, value);
+    case 16:
+      return m.v128.store(offset, 1, at, value);
+    default:
+      throw new RangeError(`no store of ${size} bytes`);
+  }
+}
+
+/** Wasm type of a memory access or integer of `size` bytes. */
+export function typeOfSize(size: number): 'i32' | 'i64' | 'v128' {
+  return size === 16 ? 'v128' : size === 8 ? 'i64' : 'i32';
+}
