@@ -36,6 +36,8 @@ export const JC_CPU_SIZE = 0x0008_0000;
 /** Hash of decoded blocks by host-physical address: heads, then descriptors. */
 export const BLOCK_HEADS = 0x00d0_0000;
 export const BLOCK_HEAD_COUNT = 65536;
+/** Bitmap, one bit per 4 KiB frame of linear memory: some TLB may hold a write tag for the frame. 128 KiB. */
+export const FRAME_WRITTEN = 0x00d4_0000;
 export const BLOCK_DESCS = 0x00d8_0000;
 export const BLOCK_DESC_SIZE = 64;
 export const BLOCK_DESC_COUNT = 131072;
@@ -89,6 +91,10 @@ export const S_EXC_ADDR = 0x0e0;
 export const S_CODE_SIZE = 0x0e8;
 /** Non-zero while the interpreter runs a single uncached instruction: stores to code pages go through. */
 export const S_STEP = 0x0ec;
+/** Interpreter entries after which a block is reported to `host.hot`; 0: never. u32. */
+export const S_HOT_THRESHOLD = 0x0f0;
+/** State of the deterministic RDRAND generator, never 0 once seeded. u64. */
+export const S_RANDOM = 0x0f8;
 
 /** Segments ES CS SS DS FS GS (then LDTR, TR): 32 bytes each: base u64, limit u32, attr u32, selector u32. */
 export const S_SEG = 0x100;
@@ -169,6 +175,10 @@ export const S_EXIT_VALUE = 0x718;
 export const S_EXIT_INSN_LEN = 0x728;
 /** Host-physical address of a block that became hot or needs decoding. */
 export const S_EXIT_BLOCK = 0x72c;
+/** More about a failed second-level walk: `EPT_QUAL_*`. u32. */
+export const S_EXIT_QUAL = 0x730;
+/** Scratch of the runtime for accesses that cross a page. 32 bytes. */
+export const S_SPLIT = 0x740;
 
 // Virtualisation control block: what the machine does by itself and what leaves the guest.
 /** `PAGING_*`. */
@@ -197,6 +207,9 @@ export const V_IO_BITMAP = 0x82c;
 export const V_SLOT = 0x830;
 /** Second-level root HPA for two-dimensional walks. */
 export const V_EPT_ROOT = 0x834;
+/** Virtual TSC with CLOCK_ICOUNT: (S_ICOUNT * V_TSC_MUL >> V_TSC_SHIFT) + S_TSC_OFFSET. u32 each. */
+export const V_TSC_MUL = 0x838;
+export const V_TSC_SHIFT = 0x83c;
 
 // PVM part of the control block, used by the switcher only.
 /** 1: in supervisor mode (smod), 0: in user mode (umod). */
@@ -237,8 +250,19 @@ export const C_JC_MISSES = 0x930;
 /** Context numbers of the TLB arrays, u32 x TLB_ARRAYS; then per-array Bloom filter of code pages (512 bytes each). */
 export const T_CTX = 0xa00;
 export const T_NEXT_CTX = 0xa80;
+/** Bit per TLB array: something was filled since its last flush. u32. */
+export const T_USED = 0xa84;
+/** Per array u64: bit (va >> 21) & 63 set when a fragment of a large page may be cached; all ones after a 1 GiB page. */
+export const T_LARGE = 0xa88;
 export const T_CODE_BLOOM = 0x1000;
 export const T_CODE_BLOOM_SIZE = 512;
+/** CPUID answers: count u32, then at CPUID_ENTRIES records of CPUID_ENTRY_SIZE bytes: leaf, subleaf (or
+ *  CPUID_ANY_SUBLEAF), EAX, EBX, ECX, EDX, each u32. Leaves not found answer zeros. */
+export const CPUID_COUNT = 0x5000;
+export const CPUID_ENTRIES = 0x5010;
+export const CPUID_ENTRY_SIZE = 24;
+export const CPUID_MAX_ENTRIES = 160;
+export const CPUID_ANY_SUBLEAF = -1;
 
 // ---------------------------------------------------------------- TLB entry
 /** Tag = virtual page address (bits 12..63), or TLB_INVALID. An access hits when
@@ -248,8 +272,15 @@ export const TLB_WRITE = 8;
 export const TLB_EXEC = 16;
 /** HPA = low 32 bits of va + addend. u32. */
 export const TLB_ADDEND = 24;
-/** Bit 0: filled from a global page. */
+/** `TLB_FLAG_*`. u32. */
 export const TLB_FLAGS = 28;
+/** Filled from a global page. */
+export const TLB_FLAG_GLOBAL = 1;
+/** Writable and dirty, but the write tag is withheld because the frame holds decoded code. */
+export const TLB_FLAG_CODE = 2;
+/** A fragment of a 2 MiB (or 4 MiB), or of a 1 GiB page. */
+export const TLB_FLAG_LARGE = 4;
+export const TLB_FLAG_HUGE = 8;
 
 // ---------------------------------------------------------------- jump cache entry
 export const JC_RIP = 0;
@@ -260,6 +291,8 @@ export const JC_FN = 12;
 export const JC_REC = 16;
 /** Address of the block descriptor. */
 export const JC_DESC = 20;
+/** Value of BD_FN whose page dependencies did not hold for this address, 0: none. */
+export const JC_REFUSED = 24;
 
 // ---------------------------------------------------------------- block descriptor
 export const BD_HPA = 0;
@@ -272,9 +305,11 @@ export const BD_REC = 12;
 export const BD_FN = 16;
 /** Entries by the interpreter since decoded; at the threshold the JIT is asked. */
 export const BD_COUNT = 20;
-/** Number of other pages the interpreter block (0/1) and the compiled region depend on, then pairs
- *  (page delta i32 in 4 KiB units, HPA of the page u32). */
+/** Other pages the code depends on: BD_PAGES u16 = how many of the list the interpreter block needs (0 or 1),
+ *  BD_REGION_PAGES u16 = how many, from the start of the list, the compiled region needs (0..BD_MAX_PAGES). The list: pairs
+ *  (page delta i32 in 4 KiB units from the page of the first byte, HPA of the page u32). */
 export const BD_PAGES = 24;
+export const BD_REGION_PAGES = 26;
 export const BD_PAGE_LIST = 28;
 export const BD_MAX_PAGES = 4;
 
@@ -326,6 +361,15 @@ export const ACCESS_EXEC = 2;
 export const ACCESS_RMW = 3;
 /** Descriptor-table and similar accesses made at privilege 0 whatever CPL is. */
 export const ACCESS_IMPLICIT_SUPERVISOR = 4;
+
+/** Physical address bits; those above, up to 51, are reserved in page-table entries. */
+export const MAXPHYADDR = 46;
+
+/** S_EXIT_QUAL: the guest-physical access was to a guest paging structure; the second-level entry is misconfigured;
+ *  it was present. */
+export const EPT_QUAL_TABLE = 1;
+export const EPT_QUAL_MISCONFIG = 2;
+export const EPT_QUAL_PRESENT = 4;
 
 export const PAGING_OFF = 0;
 export const PAGING_GUEST = 1;
