@@ -259,11 +259,6 @@ export abstract class Emitter {
   abstract branchTo(target: Val, hint: 'ret' | 'call' | 'jmp'): void;
   /** Leave generated code with one of EXIT_*, RIP at this instruction (`at: 'this'`) or after it. Ends the instruction. */
   abstract exit(reason: number, at: 'this' | 'next'): void;
-  /** SYSCALL: spill everything, S_RIP = this instruction, S_EXIT_INSN_LEN = its length, tail-call the imported `host_syscall(cpu)`. */
-  abstract syscall(): void;
-  /** A chunk of a REP string instruction is done but not all of it: count it as retired, RIP stays at this instruction,
-   *  return NEXT_CHECK. Inside `if`. */
-  abstract repeat(): void;
   /** The instruction changed mode, flags with side effects, or translation: end the block, go on at the next instruction
    *  with a check for pending events. */
   abstract endBlock(): void;
