@@ -1,0 +1,7 @@
+/**
+ * The shadow MMU: page tables a guest never sees, kept in step with the ones it writes.
+ *
+ * `ShadowMmu` is the whole public interface; see its docstring for the contract with the run loop.
+ */
+export * from './api.ts';
+export { ShadowMmu } from './shadow-mmu.ts';
