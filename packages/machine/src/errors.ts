@@ -1,0 +1,36 @@
+/** What went wrong while the board was built or a guest image was loaded. */
+export type MachineErrorCode =
+  /** The image does not start with the ELF magic. */
+  | 'not-elf'
+  /** The image is a 32-bit ELF. */
+  | 'elf-32-bit'
+  /** The image is an ELF for another machine or byte order. */
+  | 'elf-wrong-machine'
+  /** The image is not an executable (object file, core file, ...). */
+  | 'elf-not-executable'
+  /** The image asks for a dynamic loader. */
+  | 'elf-dynamic'
+  /** A header or segment reaches beyond the end of the image. */
+  | 'elf-truncated'
+  /** A header field contradicts another. */
+  | 'elf-malformed'
+  /** Something does not fit into guest RAM. */
+  | 'memory-too-small'
+  /** Guest RAM size is not one the board can have. */
+  | 'bad-memory-size'
+  /** The kernel command line is longer than its place in guest RAM. */
+  | 'command-line-too-long'
+  /** Two devices claim the same I/O port. */
+  | 'port-conflict'
+  /** A file name that cannot be stored in an initial RAM disk. */
+  | 'bad-file-name';
+
+/** Error of this package: `message` is one line that says what was wrong and what would be right. */
+export class MachineError extends Error {
+  override readonly name = 'MachineError';
+  readonly code: MachineErrorCode;
+  constructor(code: MachineErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
