@@ -1,0 +1,276 @@
+import { decode, formKey } from './decoder/index.ts';
+import type { Insn } from './decoder/types.ts';
+import {
+  BD_COUNT,
+  BD_FN,
+  BD_HPA,
+  BD_MODE,
+  BD_NEXT,
+  BD_PAGE_LIST,
+  BD_PAGES,
+  BD_REC,
+  BLOCK_DESC_COUNT,
+  BLOCK_DESC_SIZE,
+  BLOCK_DESCS,
+  BLOCK_HEAD_COUNT,
+  BLOCK_HEADS,
+  CODE_BITS,
+  MAX_BLOCK_INSNS,
+  REC_SIZE,
+  RECORD_ARENA,
+  RECORD_ARENA_END,
+} from './layout.ts';
+import { PSEUDO } from './interp/handler-table.ts';
+import { writePseudo, writeRecord } from './interp/record.ts';
+
+const PAGE = 4096;
+const LINE = 64;
+/** Room kept at the end of the arena for the single-step block. */
+const STEP_RECORDS = RECORD_ARENA_END - 8 * REC_SIZE;
+/** Most bytes of records one block can take. */
+const MAX_BLOCK_BYTES = (MAX_BLOCK_INSNS * 2 + 2) * REC_SIZE;
+
+/** Bytes [start, end) of linear memory that a piece of translated code was made from. */
+export interface CodeRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Something made from guest code that must go when the code changes. */
+interface Translation {
+  readonly ranges: readonly CodeRange[];
+  drop(): void;
+}
+
+/** What the cache needs from its surroundings. */
+export interface CodeCacheHost {
+  readonly u8: Uint8Array;
+  readonly u32: Uint32Array;
+  readonly view: DataView;
+  /** A frame got its first translated code: write tags for it must go. */
+  protectFrame(hpa: number): void;
+  /** Cached rip -> code links are no longer valid, on any vCPU. */
+  forgetLinks(): void;
+}
+
+/** Bytes of guest code at a virtual address: `second` is the HPA of the following page once it was needed. */
+export interface CodeSource {
+  /** HPA of the first byte. */
+  readonly hpa: number;
+  /** HPA of the start of the next virtual page, or 0 when it cannot be fetched (S_EXC is set). */
+  nextPage(): number;
+}
+
+/** Decoded blocks and compiled regions by the physical code they came from. */
+export class CodeCache {
+  private readonly host: CodeCacheHost;
+  private readonly handlers: Int32Array;
+  private arena = RECORD_ARENA;
+  private descCount = 0;
+  /** Frame number -> translations with code in it. */
+  private readonly byFrame = new Map<number, Set<Translation>>();
+  private readonly scratch = new Uint8Array(32);
+  /** Blocks decoded and code invalidations since creation. */
+  readonly counts = { blocks: 0, instructions: 0, invalidated: 0, flushes: 0 };
+
+  constructor(host: CodeCacheHost, handlers: Int32Array) {
+    this.host = host;
+    this.handlers = handlers;
+  }
+
+  /** True when the next block might not fit; flush first, outside generated code. */
+  get full(): boolean {
+    return this.arena + MAX_BLOCK_BYTES > STEP_RECORDS || this.descCount + 1 >= BLOCK_DESC_COUNT;
+  }
+
+  /** Decodes one instruction; `pageEnd` of the result is true when it runs into the next page. */
+  decodeOne(source: CodeSource, offset: number, codeSize: 16 | 32 | 64): Insn | 'ud' | 'gp' | 'fault' {
+    const { u8 } = this.host;
+    const at = source.hpa + offset;
+    const available = PAGE - (at & (PAGE - 1));
+    const first = decode(u8, at, available, codeSize);
+    if (first !== 'fetch') return first;
+    const next = source.nextPage();
+    if (next === 0) return 'fault';
+    this.scratch.set(u8.subarray(at, at + available));
+    this.scratch.set(u8.subarray(next, next + 16), available);
+    const again = decode(this.scratch, 0, available + 16, codeSize);
+    return again === 'fetch' ? 'gp' : again;
+  }
+
+  /** Decodes the block at `source` and links its descriptor. Returns false when fetching its first instruction faults. */
+  addBlock(source: CodeSource, codeSize: 16 | 32 | 64): boolean {
+    const { view, u32 } = this.host;
+    const first = this.arena;
+    let rec = first;
+    let offset = 0;
+    let index = 0;
+    let secondPage = 0;
+    const hpa = source.hpa;
+    const room = PAGE - (hpa & (PAGE - 1));
+    let ended = false;
+    const crossing: CodeSource = {
+      hpa,
+      nextPage: () => (secondPage = source.nextPage()),
+    };
+    while (!ended && index < MAX_BLOCK_INSNS && offset < room) {
+      // An instruction that runs into the next page starts a block of its own: fetching its second page may fault, and only when it is reached.
+      const insn = index === 0 ? this.decodeOne(crossing, offset, codeSize) : decode(this.host.u8, hpa + offset, room - offset, codeSize);
+      if (insn === 'fault') return false;
+      if (insn === 'fetch') break;
+      if (insn === 'ud' || insn === 'gp') {
+        rec = writePseudo(view, rec, PSEUDO[insn], offset, index);
+        offset += 1;
+        ended = true;
+        break;
+      }
+      const handler = this.handlers[formKey(insn)] ?? -1;
+      if (handler < 0) {
+        rec = writePseudo(view, rec, PSEUDO.ud, offset, index);
+        offset += insn.length;
+        ended = true;
+        break;
+      }
+      rec = writeRecord(view, rec, insn, handler, offset, index, codeSize);
+      offset += insn.length;
+      index++;
+      ended = insn.row.end === true;
+    }
+    if (!ended) rec = writePseudo(view, rec, PSEUDO.end, offset, index);
+    this.arena = rec;
+    this.counts.blocks++;
+    this.counts.instructions += index;
+
+    const desc = BLOCK_DESCS + ++this.descCount * BLOCK_DESC_SIZE;
+    const head = BLOCK_HEADS + blockHash(hpa) * 4;
+    const d = desc >>> 2;
+    u32[d + (BD_HPA >>> 2)] = hpa;
+    u32[d + (BD_MODE >>> 2)] = codeSize;
+    u32[d + (BD_NEXT >>> 2)] = u32[head >>> 2] ?? 0;
+    u32[d + (BD_REC >>> 2)] = first;
+    u32[d + (BD_FN >>> 2)] = 0;
+    u32[d + (BD_COUNT >>> 2)] = 0;
+    const crosses = offset > room && secondPage !== 0;
+    u32[d + (BD_PAGES >>> 2)] = crosses ? 1 : 0;
+    if (crosses) {
+      view.setInt32(desc + BD_PAGE_LIST, 1, true);
+      view.setUint32(desc + BD_PAGE_LIST + 4, secondPage, true);
+    }
+    u32[head >>> 2] = desc;
+    const ranges: CodeRange[] = [{ start: hpa, end: hpa + Math.min(Math.max(offset, 1), room) }];
+    if (crosses) ranges.push({ start: secondPage, end: secondPage + offset - room });
+    this.track({ ranges, drop: () => this.unlink(desc, hpa) });
+    return true;
+  }
+
+  /** Registers translated code so that writes to its bytes drop it. */
+  track(t: Translation): void {
+    for (const { start, end } of t.ranges) {
+      const frame = start >>> 12;
+      let set = this.byFrame.get(frame);
+      if (set === undefined) {
+        this.byFrame.set(frame, (set = new Set()));
+        this.host.protectFrame(frame * PAGE);
+      }
+      set.add(t);
+      this.markLines(start, end);
+    }
+  }
+
+  /** Drops what was made from any of the `length` bytes at `hpa`, which have changed or are about to. */
+  invalidate(hpa: number, length: number): void {
+    const end = hpa + length;
+    let dropped = false;
+    for (let frame = hpa >>> 12; frame <= (end - 1) >>> 12; frame++) {
+      const set = this.byFrame.get(frame);
+      if (set === undefined) continue;
+      for (const t of [...set]) {
+        if (!t.ranges.some((r) => r.start < end && hpa < r.end)) continue;
+        dropped = true;
+        this.counts.invalidated++;
+        t.drop();
+        for (const r of t.ranges) this.forget(t, r.start >>> 12);
+      }
+    }
+    if (dropped) this.host.forgetLinks();
+  }
+
+  /** Forgets all translated code. Only outside generated code. */
+  flush(): void {
+    this.counts.flushes++;
+    for (const set of [...this.byFrame.values()]) for (const t of [...set]) t.drop();
+    for (const frame of this.byFrame.keys()) this.clearLines(frame);
+    this.byFrame.clear();
+    this.host.u32.fill(0, BLOCK_HEADS >>> 2, (BLOCK_HEADS >>> 2) + BLOCK_HEAD_COUNT);
+    this.arena = RECORD_ARENA;
+    this.descCount = 0;
+    this.host.forgetLinks();
+  }
+
+  /** Writes a block of exactly one instruction outside the cache; returns its first record, 0 on a fetch fault. */
+  stepBlock(source: CodeSource, codeSize: 16 | 32 | 64): number {
+    const { view } = this.host;
+    const insn = this.decodeOne(source, 0, codeSize);
+    if (insn === 'fault') return 0;
+    if (insn === 'ud' || insn === 'gp') {
+      writePseudo(view, STEP_RECORDS, PSEUDO[insn], 0, 0);
+      return STEP_RECORDS;
+    }
+    const handler = this.handlers[formKey(insn)] ?? -1;
+    if (handler < 0) {
+      writePseudo(view, STEP_RECORDS, PSEUDO.ud, 0, 0);
+      return STEP_RECORDS;
+    }
+    const rec = writeRecord(view, STEP_RECORDS, insn, handler, 0, 0, codeSize);
+    writePseudo(view, rec, PSEUDO.end, insn.length, 1);
+    return STEP_RECORDS;
+  }
+
+  private unlink(desc: number, hpa: number): void {
+    const { u32 } = this.host;
+    u32[(desc + BD_FN) >>> 2] = 0;
+    u32[(desc + BD_HPA) >>> 2] = 0;
+    let link = BLOCK_HEADS + blockHash(hpa) * 4;
+    for (;;) {
+      const at = u32[link >>> 2] ?? 0;
+      if (at === 0) return;
+      if (at === desc) {
+        u32[link >>> 2] = u32[(desc + BD_NEXT) >>> 2] ?? 0;
+        return;
+      }
+      link = at + BD_NEXT;
+    }
+  }
+
+  private forget(t: Translation, frame: number): void {
+    const set = this.byFrame.get(frame);
+    if (set === undefined || !set.delete(t)) return;
+    this.clearLines(frame);
+    if (set.size === 0) {
+      this.byFrame.delete(frame);
+      return;
+    }
+    for (const other of set) for (const r of other.ranges) if (r.start >>> 12 === frame) this.markLines(r.start, r.end);
+  }
+  private markLines(start: number, end: number): void {
+    const bits = (CODE_BITS + (start >>> 12) * 8) >>> 2;
+    const { u32 } = this.host;
+    for (let line = (start & (PAGE - 1)) >>> 6; line <= ((end - 1) & (PAGE - 1)) >>> 6; line++) {
+      const word = bits + (line >>> 5);
+      u32[word] = (u32[word] ?? 0) | (1 << (line & 31));
+    }
+  }
+  private clearLines(frame: number): void {
+    const bits = (CODE_BITS + frame * 8) >>> 2;
+    this.host.u32[bits] = 0;
+    this.host.u32[bits + 1] = 0;
+  }
+}
+
+/** Bucket of a host-physical address; the Wasm runtime computes the same. */
+export function blockHash(hpa: number): number {
+  return ((hpa ^ (hpa >>> 12)) & (BLOCK_HEAD_COUNT - 1)) >>> 0;
+}
+
+/** Lines of code bits are this many bytes. */
+export const CODE_LINE = LINE;

@@ -1,0 +1,368 @@
+import { readFile } from 'node:fs/promises';
+import { CodeCache, type CodeSource } from './code-cache.ts';
+import { decode } from './decoder/index.ts';
+import type { Insn } from './decoder/types.ts';
+import { CpuError } from './errors.ts';
+import { handlerForms, handlerIndex } from './interp/handler-table.ts';
+import {
+  C_INTERP_BLOCKS,
+  C_JC_MISSES,
+  C_JIT_ENTRIES,
+  C_TLB_FLUSHES,
+  C_TLB_MISSES,
+  C_WALKS,
+  CLOCK_HOST,
+  CLOCK_ICOUNT,
+  CPU_BASE,
+  CPU_STRIDE,
+  EXIT_DECODE,
+  EXIT_EXCEPTION,
+  EXIT_LIMIT,
+  EXIT_RESTART,
+  FRAME_POOL_BASE,
+  JC_BASE,
+  JC_CPU_SIZE,
+  MAX_VCPUS,
+  NEXT,
+  NEXT_CHECK,
+  R_HANDLER,
+  S_BLOCK_RIP,
+  S_CODE_SIZE,
+  S_EXC,
+  S_EXIT_BLOCK,
+  S_EXIT_SIZE,
+  S_GPR,
+  S_ICOUNT,
+  S_ICOUNT_LIMIT,
+  S_JC,
+  S_MXCSR,
+  S_RFLAGS,
+  S_RIP,
+  S_STEP,
+  S_TLB,
+  S_X87_CW,
+  TLB_BASE,
+  TLB_CPU_SIZE,
+  V_CLOCK,
+  V_LEVELS,
+  V_RAM_BASE,
+  V_RAM_HIGH,
+  V_RAM_LOW,
+} from './layout.ts';
+import type { MemoryLayout } from './memory.ts';
+import { instantiateRuntime, type RuntimeExports } from './runtime.ts';
+
+const PAGE = 4096;
+const STATUS_FLAGS = 0x8d5n;
+
+/** Synchronous calls from generated code; arguments are in the `S_EXIT_*` fields of the state block. */
+export interface CpuHooks {
+  /** The page walk failed: 0 fixed, walk again; 1 raise the #PF in `S_EXC*`; 2 the access was emulated; 3 leave `run` with EXIT_REQUEST. */
+  mmuFault(vcpu: number): 0 | 1 | 2 | 3;
+  /** Access to guest-physical `S_EXIT_GPA` outside RAM: 2 done, 1 exception in `S_EXC*`. */
+  mmio(vcpu: number): 1 | 2;
+}
+
+export interface CpuOptions {
+  /** Guest RAM in bytes, a multiple of 4 KiB, at most 3.5 GiB. */
+  readonly ramBytes: number;
+  /** Frames for shadow page tables, bytes; default 16 MiB. */
+  readonly framePoolBytes?: number;
+  /** 1 to 8; default 1. */
+  readonly vcpus?: number;
+  /** `off`: interpreter only; `sync`: compile hot code at once on this thread; `on` (default). */
+  readonly jit?: 'off' | 'on' | 'sync';
+  /** Source of the TSC: retired instructions (default) or the host's clock, both nominally 1 tick = 1 ns. */
+  readonly clock?: 'icount' | 'host';
+  readonly hooks?: Partial<CpuHooks>;
+  /** Module with an export `syscall(cpu: i32) -> i32` that serves SYSCALL in `SYSCALL_PVM` mode; it may import `env.memory`, `env.getFlags`, `env.setFlags`. */
+  readonly switcher?: WebAssembly.Module;
+}
+
+/** Counters of one vCPU since creation. */
+export interface CpuStats {
+  /** Retired instructions. */
+  readonly instructions: bigint;
+  readonly tlbMisses: number;
+  readonly tlbFlushes: number;
+  readonly walks: number;
+  readonly interpreterBlocks: number;
+  readonly compiledEntries: number;
+  readonly jumpCacheMisses: number;
+  /** Blocks and instructions decoded, pieces of code dropped because it changed. */
+  readonly blocksDecoded: number;
+  readonly instructionsDecoded: number;
+  readonly codeInvalidations: number;
+}
+
+interface InterpreterModule {
+  module: WebAssembly.Module;
+  handlers: Int32Array;
+}
+let interpreter: Promise<InterpreterModule> | undefined;
+
+async function loadInterpreter(): Promise<InterpreterModule> {
+  let bytes: Buffer;
+  try {
+    bytes = await readFile(new URL('../build/interp.wasm', import.meta.url));
+  } catch (cause) {
+    throw new CpuError('not-built', 'build/interp.wasm is missing from @pvm/cpu-jit: run `npm run build`', { cause });
+  }
+  return { module: await WebAssembly.compile(new Uint8Array(bytes)), handlers: handlerIndex(handlerForms()) };
+}
+
+/** The CPU: linear memory, interpreter, compiled code and the loop that runs them. One instance drives all vCPUs of a machine. */
+export class CpuCore implements MemoryLayout {
+  readonly memory: WebAssembly.Memory;
+  readonly u8: Uint8Array;
+  readonly u32: Uint32Array;
+  readonly i32: Int32Array;
+  readonly u64: BigUint64Array;
+  readonly view: DataView;
+  readonly ramBase: number;
+  readonly ramBytes: number;
+  readonly framePoolBase = FRAME_POOL_BASE;
+  readonly framePoolFrames: number;
+  readonly vcpus: number;
+  readonly table: WebAssembly.Table;
+  private runtime: RuntimeExports;
+  private code: CodeCache;
+
+  /** Allocates memory and instantiates the Wasm modules. Throws `CpuError` for bad options or an unbuilt package. */
+  static async create(options: CpuOptions): Promise<CpuCore> {
+    interpreter ??= loadInterpreter();
+    const cpu = new CpuCore(options);
+    await cpu.link(options, await interpreter);
+    for (let v = 0; v < cpu.vcpus; v++) cpu.reset(v);
+    return cpu;
+  }
+
+  private constructor(options: CpuOptions) {
+    const { ramBytes, framePoolBytes = 16 << 20, vcpus = 1 } = options;
+    if (!Number.isInteger(ramBytes / PAGE) || ramBytes <= 0 || ramBytes > 3.5 * 2 ** 30) {
+      throw new CpuError('bad-option', `ramBytes must be a multiple of 4096 up to 3.5 GiB, got ${ramBytes}`);
+    }
+    if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MAX_VCPUS) throw new CpuError('bad-option', `vcpus must be 1 to ${MAX_VCPUS}, got ${vcpus}`);
+    this.vcpus = vcpus;
+    this.framePoolFrames = Math.ceil(framePoolBytes / PAGE);
+    this.ramBase = FRAME_POOL_BASE + this.framePoolFrames * PAGE;
+    this.ramBytes = ramBytes;
+    const pages = Math.ceil((this.ramBase + ramBytes) / 65536) + 1;
+    this.memory = new WebAssembly.Memory({ initial: pages, maximum: 65536, shared: true });
+    const buffer = this.memory.buffer;
+    this.u8 = new Uint8Array(buffer);
+    this.u32 = new Uint32Array(buffer);
+    this.i32 = new Int32Array(buffer);
+    this.u64 = new BigUint64Array(buffer);
+    this.view = new DataView(buffer);
+    this.table = new WebAssembly.Table({ element: 'anyfunc', initial: 16384 });
+    // Set by link(), before anyone can see the object.
+    this.runtime = undefined as unknown as RuntimeExports;
+    this.code = undefined as unknown as CodeCache;
+  }
+
+  private async link(options: CpuOptions, { module, handlers }: InterpreterModule): Promise<void> {
+    const { memory, table, u32 } = this;
+    const vcpuOf = (cpu: number) => (cpu - CPU_BASE) / CPU_STRIDE;
+    const hooks = options.hooks ?? {};
+    this.runtime = await instantiateRuntime(memory, table, {
+      mmuFault: (cpu) => hooks.mmuFault?.(vcpuOf(cpu)) ?? 1,
+      mmio: (cpu) => hooks.mmio?.(vcpuOf(cpu)) ?? 1,
+      smc: (cpu) => {
+        this.code.invalidate(u32[(cpu + S_EXIT_BLOCK) >>> 2] ?? 0, u32[(cpu + S_EXIT_SIZE) >>> 2] ?? 1);
+        return 0;
+      },
+      hot: (cpu) => this.compile(cpu),
+      hostTsc: () => performance.now() * 1e6,
+    });
+    const runtime = this.runtime;
+    let syscall = runtime.syscall_native;
+    if (options.switcher !== undefined) {
+      const switcher = new WebAssembly.Instance(options.switcher, { env: { memory, getFlags: runtime.getFlags, setFlags: runtime.setFlags } });
+      syscall = switcher.exports['syscall'] as (cpu: number) => number;
+    }
+    new WebAssembly.Instance(module, { env: { ...(runtime as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: syscall } });
+    this.code = new CodeCache(
+      {
+        u8: this.u8,
+        u32,
+        view: this.view,
+        protectFrame: (hpa) => {
+          for (let v = 0; v < this.vcpus; v++) runtime.protectFrame(this.cpuAddress(v), hpa);
+        },
+        forgetLinks: () => {
+          for (let v = 0; v < this.vcpus; v++) runtime.forgetLinks(this.cpuAddress(v));
+        },
+      },
+      handlers,
+    );
+  }
+
+  /** Address of the state block of a vCPU. */
+  cpuAddress(vcpu: number): number {
+    return CPU_BASE + vcpu * CPU_STRIDE;
+  }
+
+  /** State after creation: 64-bit code, CPL 0, paging off, everything else zero or its power-on default. */
+  reset(vcpu: number): void {
+    const cpu = this.cpuAddress(vcpu);
+    this.u8.fill(0, cpu, cpu + CPU_STRIDE);
+    const set = (offset: number, value: number) => {
+      this.u32[(cpu + offset) >>> 2] = value;
+    };
+    set(S_TLB, TLB_BASE + vcpu * TLB_CPU_SIZE);
+    set(S_JC, JC_BASE + vcpu * JC_CPU_SIZE);
+    set(S_CODE_SIZE, 64);
+    set(S_RFLAGS, 2);
+    set(S_MXCSR, 0x1f80);
+    set(S_X87_CW, 0x37f);
+    set(V_RAM_BASE, this.ramBase);
+    set(V_RAM_LOW, this.ramBytes);
+    set(V_RAM_HIGH, 0);
+    set(V_LEVELS, 4);
+    set(V_CLOCK, CLOCK_ICOUNT);
+    this.setU64(cpu + S_ICOUNT_LIMIT, 0xffff_ffff_ffff_ffffn);
+    this.runtime.setFlags(cpu, 0);
+    this.runtime.tlbFlushAll(cpu);
+  }
+
+  private setU64(at: number, v: bigint): void {
+    this.u64[at >>> 3] = v;
+  }
+  private getU64(at: number): bigint {
+    return this.u64[at >>> 3] ?? 0n;
+  }
+  /** General register `n` (encoding order). */
+  getReg(vcpu: number, n: number): bigint {
+    return this.getU64(this.cpuAddress(vcpu) + S_GPR + n * 8);
+  }
+  setReg(vcpu: number, n: number, v: bigint): void {
+    this.setU64(this.cpuAddress(vcpu) + S_GPR + n * 8, v);
+  }
+  getRip(vcpu: number): bigint {
+    return this.getU64(this.cpuAddress(vcpu) + S_RIP);
+  }
+  setRip(vcpu: number, v: bigint): void {
+    this.setU64(this.cpuAddress(vcpu) + S_RIP, v);
+  }
+  /** RFLAGS with the lazy status flags computed. */
+  getRflags(vcpu: number): bigint {
+    const cpu = this.cpuAddress(vcpu);
+    return BigInt((this.u32[(cpu + S_RFLAGS) >>> 2] ?? 0) | this.runtime.getFlags(cpu)) & 0xffff_ffffn;
+  }
+  setRflags(vcpu: number, v: bigint): void {
+    const cpu = this.cpuAddress(vcpu);
+    this.u32[(cpu + S_RFLAGS) >>> 2] = Number((v & ~STATUS_FLAGS & 0xffff_ffffn) | 2n);
+    this.runtime.setFlags(cpu, Number(v & STATUS_FLAGS));
+  }
+
+  /** Runs until something must leave the guest; returns EXIT_* (layout.ts). Decoding, self-modifying code and compilation are handled inside. */
+  run(vcpu: number): number {
+    const cpu = this.cpuAddress(vcpu);
+    for (;;) {
+      let reason = this.runtime.run(cpu) >>> 0;
+      if (reason === EXIT_DECODE) {
+        if (!this.decodeBlock(cpu)) return EXIT_EXCEPTION;
+        continue;
+      }
+      if (reason !== EXIT_RESTART) return reason;
+      this.u32[(cpu + S_EXC) >>> 2] = 0;
+      reason = this.step(vcpu);
+      if (reason === NEXT) continue;
+      if (reason !== NEXT_CHECK) return reason;
+      if (this.getU64(cpu + S_ICOUNT) >= this.getU64(cpu + S_ICOUNT_LIMIT)) return EXIT_LIMIT;
+    }
+  }
+
+  /** Runs exactly one instruction (one chunk of a REP instruction), uncached; returns NEXT, NEXT_CHECK or EXIT_*. */
+  step(vcpu: number): number {
+    const cpu = this.cpuAddress(vcpu);
+    const source = this.sourceAt(cpu);
+    if (source === undefined) return EXIT_EXCEPTION;
+    const rec = this.code.stepBlock(source, this.codeSize(cpu));
+    if (rec === 0) return EXIT_EXCEPTION;
+    this.setU64(cpu + S_BLOCK_RIP, this.getU64(cpu + S_RIP));
+    this.u32[(cpu + S_STEP) >>> 2] = 1;
+    try {
+      return this.runtime.callRecord(cpu, rec) >>> 0;
+    } finally {
+      this.u32[(cpu + S_STEP) >>> 2] = 0;
+    }
+  }
+
+  /** Decodes the instruction at virtual address `rip` without running it; `fault` when it cannot be fetched. */
+  decodeAt(vcpu: number, rip: bigint): Insn | 'ud' | 'gp' | 'fault' {
+    const cpu = this.cpuAddress(vcpu);
+    const exc = this.u32[(cpu + S_EXC) >>> 2] ?? 0;
+    const source = this.sourceFor(cpu, rip);
+    const insn = source === undefined ? 'fault' : this.code.decodeOne(source, 0, this.codeSize(cpu));
+    this.u32[(cpu + S_EXC) >>> 2] = exc;
+    return insn;
+  }
+
+  private codeSize(cpu: number): 16 | 32 | 64 {
+    const size = this.u32[(cpu + S_CODE_SIZE) >>> 2];
+    return size === 16 || size === 32 ? size : 64;
+  }
+  private sourceAt(cpu: number): CodeSource | undefined {
+    return this.sourceFor(cpu, this.getU64(cpu + S_RIP));
+  }
+  private sourceFor(cpu: number, rip: bigint): CodeSource | undefined {
+    const hpa = this.runtime.translateExec(cpu, rip) >>> 0;
+    if (hpa === 0) return undefined;
+    return { hpa, nextPage: () => this.runtime.translateExec(cpu, BigInt.asUintN(64, (rip | 0xfffn) + 1n)) >>> 0 };
+  }
+
+  private decodeBlock(cpu: number): boolean {
+    if (this.code.full) this.code.flush();
+    const source = this.sourceAt(cpu);
+    return source !== undefined && this.code.addBlock(source, this.codeSize(cpu));
+  }
+
+  /** Called by the runtime when a block became hot. */
+  private compile(_cpu: number): void {}
+
+  /** Guest RAM at `hpa` was written from TypeScript: drops code that was made from it. */
+  dirtyCode(hpa: number, length: number): void {
+    this.code.invalidate(hpa, length);
+  }
+
+  tlbFlushArray(vcpu: number, array: number): void {
+    this.runtime.tlbFlushArray(this.cpuAddress(vcpu), array);
+  }
+  tlbFlushAll(vcpu: number): void {
+    this.runtime.tlbFlushAll(this.cpuAddress(vcpu));
+  }
+  tlbInvlpg(vcpu: number, array: number, va: bigint): void {
+    this.runtime.tlbInvlpg(this.cpuAddress(vcpu), array, va);
+  }
+
+  stats(vcpu: number): CpuStats {
+    const cpu = this.cpuAddress(vcpu);
+    const count = (offset: number) => Number(this.getU64(cpu + offset));
+    return {
+      instructions: this.getU64(cpu + S_ICOUNT),
+      tlbMisses: count(C_TLB_MISSES),
+      tlbFlushes: count(C_TLB_FLUSHES),
+      walks: count(C_WALKS),
+      interpreterBlocks: count(C_INTERP_BLOCKS),
+      compiledEntries: count(C_JIT_ENTRIES),
+      jumpCacheMisses: count(C_JC_MISSES),
+      blocksDecoded: this.code.counts.blocks,
+      instructionsDecoded: this.code.counts.instructions,
+      codeInvalidations: this.code.counts.invalidated,
+    };
+  }
+
+  /** Lets the memory go; the object must not be used afterwards. */
+  dispose(): void {
+    this.code.flush();
+  }
+
+  /** Chooses the TSC source for all vCPUs. */
+  setClock(clock: 'icount' | 'host'): void {
+    for (let v = 0; v < this.vcpus; v++) this.u32[(this.cpuAddress(v) + V_CLOCK) >>> 2] = clock === 'host' ? CLOCK_HOST : CLOCK_ICOUNT;
+  }
+}
+
+export { decode };

@@ -1,0 +1,18 @@
+/** What went wrong in `@pvm/cpu-jit`, by `code`. */
+export type CpuErrorCode =
+  /** An option of `CpuCore.create` is out of range. */
+  | 'bad-option'
+  /** The package was not built: a file of `build/` is missing. */
+  | 'not-built'
+  /** This process cannot provide what is needed (Node too old, address space exhausted). */
+  | 'unsupported';
+
+/** Error thrown by `@pvm/cpu-jit` for wrong use or a missing environment; guests never cause one. */
+export class CpuError extends Error {
+  readonly code: CpuErrorCode;
+  constructor(code: CpuErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'CpuError';
+    this.code = code;
+  }
+}
