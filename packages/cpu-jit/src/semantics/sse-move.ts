@@ -3,7 +3,7 @@ import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { S_MXCSR } from '../layout.ts';
 import {
-  aligned, bytes16, lowVector, type FloatType, mergeLow, scalar, shapeOf, shuffleLanes, splat, storeAligned, unaligned, v, writeInteger, zero,
+  aligned, type FloatType, lowVector, mergeLow, shuffleLanes, storeAligned, unaligned, v, writeInteger, zero,
 } from './sse-operands.ts';
 
 /** MOVAPS, MOVDQA, MOVNTPS...: 16 bytes, aligned in memory. */

@@ -1,0 +1,9 @@
+import type { Semantics } from '../emit/emitter.ts';
+import { sseConvert } from './sse-convert.ts';
+import { sseFp } from './sse-fp.ts';
+import { sseInt } from './sse-int.ts';
+import { sseMove } from './sse-move.ts';
+import { sseShuffle } from './sse-shuffle.ts';
+
+/** SSE to SSE4.2, by mnemonic. */
+export const sse: Record<string, Semantics> = { ...sseMove, ...sseFp, ...sseInt, ...sseShuffle, ...sseConvert };
