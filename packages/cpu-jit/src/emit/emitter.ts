@@ -192,8 +192,9 @@ export abstract class Emitter {
    *  size 16 is replaced, a scalar one keeps the rest. Memory writes may fault, so they come before register and flag writes. */
   abstract write(i: number, v: Val): void;
   /** Read-modify-write of operand `i`: faults for lack of write permission come before `f` runs; `f`'s result is stored.
-   *  `f` may set flags and use `variable`s, but must not write registers: do that after rmw(). */
-  abstract rmw(i: number, f: (old: Val) => Val): void;
+   *  `f` may set flags and use `variable`s, but must not write registers: do that after rmw(). `address` replaces the address of a
+   *  memory operand (BTS and its like reach beyond theirs). */
+  abstract rmw(i: number, f: (old: Val) => Val, address?: Val): void;
   /** x87 stack index 0..7 of operand `i` (STi), i32. */
   abstract stIndex(i: number): Val;
   /** Second immediate (ENTER's nesting level), i32. */

@@ -285,7 +285,7 @@ export class HandlerEmitter extends Emitter {
       ),
     );
   }
-  rmw(i: number, f: (old: Val) => Val): void {
+  rmw(i: number, f: (old: Val) => Val, address?: Val): void {
     if (!this.isMem(i)) {
       this.write(i, f(this.read(i)));
       return;
@@ -293,7 +293,7 @@ export class HandlerEmitter extends Emitter {
     const { m, b } = this;
     const size = this.size(i);
     const type = typeOfSize(size);
-    const { va, entry } = this.lookup(this.address(i));
+    const { va, entry } = this.lookup(address ?? this.address(i));
     const host = this.newLocal('i32');
     const old = this.newLocal(type);
     this.emit(
