@@ -1,0 +1,59 @@
+// Small accessors of the vCPU state block.
+import {
+  CPU_BASE, CPU_STRIDE, S_CODE_SIZE, S_EXC, S_EXC_ADDR, S_EXC_ERROR, TLB_ARRAY_SIZE, TLB_BASE, TLB_CPU_SIZE,
+} from "../src/layout";
+
+export const CR0_WP: u32 = 1 << 16;
+export const CR0_PG: u32 = 1 << 31;
+export const CR4_PSE: u32 = 1 << 4;
+export const CR4_PAE: u32 = 1 << 5;
+export const CR4_LA57: u32 = 1 << 12;
+export const CR4_SMEP: u32 = 1 << 20;
+export const CR4_SMAP: u32 = 1 << 21;
+export const CR4_PKE: u32 = 1 << 22;
+export const EFER_LMA: u32 = 1 << 10;
+export const EFER_NXE: u32 = 1 << 11;
+export const RFLAGS_AC: u32 = 1 << 18;
+export const RFLAGS_DF: u32 = 1 << 10;
+
+export const DE: u32 = 0;
+export const UD: u32 = 6;
+export const GP: u32 = 13;
+export const PF: u32 = 14;
+
+/** Raise exception `vector` in the current instruction. */
+export function raise(cpu: u32, vector: u32, error: u32): void {
+  store<u32>(cpu, vector + 1, S_EXC);
+  store<u32>(cpu, error, S_EXC_ERROR);
+}
+
+export function raisePageFault(cpu: u32, va: u64, error: u32): void {
+  store<u64>(cpu, va, S_EXC_ADDR);
+  raise(cpu, PF, error);
+}
+
+// @ts-ignore: decorator
+@inline
+export function count(cpu: u32, offset: u32): void {
+  store<u64>(cpu + offset, load<u64>(cpu + offset) + 1);
+}
+
+// @ts-ignore: decorator
+@inline
+export function cpuIndex(cpu: u32): u32 {
+  return (cpu - <u32>CPU_BASE) / <u32>CPU_STRIDE;
+}
+
+/** Address of TLB array `array` of this vCPU. */
+// @ts-ignore: decorator
+@inline
+export function tlbArray(cpu: u32, array: u32): u32 {
+  return <u32>TLB_BASE + cpuIndex(cpu) * <u32>TLB_CPU_SIZE + array * <u32>TLB_ARRAY_SIZE;
+}
+
+/** Linear addresses outside 64-bit mode are 32 bits wide. */
+// @ts-ignore: decorator
+@inline
+export function linear(cpu: u32, va: u64): u64 {
+  return load<u32>(cpu, S_CODE_SIZE) == 64 ? va : va & 0xffff_ffff;
+}

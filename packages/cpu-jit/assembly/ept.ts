@@ -1,0 +1,61 @@
+// Second-level (EPT) walk: guest-physical to host. Entries hold HPAs. SDM vol. 3, 28.3.
+import {
+  EPT_QUAL_MISCONFIG, EPT_QUAL_PRESENT, EPT_QUAL_TABLE, S_EXIT_QUAL, V_EPT_ROOT,
+} from "../src/layout";
+
+export const EPT_TO_READ: u32 = 1;
+export const EPT_TO_WRITE: u32 = 2;
+export const EPT_TO_EXEC: u32 = 4;
+
+const EPT_LARGE: u64 = 0x80;
+const EPT_A: u64 = 0x100;
+const EPT_D: u64 = 0x200;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/** Guest-physical address of the last failure. */
+export let eptGpa: u64 = 0;
+/** Rights of the last translation, combined over the levels; dirty bit of its leaf. */
+export let eptReadable: bool = false;
+export let eptWritable: bool = false;
+export let eptExecutable: bool = false;
+export let eptDirty: bool = false;
+/** log2 of the size of the second-level page. */
+export let eptShift: u32 = 12;
+
+/** HPA of guest-physical `gpa` for `need` (EPT_TO_*), or 0 with eptGpa and S_EXIT_QUAL set. `table`: access to a guest paging structure. */
+export function eptTranslate(cpu: u32, gpa: u64, need: u32, table: bool): u32 {
+  let at = load<u32>(cpu, V_EPT_ROOT);
+  let shift: u32 = 39;
+  let rights: u64 = 7;
+  if (gpa >> 48) return violation(cpu, gpa, table, 0);
+  while (true) {
+    const slot = at + ((<u32>(gpa >> shift) & 511) << 3);
+    const entry = load<u64>(slot);
+    if (!(entry & 7)) return violation(cpu, gpa, table, 0);
+    // Writable but not readable is a misconfiguration.
+    if ((entry & 3) == 2) return violation(cpu, gpa, table, EPT_QUAL_PRESENT | EPT_QUAL_MISCONFIG);
+    rights &= entry;
+    if (shift == 12 || entry & EPT_LARGE) {
+      if (shift > 30) return violation(cpu, gpa, table, EPT_QUAL_PRESENT | EPT_QUAL_MISCONFIG);
+      if ((<u32>rights & need) != need) return violation(cpu, gpa, table, EPT_QUAL_PRESENT);
+      const marks = need & EPT_TO_WRITE ? EPT_A | EPT_D : EPT_A;
+      if ((entry & marks) != marks) atomic.or<u64>(slot, marks);
+      eptReadable = (rights & 1) != 0;
+      eptWritable = (rights & 2) != 0;
+      eptExecutable = (rights & 4) != 0;
+      eptDirty = ((entry | marks) & EPT_D) != 0;
+      eptShift = shift;
+      const below = (<u64>1 << shift) - 1;
+      return <u32>((entry & ADDRESS & ~below) | (gpa & below));
+    }
+    if (!(entry & EPT_A)) atomic.or<u64>(slot, EPT_A);
+    at = <u32>(entry & ADDRESS);
+    shift -= 9;
+  }
+}
+
+function violation(cpu: u32, gpa: u64, table: bool, qualification: u32): u32 {
+  eptGpa = gpa;
+  store<u32>(cpu, qualification | (table ? EPT_QUAL_TABLE : 0), S_EXIT_QUAL);
+  return 0;
+}

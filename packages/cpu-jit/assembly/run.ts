@@ -1,0 +1,139 @@
+// The dispatcher: from RIP to compiled code or to the interpreter, until something must leave Wasm.
+import {
+  BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REC, BD_REGION_PAGES, BLOCK_HEAD_COUNT, BLOCK_HEADS,
+  C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, CS, EXC_REQUEST, EXC_RESTART, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, EXIT_REQUEST,
+  EXIT_RESTART, EXIT_SYSCALL, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, R_HANDLER,
+  S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_EXC, S_EXIT_BLOCK, S_EXIT_INSN_LEN, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_JC, S_RIP, S_SEG, SEG_BASE,
+  SEG_STRIDE,
+} from "../src/layout";
+import { count } from "./cpu";
+import { hostHot } from "./host";
+import { probeExec, translateExec } from "./memory";
+
+/** Jump cache entry for `rip`. Generated code uses the same hash: index = (rip ^ rip >> 14) & (JC_ENTRIES - 1). */
+// @ts-ignore: decorator
+@inline
+function jumpCacheEntry(cpu: u32, rip: u64): u32 {
+  const low = <u32>rip;
+  return load<u32>(cpu, S_JC) + ((low ^ low >> 14) & (JC_ENTRIES - 1)) * <u32>JC_ENTRY_SIZE;
+}
+
+/** Head of the chain of block descriptors for code at `hpa`: index = (hpa ^ hpa >> 12) & (BLOCK_HEAD_COUNT - 1). */
+export function blockHead(hpa: u32): u32 {
+  return <u32>BLOCK_HEADS + ((hpa ^ hpa >> 12) & (BLOCK_HEAD_COUNT - 1)) * 4;
+}
+
+/** Do the first `n` of the pages a block depends on still translate as they did when it was made? */
+function pagesHold(cpu: u32, descriptor: u32, va: u64, n: u32): bool {
+  for (let i: u32 = 0; i < n; i++) {
+    const pair = descriptor + (i << 3);
+    const page = (va & ~0xfff) + (<i64>load<i32>(pair, BD_PAGE_LIST) << 12);
+    if (probeExec(cpu, load<u32>(cpu, S_CODE_SIZE) == 64 ? page : page & 0xffff_ffff) != load<u32>(pair, BD_PAGE_LIST + 4)) return false;
+  }
+  return true;
+}
+
+/** Linear address of RIP. */
+// @ts-ignore: decorator
+@inline
+function codeAddress(cpu: u32): u64 {
+  const rip = load<u64>(cpu, S_RIP);
+  if (load<u32>(cpu, S_CODE_SIZE) == 64) return rip;
+  return (load<u64>(cpu, S_SEG + CS * SEG_STRIDE + SEG_BASE) + rip) & 0xffff_ffff;
+}
+
+/**
+ * Find the block at S_RIP and enter it in the jump cache. Returns the cache entry; 0 with S_EXC set when the fetch faults;
+ * 0 with S_EXC clear when it is not decoded (S_EXIT_BLOCK = HPA of its first byte).
+ */
+export function lookupBlock(cpu: u32): u32 {
+  count(cpu, C_JC_MISSES);
+  const va = codeAddress(cpu);
+  const hpa = translateExec(cpu, va);
+  if (!hpa) return 0;
+  const size = load<u32>(cpu, S_CODE_SIZE);
+  let d = load<u32>(blockHead(hpa));
+  while (d) {
+    if (load<u32>(d, BD_HPA) == hpa && load<u32>(d, BD_MODE) == size && pagesHold(cpu, d, va, load<u16>(d, BD_PAGES))) break;
+    d = load<u32>(d, BD_NEXT);
+  }
+  if (!d) {
+    store<u32>(cpu, hpa, S_EXIT_BLOCK);
+    return 0;
+  }
+  const rip = load<u64>(cpu, S_RIP);
+  const entry = jumpCacheEntry(cpu, rip);
+  const region = load<u32>(d, BD_FN);
+  const usable = region != 0 && pagesHold(cpu, d, va, load<u16>(d, BD_REGION_PAGES));
+  store<u64>(entry, rip, JC_RIP);
+  store<u32>(entry, load<u32>(cpu, S_CTX), JC_CTX);
+  store<u32>(entry, usable ? region : 0, JC_FN);
+  store<u32>(entry, usable ? 0 : region, JC_REFUSED);
+  store<u32>(entry, load<u32>(d, BD_REC), JC_REC);
+  store<u32>(entry, d, JC_DESC);
+  return entry;
+}
+
+/** Reason to return for a set S_EXC. */
+function exceptionReason(cpu: u32): u32 {
+  const exception = load<u32>(cpu, S_EXC);
+  if (exception != EXC_RESTART && exception != EXC_REQUEST) return EXIT_EXCEPTION;
+  store<u32>(cpu, 0, S_EXC);
+  return exception == EXC_RESTART ? EXIT_RESTART : EXIT_REQUEST;
+}
+
+/** Run from S_RIP until an exit; returns EXIT_*. S_EXC stays set for EXIT_EXCEPTION only. */
+export function run(cpu: u32): u32 {
+  while (true) {
+    const rip = load<u64>(cpu, S_RIP);
+    let entry = jumpCacheEntry(cpu, rip);
+    if (load<u64>(entry, JC_RIP) != rip || load<u32>(entry, JC_CTX) != load<u32>(cpu, S_CTX)) {
+      entry = lookupBlock(cpu);
+      if (!entry) return load<u32>(cpu, S_EXC) ? exceptionReason(cpu) : EXIT_DECODE;
+    }
+    let region = load<u32>(entry, JC_FN);
+    let reason: u32;
+    if (!region) {
+      const d = load<u32>(entry, JC_DESC);
+      const entered = load<u32>(d, BD_COUNT) + 1;
+      store<u32>(d, entered, BD_COUNT);
+      if (entered == load<u32>(cpu, S_HOT_THRESHOLD)) {
+        store<u32>(cpu, d, S_EXIT_BLOCK);
+        hostHot(cpu);
+      }
+      // Compiled since the entry was made?
+      if (load<u32>(d, BD_FN) != load<u32>(entry, JC_REFUSED)) {
+        entry = lookupBlock(cpu);
+        if (!entry) return load<u32>(cpu, S_EXC) ? exceptionReason(cpu) : EXIT_DECODE;
+        region = load<u32>(entry, JC_FN);
+      }
+    }
+    if (region) {
+      count(cpu, C_JIT_ENTRIES);
+      reason = call_indirect<u32>(region, cpu);
+    } else {
+      count(cpu, C_INTERP_BLOCKS);
+      store<u64>(cpu, rip, S_BLOCK_RIP);
+      const record = load<u32>(entry, JC_REC);
+      reason = call_indirect<u32>(load<u32>(record, R_HANDLER), cpu, record);
+    }
+    if (reason == NEXT) continue;
+    if (reason == NEXT_CHECK) {
+      if (load<u64>(cpu, S_ICOUNT) >= load<u64>(cpu, S_ICOUNT_LIMIT)) return EXIT_LIMIT;
+      continue;
+    }
+    return reason == EXIT_EXCEPTION ? exceptionReason(cpu) : reason;
+  }
+}
+
+/** Run the block of records at `record` once, for S_BLOCK_RIP; returns NEXT, NEXT_CHECK or EXIT_*. */
+export function callRecord(cpu: u32, record: u32): u32 {
+  const reason = call_indirect<u32>(load<u32>(record, R_HANDLER), cpu, record);
+  return reason == EXIT_EXCEPTION ? exceptionReason(cpu) : reason;
+}
+
+/** SYSCALL where no switcher is linked: a VM exit. */
+export function syscall_native(cpu: u32): u32 {
+  store<u32>(cpu, 2, S_EXIT_INSN_LEN);
+  return EXIT_SYSCALL;
+}

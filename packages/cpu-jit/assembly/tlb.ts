@@ -1,0 +1,250 @@
+// Soft TLB: fill, flush, contexts.
+import {
+  ACCESS_EXEC, BLOCK_HEADS, C_TLB_FLUSHES, CODE_BITS, CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, JC_BASE, JC_CPU_SIZE, MAX_VCPUS,
+  P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_CTX, S_PKRU, S_TLB, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CTX,
+  T_LARGE, T_NEXT_CTX, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
+  TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING,
+} from "../src/layout";
+import { count, cpuIndex, tlbArray } from "./cpu";
+import { walkExec, walkGlobal, walkHpa, walkOnce, walkRead, walkShift, walkWrite } from "./walk";
+
+export const PAGE_MASK: u64 = 0xffff_ffff_ffff_f000;
+/** Never equal to a page address. Flushing fills with ones. */
+const INVALID: u64 = 0xffff_ffff_ffff_ffff;
+
+/** TLB entry of the current array that may hold `va`. */
+// @ts-ignore: decorator
+@inline
+export function entryOf(cpu: u32, va: u64): u32 {
+  return load<u32>(cpu, S_TLB) + (<u32>(va >> 7) & (TLB_ARRAY_SIZE - TLB_ENTRY_SIZE));
+}
+
+/** Bitmap word of the frame's 64-byte lines that hold decoded code. */
+// @ts-ignore: decorator
+@inline
+export function codeBits(hpa: u32): u64 {
+  return load<u64>(CODE_BITS + (hpa >> 12 << 3));
+}
+
+// @ts-ignore: decorator
+@inline
+function arrayOf(cpu: u32, tlb: u32): u32 {
+  return (tlb - tlbArray(cpu, 0)) / <u32>TLB_ARRAY_SIZE;
+}
+
+/** Enter the result of the last walk, which was for `va`. */
+export function fill(cpu: u32, va: u64, access: u32): void {
+  if (walkOnce) return;
+  const tlb = load<u32>(cpu, S_TLB);
+  const entry = entryOf(cpu, va);
+  const page = va & PAGE_MASK;
+  const array = arrayOf(cpu, tlb);
+  store<u32>(cpu, load<u32>(cpu, T_USED) | (1 << array), T_USED);
+
+  let flags: u32 = walkGlobal ? TLB_FLAG_GLOBAL : 0;
+  if (walkShift > 12) {
+    const large = cpu + (array << 3);
+    if (walkShift == 30) {
+      flags |= TLB_FLAG_HUGE;
+      store<u64>(large, INVALID, T_LARGE);
+    } else {
+      flags |= TLB_FLAG_LARGE;
+      store<u64>(large, load<u64>(large, T_LARGE) | ((<u64>1) << (va >> 21 & 63)), T_LARGE);
+    }
+  }
+  let write = INVALID;
+  if (walkWrite) {
+    if (codeBits(walkHpa)) flags |= TLB_FLAG_CODE;
+    else {
+      write = page;
+      markWritten(walkHpa);
+    }
+  }
+  let exec = INVALID;
+  if ((access & 3) == ACCESS_EXEC) {
+    exec = page;
+    markCode(cpu, array, va);
+  } else if (walkExec && load<u64>(entry, TLB_EXEC) == page) exec = page;
+  store<u64>(entry, walkRead ? page : INVALID, TLB_READ);
+  store<u64>(entry, write, TLB_WRITE);
+  store<u64>(entry, exec, TLB_EXEC);
+  store<u32>(entry, walkHpa - <u32>page, TLB_ADDEND);
+  store<u32>(entry, flags, TLB_FLAGS);
+}
+
+/** Remember that some TLB holds a write tag for the frame. */
+function markWritten(hpa: u32): void {
+  const frame = hpa >> 12;
+  const word = FRAME_WRITTEN + (frame >> 5 << 2);
+  const bit: u32 = 1 << (frame & 31);
+  if (!(load<u32>(word) & bit)) atomic.or<u32>(word, bit);
+}
+
+/** The frame at `hpa`, mapped at `va`, holds no code any more: give the entry its write tag back. */
+export function unprotect(cpu: u32, va: u64, hpa: u32): void {
+  const entry = entryOf(cpu, va);
+  const page = va & PAGE_MASK;
+  const flags = load<u32>(entry, TLB_FLAGS);
+  if (!(flags & TLB_FLAG_CODE) || load<u64>(entry, TLB_READ) != page) return;
+  store<u32>(entry, flags & ~TLB_FLAG_CODE, TLB_FLAGS);
+  store<u64>(entry, page, TLB_WRITE);
+  markWritten(hpa);
+}
+
+/** Bloom filter: code was fetched from the page of `va`, so the jump cache may depend on it. */
+function markCode(cpu: u32, array: u32, va: u64): void {
+  const vpn = <u32>(va >> 12) & (T_CODE_BLOOM_SIZE * 8 - 1);
+  const byte = cpu + array * <u32>T_CODE_BLOOM_SIZE + (vpn >> 3);
+  store<u8>(byte, load<u8>(byte, T_CODE_BLOOM) | <u8>((<u32>1) << (vpn & 7)), T_CODE_BLOOM);
+}
+
+/** Give `array` a new context: cached virtual code addresses of it are forgotten. Exec tags and the Bloom filter stay. */
+export function newContext(cpu: u32, array: u32): void {
+  let context = load<u32>(cpu, T_NEXT_CTX) + 1;
+  if (context == 0) {
+    // All numbers are used up: forget what was ever cached under them.
+    jumpCacheFlush(cpu);
+    context = 1;
+  }
+  store<u32>(cpu, context, T_NEXT_CTX);
+  store<u32>(cpu + (array << 2), context, T_CTX);
+  const tlb = tlbArray(cpu, array);
+  if (load<u32>(cpu, S_TLB) == tlb) store<u32>(cpu, context, S_CTX);
+  if (load<u32>(cpu, P_USER_TLB) == tlb) store<u32>(cpu, context, P_USER_CTX);
+  if (load<u32>(cpu, P_KERNEL_TLB) == tlb) store<u32>(cpu, context, P_KERNEL_CTX);
+}
+
+/** New contexts for all arrays: nothing in the jump cache is valid any more. */
+export function forgetLinks(cpu: u32): void {
+  for (let array: u32 = 0; array < <u32>TLB_ARRAYS; array++) newContext(cpu, array);
+}
+
+/** Make TLB array `array` the current one. */
+export function selectArray(cpu: u32, array: u32): void {
+  store<u32>(cpu, tlbArray(cpu, array), S_TLB);
+  store<u32>(cpu, load<u32>(cpu + (array << 2), T_CTX), S_CTX);
+}
+
+export function jumpCacheFlush(cpu: u32): void {
+  memory.fill(JC_BASE + cpuIndex(cpu) * <u32>JC_CPU_SIZE, 0, JC_CPU_SIZE);
+}
+
+/** A new context for an array without exec tags. */
+function forgetCode(cpu: u32, array: u32): void {
+  memory.fill(cpu + T_CODE_BLOOM + array * <u32>T_CODE_BLOOM_SIZE, 0, T_CODE_BLOOM_SIZE);
+  newContext(cpu, array);
+}
+
+export function tlbFlushArray(cpu: u32, array: u32): void {
+  count(cpu, C_TLB_FLUSHES);
+  const used = load<u32>(cpu, T_USED);
+  if (!(used >> array & 1)) return;
+  memory.fill(tlbArray(cpu, array), 0xff, TLB_ARRAY_SIZE);
+  store<u32>(cpu, used & ~(1 << array), T_USED);
+  store<u64>(cpu + (array << 3), 0, T_LARGE);
+  forgetCode(cpu, array);
+}
+
+/** Flush what is not global (MOV to CR3 without PCID). */
+export function tlbFlushNonGlobal(cpu: u32, array: u32): void {
+  count(cpu, C_TLB_FLUSHES);
+  if (!(load<u32>(cpu, T_USED) >> array & 1)) return;
+  const tlb = tlbArray(cpu, array);
+  const end = tlb + TLB_ARRAY_SIZE;
+  for (let e = tlb; e < end; e += TLB_ENTRY_SIZE) {
+    if (!(load<u32>(e, TLB_FLAGS) & TLB_FLAG_GLOBAL)) invalidate(e);
+    // Fetches must mark the emptied Bloom filter again.
+    else store<u64>(e, INVALID, TLB_EXEC);
+  }
+  forgetCode(cpu, array);
+}
+
+/** Flush every array. On a zeroed state block also makes what is in memory a valid, empty TLB and jump cache. */
+export function tlbFlushAll(cpu: u32): void {
+  if (!load<u32>(cpu, T_NEXT_CTX)) {
+    store<u32>(cpu, -1, T_USED);
+    jumpCacheFlush(cpu);
+  }
+  const used = load<u32>(cpu, T_USED);
+  for (let array: u32 = 0; array < <u32>TLB_ARRAYS; array++) if (used >> array & 1) tlbFlushArray(cpu, array);
+}
+
+// @ts-ignore: decorator
+@inline
+function invalidate(entry: u32): void {
+  store<u64>(entry, INVALID, TLB_READ);
+  store<u64>(entry, INVALID, TLB_WRITE);
+  store<u64>(entry, INVALID, TLB_EXEC);
+  store<u32>(entry, 0, TLB_FLAGS);
+}
+
+function holds(entry: u32, page: u64): bool {
+  return load<u64>(entry, TLB_READ) == page || load<u64>(entry, TLB_WRITE) == page || load<u64>(entry, TLB_EXEC) == page;
+}
+
+/** Address the entry is about, whichever tag is valid. */
+function pageOf(entry: u32): u64 {
+  let page = load<u64>(entry, TLB_READ);
+  if (page == INVALID) page = load<u64>(entry, TLB_WRITE);
+  if (page == INVALID) page = load<u64>(entry, TLB_EXEC);
+  return page;
+}
+
+/** Forget the page of `va` in `array`: all of it when it is large. */
+export function tlbInvlpg(cpu: u32, array: u32, va: u64): void {
+  if (!(load<u32>(cpu, T_USED) >> array & 1)) return;
+  const tlb = tlbArray(cpu, array);
+  const page = va & PAGE_MASK;
+  const entry = tlb + (<u32>(va >> 7) & (TLB_ARRAY_SIZE - TLB_ENTRY_SIZE));
+  if (holds(entry, page)) invalidate(entry);
+  const large = load<u64>(cpu + (array << 3), T_LARGE);
+  if (large >> (va >> 21 & 63) & 1) {
+    const end = tlb + TLB_ARRAY_SIZE;
+    let dropped = false;
+    for (let e = tlb; e < end; e += TLB_ENTRY_SIZE) {
+      const flags = load<u32>(e, TLB_FLAGS);
+      if (!(flags & (TLB_FLAG_LARGE | TLB_FLAG_HUGE))) continue;
+      // 4 MiB covers both sizes of TLB_FLAG_LARGE.
+      const difference = (pageOf(e) ^ va) >> (flags & TLB_FLAG_HUGE ? 30 : 22);
+      if (difference) continue;
+      invalidate(e);
+      dropped = true;
+    }
+    if (dropped) return newContext(cpu, array);
+  }
+  const vpn = <u32>(va >> 12) & (T_CODE_BLOOM_SIZE * 8 - 1);
+  if (load<u8>(cpu + array * <u32>T_CODE_BLOOM_SIZE + (vpn >> 3), T_CODE_BLOOM) >> (vpn & 7) & 1) newContext(cpu, array);
+}
+
+/** The frame at `hpa` got its first code bit: stores to it must come to the slow path, on every vCPU. */
+export function protectFrame(_: u32, hpa: u32): void {
+  const frame = hpa >> 12;
+  const word = FRAME_WRITTEN + (frame >> 5 << 2);
+  const bit: u32 = 1 << (frame & 31);
+  if (!(load<u32>(word) & bit)) return;
+  atomic.and<u32>(word, ~bit);
+  for (let v: u32 = 0; v < <u32>MAX_VCPUS; v++) {
+    const cpu = <u32>CPU_BASE + v * <u32>CPU_STRIDE;
+    const used = load<u32>(cpu, T_USED);
+    for (let array: u32 = 0; array < <u32>TLB_ARRAYS; array++) {
+      if (used >> array & 1) protectIn(tlbArray(cpu, array), frame);
+    }
+  }
+}
+
+function protectIn(tlb: u32, frame: u32): void {
+  const end = tlb + TLB_ARRAY_SIZE;
+  for (let e = tlb; e < end; e += TLB_ENTRY_SIZE) {
+    const tag = load<u64>(e, TLB_WRITE);
+    if (tag == INVALID || (<u32>tag + load<u32>(e, TLB_ADDEND)) >> 12 != frame) continue;
+    store<u64>(e, INVALID, TLB_WRITE);
+    store<u32>(e, load<u32>(e, TLB_FLAGS) | TLB_FLAG_CODE, TLB_FLAGS);
+  }
+}
+
+/** WRPKRU: pages of key 0 are cached with their rights, so a change of those flushes. */
+export function setPkru(cpu: u32, value: u32): void {
+  const old = load<u32>(cpu, S_PKRU);
+  store<u32>(cpu, value, S_PKRU);
+  if ((old ^ value) & 3) tlbFlushAll(cpu);
+}

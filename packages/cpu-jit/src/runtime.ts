@@ -1,0 +1,94 @@
+import { readFileSync } from 'node:fs';
+import { CpuError } from './errors.ts';
+
+/** Calls from the runtime into TypeScript; `cpu` is the address of the state block, arguments are in its S_EXIT_* fields. */
+export interface RuntimeHooks {
+  /** The hypervisor's tables have no translation: 0 fixed, walk again; 1 exception in S_EXC*; 2 access done; 3 leave `run`. */
+  mmuFault(cpu: number): number;
+  /** Access to S_EXIT_GPA, which is not RAM: 2 done (a loaded value in S_EXIT_VALUE), 1 exception in S_EXC*. */
+  mmio(cpu: number): number;
+  /** A single-stepped store is about to change translated code: S_EXIT_BLOCK, S_EXIT_SIZE. */
+  smc(cpu: number): number;
+  /** The block with the descriptor in S_EXIT_BLOCK became hot. */
+  hot(cpu: number): void;
+  /** Host clock in TSC ticks. */
+  hostTsc(): number;
+}
+
+/** Exports that TypeScript calls; generated code imports more of them (see assembly/index.ts). u32 results come as i32. */
+export interface RuntimeExports {
+  /** Runs from S_RIP until an exit: EXIT_*. */
+  run(cpu: number): number;
+  /** Runs the records at `record` once, S_BLOCK_RIP being set: NEXT, NEXT_CHECK or EXIT_*. */
+  callRecord(cpu: number, record: number): number;
+  lookupBlock(cpu: number): number;
+  syscall_native(cpu: number): number;
+
+  /** HPA, or 0 with S_EXC set (`probeExec`: without). */
+  translateExec(cpu: number, va: bigint): number;
+  probeExec(cpu: number, va: bigint): number;
+  /** HPA of the byte for ACCESS_*; 0: S_EXC set, or the access was emulated. */
+  translate(cpu: number, va: bigint, access: number): number;
+  /** 1 when [va, va + size), at most two pages, may be written; else 0 with S_EXC set. */
+  probeWrite(cpu: number, va: bigint, size: number): number;
+  load8(cpu: number, va: bigint): number;
+  load16(cpu: number, va: bigint): number;
+  load32(cpu: number, va: bigint): number;
+  load64(cpu: number, va: bigint): bigint;
+  store8(cpu: number, va: bigint, value: number): void;
+  store16(cpu: number, va: bigint, value: number): void;
+  store32(cpu: number, va: bigint, value: number): void;
+  store64(cpu: number, va: bigint, value: bigint): void;
+  loadw8(cpu: number, va: bigint): number;
+  loadw16(cpu: number, va: bigint): number;
+  loadw32(cpu: number, va: bigint): number;
+  loadw64(cpu: number, va: bigint): bigint;
+  /** At privilege 0 whatever CPL is: descriptor tables, task state. */
+  loadSys16(cpu: number, va: bigint): number;
+  loadSys32(cpu: number, va: bigint): number;
+  loadSys64(cpu: number, va: bigint): bigint;
+  storeSys8(cpu: number, va: bigint, value: number): void;
+  storeSys16(cpu: number, va: bigint, value: number): void;
+  storeSys32(cpu: number, va: bigint, value: number): void;
+  storeSys64(cpu: number, va: bigint, value: bigint): void;
+
+  /** Makes an array the current one (S_TLB, S_CTX). */
+  selectArray(cpu: number, array: number): void;
+  newContext(cpu: number, array: number): void;
+  /** Everything cached by virtual code address is stale, in all arrays. */
+  forgetLinks(cpu: number): void;
+  jumpCacheFlush(cpu: number): void;
+  protectFrame(cpu: number, hpa: number): void;
+  tlbFlushArray(cpu: number, array: number): void;
+  tlbFlushNonGlobal(cpu: number, array: number): void;
+  tlbFlushAll(cpu: number): void;
+  tlbInvlpg(cpu: number, array: number, va: bigint): void;
+  setPkru(cpu: number, value: number): void;
+
+  /** Status flags at RFLAGS positions. */
+  getFlags(cpu: number): number;
+  setFlags(cpu: number, flags: number): void;
+  condition(cpu: number, cc: number): number;
+}
+
+let compiled: WebAssembly.Module | undefined;
+
+/** The runtime's module, compiled once per thread. Throws `CpuError` when the package has not been built. */
+export function runtimeModule(): WebAssembly.Module {
+  if (compiled === undefined) {
+    let bytes: Uint8Array<ArrayBuffer>;
+    try {
+      bytes = new Uint8Array(readFileSync(new URL('../build/runtime.wasm', import.meta.url)));
+    } catch (cause) {
+      throw new CpuError('not-built', 'build/runtime.wasm is missing from @pvm/cpu-jit: run `pnpm build`', { cause });
+    }
+    compiled = new WebAssembly.Module(bytes);
+  }
+  return compiled;
+}
+
+/** Instantiates the Wasm runtime on the shared memory and the function table. One instance per thread. */
+export async function instantiateRuntime(memory: WebAssembly.Memory, table: WebAssembly.Table, hooks: RuntimeHooks): Promise<RuntimeExports> {
+  const instance = await WebAssembly.instantiate(runtimeModule(), { env: { memory, table }, host: { ...hooks } });
+  return instance.exports as unknown as RuntimeExports;
+}
