@@ -30,8 +30,10 @@ export interface Row {
   readonly name: string;
   readonly operands: readonly OperandSpec[];
   /** Operand size in 64-bit mode: `d64` default 64 (16 with 66), `f64` always 64, `b` 8 bits,
-   *  `w1` REX.W distinguishes this row (W=1), `w0` (W=0); absent: 32, 16 with 66, 64 with REX.W. */
-  readonly size?: 'd64' | 'f64' | 'b';
+   *  `n64` 64 there and 32 elsewhere, whatever the prefixes; `v` 16/32/64, `y` 32/64 (66 ignored), `z` 16/32 (REX.W
+   *  ignored) for rows whose operands do not say so. Absent: as the operands' suffixes say (v: 32, 16 with 66, 64 with
+   *  REX.W); rows without a size-dependent operand always have operand size 4. */
+  readonly size?: 'd64' | 'f64' | 'b' | 'n64' | 'v' | 'y' | 'z';
   /** REX.W must be this. */
   readonly w?: 0 | 1;
   /** LOCK allowed (with a memory destination). */
@@ -109,6 +111,8 @@ export interface Insn extends Form {
   readonly rm: number;
   readonly vvvv: number;
   readonly mem: MemOperand | null;
+  /** Segment of `mem`, or of the implicit operand of a string instruction, XLAT, MASKMOV, MONITOR: DS unless overridden. */
+  readonly seg: number;
   /** Immediate or displacement, sign-extended to 64 bits, as two signed 32-bit halves. */
   readonly immLow: number;
   readonly immHigh: number;
