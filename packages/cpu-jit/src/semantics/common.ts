@@ -42,14 +42,16 @@ export function amount(e: Emitter, size: number, count: Val): Val {
   return size === 8 ? e.zext64(count) : count;
 }
 
-/** Read-modify-write of operand `i` for semantics that need more than the stored value afterwards: what `f` returns comes back. */
-export function update<T extends { readonly stored: Val }>(e: Emitter, i: number, f: (old: Val) => T): T {
+/** Read-modify-write of operand `i` for semantics that need more than the stored value afterwards: what `f` returns comes back.
+ *  `address` stands for the address of a memory operand. */
+export function update<T extends { readonly stored: Val }>(e: Emitter, i: number, f: (old: Val) => T, address?: Val): T {
   const results: T[] = [];
-  e.rmw(i, (old) => {
+  const apply = (old: Val) => {
     const r = f(old);
     results.push(r);
     return r.stored;
-  });
+  };
+  e.rmw(i, apply, address);
   const [r] = results;
   if (r === undefined) throw new Error(`${e.form.row.name}: rmw() did not compute its result`);
   return r;
@@ -71,9 +73,4 @@ export function at(e: Emitter, flag: number, v: Val): Val {
 export function parity(e: Emitter, v: Val): Val {
   const ones = e.op('i32.popcnt', 'i32', e.and(e.wrap(v), e.i32(0xff)));
   return e.and(e.xor(ones, e.i32(1)), e.i32(1));
-}
-
-/** Condition code encoded in the low four bits of the opcode. */
-export function conditionCode(e: Emitter): number {
-  return e.form.row.op & 15;
 }

@@ -1,7 +1,16 @@
 import type { Semantics } from '../emit/emitter.ts';
 import { alu } from './alu.ts';
+import { atomics } from './atomic.ts';
+import { bits } from './bits.ts';
+import { branches } from './branch.ts';
+import { flagInstructions } from './flags.ts';
+import { moves } from './mov.ts';
+import { mulDiv } from './muldiv.ts';
+import { shifts } from './shift.ts';
+import { sse } from './sse.ts';
+import { strings } from './string.ts';
 
-const parts: readonly Readonly<Record<string, Semantics>>[] = [alu];
+const parts: readonly Readonly<Record<string, Semantics>>[] = [alu, atomics, bits, branches, flagInstructions, moves, mulDiv, shifts, sse, strings];
 
 /** Semantics by mnemonic (`Row.name`). A mnemonic of the tables that is missing here raises #UD. */
 export const semantics: Readonly<Record<string, Semantics>> = merge();

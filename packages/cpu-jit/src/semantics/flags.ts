@@ -1,0 +1,74 @@
+import type { Emitter, Semantics } from '../emit/emitter.ts';
+import type { Val } from '../emit/val.ts';
+import { NEXT, S_CPL, S_RFLAGS } from '../layout.ts';
+import { CF, mergeFlags, STATUS, VECTOR } from './common.ts';
+import { push, setStack, stackAddress, stackAt } from './stack.ts';
+
+/** RFLAGS bits beside the status flags (SDM vol. 1, 3.4.3). */
+const TF = 1 << 8;
+const IF = 1 << 9;
+const DF = 1 << 10;
+const IOPL = 3 << 12;
+const NT = 1 << 14;
+const RF = 1 << 16;
+const VM = 1 << 17;
+export const AC = 1 << 18;
+const ID = 1 << 21;
+/** Bits that exist in a 16-, 32- or 64-bit FLAGS image. */
+const IMAGE = 0x00ff_ffff;
+
+/** I/O privilege: whether CPL <= IOPL, i32 0/1. */
+export function ioPrivilege(e: Emitter): Val {
+  const iopl = e.and(e.shrU(e.state(S_RFLAGS, 4), e.i32(12)), e.i32(3));
+  return e.let(e.leU(e.state(S_CPL, 4), iopl));
+}
+
+/** Change bits of S_RFLAGS. */
+export function setSystemFlags(e: Emitter, set: number, clear: number): void {
+  const old = e.state(S_RFLAGS, 4);
+  e.setState(S_RFLAGS, 4, e.or(e.and(old, e.i32(~clear)), e.i32(set)));
+}
+
+/** PUSHF: RF and VM read as 0. */
+function pushf(e: Emitter): void {
+  const size = e.form.opSize;
+  const image = e.let(e.or(e.and(e.state(S_RFLAGS, 4), e.i32(IMAGE & ~(RF | VM))), e.statusFlags()));
+  push(e, size, size === 8 ? e.let(e.zext64(image)) : e.let(e.trunc(image, size)));
+}
+
+/** POPF: IF changes only with I/O privilege, IOPL only at CPL 0; otherwise both silently stay. */
+function popf(e: Emitter): void {
+  const size = e.form.opSize;
+  const image = e.let(e.wrap(e.load(stackAddress(e, stackAt(e, 0)), size)));
+  setStack(e, stackAt(e, size));
+  const always = TF | DF | NT | (size === 2 ? 0 : AC | ID);
+  const cpl = e.state(S_CPL, 4);
+  const mask = e.let(e.or(e.select(ioPrivilege(e), e.i32(always | IF), e.i32(always)), e.select(cpl, e.i32(0), e.i32(IOPL))));
+  const old = e.and(e.state(S_RFLAGS, 4), e.i32(size === 2 ? -1 : ~RF));
+  e.setState(S_RFLAGS, 4, e.or(e.and(old, e.not(mask)), e.and(image, mask)));
+  e.setStatusFlags(e.let(e.and(image, e.i32(STATUS))));
+  e.endBlock();
+}
+
+/** CLI and STI need I/O privilege. */
+function interruptFlag(set: boolean): Semantics {
+  return (e) => {
+    e.if(e.eqz(ioPrivilege(e)), () => e.raise(VECTOR.GP, 0));
+    setSystemFlags(e, set ? IF : 0, set ? 0 : IF);
+    // No check for events here: after STI one more instruction runs first (the HLT of `sti; hlt`), after CLI none is due.
+    e.exit(NEXT, 'next');
+  };
+}
+
+/** Flag instructions (SDM vol. 2, by mnemonic). LAHF and SAHF are with the moves. */
+export const flagInstructions: Record<string, Semantics> = {
+  pushf,
+  popf,
+  clc: (e) => mergeFlags(e, CF, e.i32(0)),
+  stc: (e) => mergeFlags(e, CF, e.i32(CF)),
+  cmc: (e) => e.setStatusFlags(e.let(e.xor(e.statusFlags(), e.i32(CF)))),
+  cld: (e) => setSystemFlags(e, 0, DF),
+  std: (e) => setSystemFlags(e, DF, 0),
+  cli: interruptFlag(false),
+  sti: interruptFlag(true),
+};
