@@ -3,3 +3,4 @@ export { type CodeSize, formKey, forms } from './forms.ts';
 export { operandForm } from './operands.ts';
 export { rows } from './rows.ts';
 export type * from './types.ts';
+export { formatInsn, registerName } from './format.ts';
