@@ -154,7 +154,7 @@ export abstract class Emitter {
   /** Statements under a condition. Registers, flags and `variable`s may be written inside. */
   abstract if(condition: Val, then: () => void, otherwise?: () => void): void;
   /** Call a runtime helper. The state pointer is passed first unless `pure`. `registers`: the helper reads or writes general
-   *  registers or flags in the state block, so an emitter that keeps them in locals spills them before and reloads them after. */
+   *  or XMM registers or flags in the state block, so an emitter that keeps them in locals spills them before and reloads them after. */
   call(name: string, result: ValType | 'none', args: readonly Val[], options?: { pure?: boolean; registers?: boolean }): Val {
     const params: ValType[] = args.map((a) => a.type);
     const operands = args.map((a) => a.take());
@@ -248,6 +248,8 @@ export abstract class Emitter {
   abstract raise(vector: number, error?: number): void;
   /** After a helper call that may have raised: leave when S_EXC is set. */
   abstract checkException(): void;
+  /** Instructions retired before this one, i64: what S_ICOUNT will be once generated code has brought it up to date. */
+  abstract retired(): Val;
   /** RIP of the next instruction, i64. */
   abstract nextRip(): Val;
   /** RIP of this instruction, i64. */

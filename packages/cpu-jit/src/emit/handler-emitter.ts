@@ -34,8 +34,11 @@ import {
   S_GPR,
   S_ICOUNT,
   S_RIP,
+  S_SEG,
   S_TLB,
   S_XMM,
+  SEG_SELECTOR,
+  SEG_STRIDE,
 } from '../layout.ts';
 import { Emitter, type FlagKind } from './emitter.ts';
 import { conditionFromFlags } from './conditions.ts';
@@ -117,6 +120,7 @@ export class HandlerEmitter extends Emitter {
       case 'fixed':
         if (o.kind === 'gpr') return { at: this.cpu(), offset: S_GPR + (o.fixed ?? 0) * 8 };
         if (o.kind === 'xmm') return { at: this.cpu(), offset: S_XMM + (o.fixed ?? 0) * 16 };
+        if (o.kind === 'seg') return { at: this.cpu(), offset: S_SEG + (o.fixed ?? 0) * SEG_STRIDE + SEG_SELECTOR };
         break;
       case 'vvvv': {
         const scale = o.kind === 'xmm' ? 4 : 3;
@@ -414,6 +418,10 @@ export class HandlerEmitter extends Emitter {
   }
   checkException(): void {
     this.if(this.state(S_EXC, 4), () => this.exitException());
+  }
+  retired(): Val {
+    const { m } = this;
+    return this.let(this.expr('i64', m.i64.add(m.i64.load(S_ICOUNT, 8, this.cpu()), m.i64.extend_u(this.field8(R_IDX)))));
   }
   nextRip(): Val {
     return this.let(this.expr('i64', this.ripAt(true)));
