@@ -197,6 +197,8 @@ export abstract class Emitter {
   abstract rmw(i: number, f: (old: Val) => Val, address?: Val): void;
   /** x87 stack index 0..7 of operand `i` (STi), i32. */
   abstract stIndex(i: number): Val;
+  /** State-block offset of the segment record (S_SEG + n * SEG_STRIDE) that segment operand `i` names, i32. */
+  abstract segmentRecord(i: number): Val;
   /** Second immediate (ENTER's nesting level), i32. */
   abstract imm2(): Val;
   /** State-block offset of the segment base that applies to a string instruction's source, i32: S_ZERO or the base field of a segment. */
@@ -268,7 +270,7 @@ export abstract class Emitter {
   /** String instructions: when the helper returned 0 ("more to do"), go on at this same instruction after a check for events; the chunk counts
    *  as one retired instruction. */
   abstract repeatUnless(complete: Val): void;
-  /** SYSCALL: RIP stays at this instruction, which counts as retired; control passes to the function linked as `host_syscall`. Ends the instruction. */
+  /** SYSCALL: RIP stays at this instruction, which does not count as retired (whoever serves it counts it); control passes to the function linked as `host_syscall`. Ends the instruction. */
   abstract syscall(): void;
   /** Code size (mode) is static per block. */
   abstract readonly codeSize: 16 | 32 | 64;

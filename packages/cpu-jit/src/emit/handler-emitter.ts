@@ -218,6 +218,12 @@ export class HandlerEmitter extends Emitter {
     if (size === 8) return this.let(this.expr('i64', m.i64.load(R_IMM, 8, this.rec())));
     return this.let(this.trunc(this.expr('i32', m.i32.load(R_IMM, 4, this.rec())), size));
   }
+  segmentRecord(i: number): Val {
+    const o = this.operand(i);
+    if (o.field === 'fixed') return this.i32(S_SEG + (o.fixed ?? 0) * SEG_STRIDE);
+    const { m } = this;
+    return this.let(this.expr('i32', m.i32.sub(this.field16(R_REG), m.i32.const(SEG_SELECTOR))));
+  }
   imm2(): Val {
     return this.let(this.expr('i32', this.field8(R_VVVV)));
   }
@@ -477,7 +483,7 @@ export class HandlerEmitter extends Emitter {
     const { m, b } = this;
     this.emit(m.i32.store(S_EXIT_INSN_LEN, 4, this.cpu(), this.field8(R_LEN)));
     this.setRip(this.ripAt(false));
-    this.retire(true);
+    this.retire(false);
     this.emit(m.return_call('host_syscall', [this.cpu()], b.i32));
     this.ended = true;
   }
