@@ -264,6 +264,9 @@ export const CPUID_ENTRY_SIZE = 24;
 export const CPUID_MAX_ENTRIES = 160;
 export const CPUID_ANY_SUBLEAF = -1;
 
+/** Where FXSAVE/XSAVE images are put together. 1 KiB. */
+export const S_XSAVE_AREA = 0x6000;
+
 // ---------------------------------------------------------------- TLB entry
 /** Tag = virtual page address (bits 12..63), or TLB_INVALID. An access hits when
  *  `(va + size - 1) & ~0xfff == tag` for its kind. u64 each. */
