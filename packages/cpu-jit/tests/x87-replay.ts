@@ -1,5 +1,5 @@
 /** Replays x87 vectors captured natively (tests/native/x87-vectors.c) against the `fx_` helpers of the Wasm runtime. */
-import { CPU_BASE, S_SCRATCH, S_X87, S_X87_CW, S_X87_SW, S_X87_TAGS, S_X87_TOP } from '../src/layout.ts';
+import { CPU_BASE, FRAME_POOL_BASE, S_SCRATCH, S_X87, S_X87_CW, S_X87_SW, S_X87_TAGS, S_X87_TOP } from '../src/layout.ts';
 
 export const RECORD_SIZE = 72;
 
@@ -51,14 +51,73 @@ export function readVector(view: DataView, at: number): Vector {
 
 type Helper = (cpu: number, ...args: (number | bigint)[]) => number;
 
+/** Memory forms by escape byte and ModRM.reg: loads with the argument they take, stores with their size and pops. */
+const LOADS = new Map<number, readonly [string, (m: bigint, s: number) => (number | bigint)[]]>([
+  [0xd90, ['ld_f32', (m) => [Number(BigInt.asIntN(32, m))]]],
+  [0xdb0, ['ld_int', (m) => [BigInt.asIntN(32, m)]]],
+  [0xdb5, ['ld_f80', (m, s) => [m, s]]],
+  [0xdd0, ['ld_f64', (m) => [m]]],
+  [0xdf0, ['ld_int', (m) => [BigInt.asIntN(16, m)]]],
+  [0xdf4, ['ld_bcd', (m, s) => [m, s]]],
+  [0xdf5, ['ld_int', (m) => [m]]],
+]);
+const STORES = new Map<number, readonly [size: number, pops: number, name: string, ...args: number[]]>([
+  [0xd92, [4, 0, 'st_f32']],
+  [0xd93, [4, 1, 'st_f32']],
+  [0xdb1, [4, 1, 'st_int', 4, 1]],
+  [0xdb2, [4, 0, 'st_int', 4, 0]],
+  [0xdb3, [4, 1, 'st_int', 4, 0]],
+  [0xdb7, [10, 1, 'st_f80']],
+  [0xdd1, [8, 1, 'st_int', 8, 1]],
+  [0xdd2, [8, 0, 'st_f64']],
+  [0xdd3, [8, 1, 'st_f64']],
+  [0xdf1, [2, 1, 'st_int', 2, 1]],
+  [0xdf2, [2, 0, 'st_int', 2, 0]],
+  [0xdf3, [2, 1, 'st_int', 2, 0]],
+  [0xdf6, [10, 1, 'st_bcd']],
+  [0xdf7, [8, 1, 'st_int', 8, 0]],
+]);
+/** Register forms of D9 without operands. */
+const D9_CALLS = new Map<number, readonly [string, ...number[]]>([
+  [0xe0, ['sign', 0xffff, 0x8000]],
+  [0xe1, ['sign', 0x7fff, 0]],
+  [0xe4, ['tst']],
+  [0xe5, ['xam']],
+  [0xf0, ['f2xm1']],
+  [0xf1, ['yl2x']],
+  [0xf2, ['ptan']],
+  [0xf3, ['patan']],
+  [0xf4, ['xtract']],
+  [0xf5, ['rem', 1]],
+  [0xf6, ['rotate', 7]],
+  [0xf7, ['rotate', 1]],
+  [0xf8, ['rem', 0]],
+  [0xf9, ['yl2xp1']],
+  [0xfa, ['sqrt']],
+  [0xfb, ['sincos']],
+  [0xfc, ['rndint']],
+  [0xfd, ['scale']],
+  [0xfe, ['sin']],
+  [0xff, ['cos']],
+]);
+
 /** The unit on its own: a memory with one state block, and the helpers. */
 export class X87Unit {
   private readonly view: DataView;
   private readonly helpers: WebAssembly.Exports;
 
   constructor(module: WebAssembly.Module) {
-    const memory = new WebAssembly.Memory({ initial: 32, maximum: 65536, shared: true });
-    const { exports } = new WebAssembly.Instance(module, { env: { memory } });
+    const memory = new WebAssembly.Memory({ initial: FRAME_POOL_BASE >> 16, maximum: 65536, shared: true });
+    const imports: Record<string, Record<string, WebAssembly.ImportValue>> = {};
+    for (const { module: space, name, kind } of WebAssembly.Module.imports(module)) {
+      if (kind !== 'function' && kind !== 'memory') throw new Error(`the unit imports ${space}.${name}, a ${kind}`);
+      // No replayed instruction touches guest memory, so none of the functions may be called.
+      const refuse = (): never => {
+        throw new Error(`${space}.${name} was called`);
+      };
+      imports[space] = { ...imports[space], [name]: kind === 'memory' ? memory : refuse };
+    }
+    const { exports } = new WebAssembly.Instance(module, imports);
     this.view = new DataView(memory.buffer);
     this.helpers = exports;
   }
@@ -128,37 +187,14 @@ export class X87Unit {
       else this.call(`arith_${kind}`, reg, value);
       return;
     }
-    switch (key) {
-      case 0xd90: return void this.call('ld_f32', i32);
-      case 0xd92: return this.store(state, 4, 0, 'st_f32');
-      case 0xd93: return this.store(state, 4, 1, 'st_f32');
-      case 0xd95: return void this.call('ldcw', i16);
-      case 0xd97:
-        state.mem = { m: (m & ~0xffffn) | BigInt(this.view.getUint16(CPU_BASE + S_X87_CW, true)), s };
-        return;
-      case 0xdb0: return void this.call('ld_int', BigInt(i32));
-      case 0xdb1: return this.store(state, 4, 1, 'st_int', 4, 1);
-      case 0xdb2: return this.store(state, 4, 0, 'st_int', 4, 0);
-      case 0xdb3: return this.store(state, 4, 1, 'st_int', 4, 0);
-      case 0xdb5: return void this.call('ld_f80', i64, s);
-      case 0xdb7: return this.store(state, 10, 1, 'st_f80');
-      case 0xdd0: return void this.call('ld_f64', i64);
-      case 0xdd1: return this.store(state, 8, 1, 'st_int', 8, 1);
-      case 0xdd2: return this.store(state, 8, 0, 'st_f64');
-      case 0xdd3: return this.store(state, 8, 1, 'st_f64');
-      case 0xdd7:
-        state.mem = { m: (m & ~0xffffn) | BigInt(this.call('sw')), s };
-        return;
-      case 0xdf0: return void this.call('ld_int', BigInt(i16));
-      case 0xdf1: return this.store(state, 2, 1, 'st_int', 2, 1);
-      case 0xdf2: return this.store(state, 2, 0, 'st_int', 2, 0);
-      case 0xdf3: return this.store(state, 2, 1, 'st_int', 2, 0);
-      case 0xdf4: return void this.call('ld_bcd', i64, s);
-      case 0xdf5: return void this.call('ld_int', i64);
-      case 0xdf6: return this.store(state, 10, 1, 'st_bcd');
-      case 0xdf7: return this.store(state, 8, 1, 'st_int', 8, 0);
-      default: throw new Error(`no such memory form: ${key.toString(16)}`);
-    }
+    const load = LOADS.get(key);
+    const store = STORES.get(key);
+    if (load !== undefined) this.call(load[0], ...load[1](i64, s));
+    else if (store !== undefined) this.store(state, ...store);
+    else if (key === 0xd95) this.call('ldcw', i16);
+    else if (key === 0xd97) state.mem = { m: (m & ~0xffffn) | BigInt(this.view.getUint16(CPU_BASE + S_X87_CW, true)), s };
+    else if (key === 0xdd7) state.mem = { m: (m & ~0xffffn) | BigInt(this.call('sw')), s };
+    else throw new Error(`no such memory form: ${key.toString(16)}`);
   }
 
   private compareFlags(state: { flags: number }, i: number, quiet: number, pops: number): void {
@@ -212,12 +248,7 @@ export class X87Unit {
     else if (reg === 1) this.call('xch', i);
     else if (reg === 5) this.call('ld_const', i);
     else {
-      const calls: Record<number, [string, ...number[]]> = {
-        0xe0: ['sign', 0xffff, 0x8000], 0xe1: ['sign', 0x7fff, 0], 0xe4: ['tst'], 0xe5: ['xam'],
-        0xf0: ['f2xm1'], 0xf1: ['yl2x'], 0xf2: ['ptan'], 0xf3: ['patan'], 0xf4: ['xtract'], 0xf5: ['rem', 1], 0xf6: ['rotate', 7], 0xf7: ['rotate', 1],
-        0xf8: ['rem', 0], 0xf9: ['yl2xp1'], 0xfa: ['sqrt'], 0xfb: ['sincos'], 0xfc: ['rndint'], 0xfd: ['scale'], 0xfe: ['sin'], 0xff: ['cos'],
-      };
-      const call = calls[modrm];
+      const call = D9_CALLS.get(modrm);
       if (call !== undefined) this.call(...call);
       else if (modrm !== 0xd0) throw new Error(`no such register form: d9 ${modrm.toString(16)}`);
     }
