@@ -17,6 +17,8 @@ import {
   UNORDERED, classify, compare, constant, exponentM, exponentS, extract, remainder, remainderCodes, roundToIntegral, scale,
 } from './x87-misc';
 
+export { fx_ldenv, fx_rstor, fx_save, fx_stenv } from './x87-env';
+
 // ------------------------------------------------------------------ arithmetic
 /** Operations by their number in the opcode: 0 add, 1 mul, 4 sub, 5 subr, 6 div, 7 divr. */
 function arith(op: u32, aS: u32, aM: u64, bS: u32, bM: u64): void {

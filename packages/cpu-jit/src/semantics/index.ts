@@ -9,8 +9,9 @@ import { mulDiv } from './muldiv.ts';
 import { shifts } from './shift.ts';
 import { sse } from './sse.ts';
 import { strings } from './string.ts';
+import { x87 } from './x87.ts';
 
-const parts: readonly Readonly<Record<string, Semantics>>[] = [alu, atomics, bits, branches, flagInstructions, moves, mulDiv, shifts, sse, strings];
+const parts: readonly Readonly<Record<string, Semantics>>[] = [alu, atomics, bits, branches, flagInstructions, moves, mulDiv, shifts, sse, strings, x87];
 
 /** Semantics by mnemonic (`Row.name`). A mnemonic of the tables that is missing here raises #UD. */
 export const semantics: Readonly<Record<string, Semantics>> = merge();
