@@ -3,7 +3,8 @@ import { CodeCache, type CodeSource } from './code-cache.ts';
 import { decode } from './decoder/index.ts';
 import type { Insn } from './decoder/types.ts';
 import { CpuError } from './errors.ts';
-import { handlerForms, handlerIndex } from './interp/handler-table.ts';
+import { FIRST_HANDLER, handlerForms, handlerIndex } from './interp/handler-table.ts';
+import { Jit } from './jit/jit.ts';
 import {
   C_INTERP_BLOCKS,
   C_JC_MISSES,
@@ -32,6 +33,7 @@ import {
   S_EXIT_BLOCK,
   S_EXIT_SIZE,
   S_GPR,
+  S_HOT_THRESHOLD,
   S_ICOUNT,
   S_ICOUNT_LIMIT,
   S_JC,
@@ -54,6 +56,8 @@ import { instantiateRuntime, type RuntimeExports } from './runtime.ts';
 
 const PAGE = 4096;
 const STATUS_FLAGS = 0x8d5n;
+/** Interpreter entries after which a block is compiled. */
+const HOT_THRESHOLD = 200;
 
 /** Synchronous calls from generated code; arguments are in the `S_EXIT_*` fields of the state block. */
 export interface CpuHooks {
@@ -98,6 +102,7 @@ export interface CpuStats {
 interface InterpreterModule {
   module: WebAssembly.Module;
   handlers: Int32Array;
+  handlerCount: number;
 }
 let interpreter: Promise<InterpreterModule> | undefined;
 
@@ -108,7 +113,8 @@ async function loadInterpreter(): Promise<InterpreterModule> {
   } catch (cause) {
     throw new CpuError('not-built', 'build/interp.wasm is missing from @pvm/cpu-jit: run `npm run build`', { cause });
   }
-  return { module: await WebAssembly.compile(new Uint8Array(bytes)), handlers: handlerIndex(handlerForms()) };
+  const list = handlerForms();
+  return { module: await WebAssembly.compile(new Uint8Array(bytes)), handlers: handlerIndex(list), handlerCount: list.length };
 }
 
 /** The CPU: linear memory, interpreter, compiled code and the loop that runs them. One instance drives all vCPUs of a machine. */
@@ -127,6 +133,7 @@ export class CpuCore implements MemoryLayout {
   readonly table: WebAssembly.Table;
   private runtime: RuntimeExports;
   private code: CodeCache;
+  private jit: Jit | undefined;
 
   /** Allocates memory and instantiates the Wasm modules. Throws `CpuError` for bad options or an unbuilt package. */
   static async create(options: CpuOptions): Promise<CpuCore> {
@@ -161,7 +168,7 @@ export class CpuCore implements MemoryLayout {
     this.code = undefined as unknown as CodeCache;
   }
 
-  private async link(options: CpuOptions, { module, handlers }: InterpreterModule): Promise<void> {
+  private async link(options: CpuOptions, { module, handlers, handlerCount }: InterpreterModule): Promise<void> {
     const { memory, table, u32 } = this;
     const vcpuOf = (cpu: number) => (cpu - CPU_BASE) / CPU_STRIDE;
     const hooks = options.hooks ?? {};
@@ -172,7 +179,7 @@ export class CpuCore implements MemoryLayout {
         this.code.invalidate(u32[(cpu + S_EXIT_BLOCK) >>> 2] ?? 0, u32[(cpu + S_EXIT_SIZE) >>> 2] ?? 1);
         return 0;
       },
-      hot: (cpu) => this.compile(cpu),
+      hot: (cpu) => this.jit?.compileHot(cpu),
       hostTsc: () => performance.now() * 1e6,
     });
     const runtime = this.runtime;
@@ -181,7 +188,11 @@ export class CpuCore implements MemoryLayout {
       const switcher = new WebAssembly.Instance(options.switcher, { env: { memory, getFlags: runtime.getFlags, setFlags: runtime.setFlags } });
       syscall = switcher.exports['syscall'] as (cpu: number) => number;
     }
-    new WebAssembly.Instance(module, { env: { ...(runtime as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: syscall } });
+    const imports = { ...(runtime as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: syscall };
+    for (const { name } of WebAssembly.Module.imports(module)) {
+      if (!(name in imports)) (imports as Record<string, WebAssembly.ImportValue>)[name] = () => { throw new CpuError('not-built', `the runtime has no ${name}`); };
+    }
+    new WebAssembly.Instance(module, { env: imports });
     this.code = new CodeCache(
       {
         u8: this.u8,
@@ -195,6 +206,11 @@ export class CpuCore implements MemoryLayout {
         },
       },
       handlers,
+    );
+    if (options.jit === 'off') return;
+    this.jit = new Jit(
+      { u8: this.u8, u32, view: this.view, table, imports, code: this.code, probeExec: (cpu, va) => runtime.probeExec(cpu, va) },
+      FIRST_HANDLER + handlerCount,
     );
   }
 
@@ -221,6 +237,7 @@ export class CpuCore implements MemoryLayout {
     set(V_RAM_HIGH, 0);
     set(V_LEVELS, 4);
     set(V_CLOCK, CLOCK_ICOUNT);
+    set(S_HOT_THRESHOLD, this.jit === undefined ? 0 : HOT_THRESHOLD);
     this.setU64(cpu + S_ICOUNT_LIMIT, 0xffff_ffff_ffff_ffffn);
     this.runtime.setFlags(cpu, 0);
     this.runtime.tlbFlushAll(cpu);
@@ -318,9 +335,6 @@ export class CpuCore implements MemoryLayout {
     const source = this.sourceAt(cpu);
     return source !== undefined && this.code.addBlock(source, this.codeSize(cpu));
   }
-
-  /** Called by the runtime when a block became hot. */
-  private compile(_cpu: number): void {}
 
   /** Guest RAM at `hpa` was written from TypeScript: drops code that was made from it. */
   dirtyCode(hpa: number, length: number): void {

@@ -1,4 +1,5 @@
 import binaryen from 'binaryen';
+import { WASM_FEATURES } from '../emit/features.ts';
 import { addFlagFunctions } from '../emit/flag-functions.ts';
 import type { Form } from '../decoder/types.ts';
 import { HandlerEmitter, slowName, TABLE } from '../emit/handler-emitter.ts';
@@ -37,7 +38,7 @@ export interface InterpreterBuild {
 /** Generates the interpreter: one function per instruction form, linked by tail calls through the shared table. */
 export function buildInterpreter(): InterpreterBuild {
   const m = new binaryen.Module();
-  m.setFeatures(binaryen.Features.All);
+  m.setFeatures(WASM_FEATURES);
   m.setMemory(1, 65536, undefined, [], true);
   m.addMemoryImport('0', 'env', 'memory', true);
   m.addTable(TABLE, 1, -1);
@@ -47,6 +48,7 @@ export function buildInterpreter(): InterpreterBuild {
   const names: string[] = addPseudoHandlers(m);
   const list = handlerForms();
   const imports = new Map<string, { params: ValType[]; result: ValType | 'none' }>();
+  const failures: string[] = [];
   for (const [i, form] of list.entries()) {
     const name = `h${FIRST_HANDLER + i}_${form.row.name}`;
     const e = new HandlerEmitter(binaryen, m, form, imports);
@@ -54,10 +56,11 @@ export function buildInterpreter(): InterpreterBuild {
       semantics[form.row.name]?.(e);
       e.finish(name);
     } catch (error) {
-      throw new Error(`${form.row.name} [${form.row.operands.join()}] opSize ${form.opSize} ${form.isMem ? 'mem' : 'reg'}: ${String(error)}`, { cause: error });
+      failures.push(`${form.row.name} [${form.row.operands.join()}] opSize ${form.opSize} ${form.isMem ? 'mem' : 'reg'}: ${String(error)}`);
     }
     names.push(name);
   }
+  if (failures.length > 0) throw new Error(`no handler for ${failures.length} forms:\n${failures.join('\n')}`);
   for (const [name, { params, result }] of imports) {
     m.addFunctionImport(name, 'env', name, binaryen.createType(params.map((p) => binaryen[p])), binaryen[result]);
   }

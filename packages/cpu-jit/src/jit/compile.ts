@@ -1,0 +1,229 @@
+import binaryen from 'binaryen';
+import type { Emitter } from '../emit/emitter.ts';
+import type { Insn } from '../decoder/types.ts';
+import { WASM_FEATURES } from '../emit/features.ts';
+import { addFlagFunctions } from '../emit/flag-functions.ts';
+import { TABLE } from '../emit/handler-emitter.ts';
+import type { ValType } from '../emit/val.ts';
+import {
+  EXIT_LIMIT,
+  JC_CTX,
+  JC_ENTRY_SIZE,
+  JC_FN,
+  JC_RIP,
+  NEXT,
+  NEXT_CHECK,
+  S_CC_KIND,
+  S_CC_RES,
+  S_CC_SRC,
+  S_CTX,
+  S_ICOUNT,
+  S_ICOUNT_LIMIT,
+  S_JC,
+  S_RIP,
+  S_TLB,
+} from '../layout.ts';
+import { semantics } from '../semantics/index.ts';
+import { jumpCacheIndex } from './jump-cache.ts';
+import type { Region } from './region.ts';
+import { appendChild, type BlockCode, fixedLocals, LOCAL, RegionEmitter } from './region-emitter.ts';
+
+type Imports = Map<string, { params: ValType[]; result: ValType | 'none' }>;
+
+/** Compiles regions into one Wasm module that exports function `r<i>` for region i. */
+export function compileRegions(regions: readonly Region[]): Uint8Array {
+  const m = new binaryen.Module();
+  try {
+    m.setFeatures(WASM_FEATURES);
+    m.setMemory(1, 65536, undefined, [], true);
+    m.addMemoryImport('0', 'env', 'memory', true);
+    m.addTable(TABLE, 1, -1);
+    m.addTableImport(TABLE, 'env', 'table');
+    const imports: Imports = new Map();
+    addFlagFunctions(binaryen, m);
+    addChains(m);
+    for (const [i, region] of regions.entries()) {
+      addRegion(m, region, `r${i}`, imports);
+      m.addFunctionExport(`r${i}`, `r${i}`);
+    }
+    for (const [name, { params, result }] of imports) {
+      m.addFunctionImport(name, 'env', name, binaryen.createType(params.map((p) => binaryen[p])), binaryen[result]);
+    }
+    m.addFunctionImport('host_syscall', 'env', 'host_syscall', binaryen.i32, binaryen.i32);
+    return m.emitBinary();
+  } finally {
+    m.dispose();
+  }
+}
+
+/** The text of the module for regions, for people. */
+export function disassemble(wasm: Uint8Array): string {
+  const m = binaryen.readBinary(wasm);
+  try {
+    return m.emitText();
+  } finally {
+    m.dispose();
+  }
+}
+
+function runSemantics(insn: Insn, e: Emitter): void {
+  const f = semantics[insn.row.name];
+  if (f === undefined) e.raise(6);
+  else f(e);
+}
+
+function addRegion(m: binaryen.Module, region: Region, name: string, imports: Imports): void {
+  const b = binaryen;
+  const first = region.blocks.get(0)?.insns[0];
+  if (first === undefined) throw new RangeError('a region has at least one instruction');
+  const e = new RegionEmitter(b, m, region.codeSize, first, imports, (offset) => region.blocks.has(offset));
+  const codes = new Map<number, BlockCode>();
+  for (const [start, block] of region.blocks) codes.set(start, e.emitBlock(block, runSemantics));
+  e.stopReuse();
+
+  const relooper = new b.Relooper(m);
+  const nodes = new Map<number, number>();
+  for (const [start, code] of codes) nodes.set(start, relooper.addBlock(code.code));
+  const node = (start: number): number => {
+    const n = nodes.get(start);
+    if (n === undefined) throw new Error('a branch inside a region goes to one of its blocks');
+    return n;
+  };
+  for (const [start, code] of codes) {
+    const t = code.terminator;
+    if (t.kind === 'ended') continue;
+    const edge = (to: number, backward: boolean): { to: number; code: number } =>
+      codes.has(to)
+        ? { to: node(to), code: backward ? e.backEdgeCode(code, to) : 0 }
+        : { to: relooper.addBlock(e.exitCode(code, to, backward)), code: 0 };
+    const taken = edge(t.to, t.backward);
+    if (t.kind === 'goto' || t.to === t.next) {
+      relooper.addBranch(node(start), taken.to, 0, taken.code);
+      continue;
+    }
+    const next = edge(t.next, false);
+    relooper.addBranch(node(start), taken.to, m.local.get(t.condition, b.i32), taken.code);
+    relooper.addBranch(node(start), next.to, 0, next.code);
+  }
+
+  const flow = solve(codes);
+  for (const [start, code] of codes) {
+    const { dirtyIn, flagsDirtyIn } = flow.get(start) ?? { dirtyIn: 0, flagsDirtyIn: false };
+    for (const s of code.spills) e.fillSpill(s, dirtyIn, flagsDirtyIn);
+    if (successorsOf(code).some((s) => flow.get(s)?.flagsLiveIn)) e.fillFlagsOut(code);
+  }
+  for (const placeholder of e.reloads) e.loadRegisters((x) => appendChild(b, placeholder, x));
+
+  const cpu = () => m.local.get(LOCAL.cpu, b.i32);
+  const body = [
+    m.local.set(LOCAL.tlb, m.i32.load(S_TLB, 4, cpu())),
+    m.local.set(LOCAL.rip, m.i64.load(S_RIP, 8, cpu())),
+    m.local.set(LOCAL.icount, m.i64.load(S_ICOUNT, 8, cpu())),
+  ];
+  e.loadRegisters((x) => body.push(x));
+  if (flow.get(0)?.flagsLiveIn) {
+    body.push(
+      m.local.set(LOCAL.ccKind, m.i32.load(S_CC_KIND, 4, cpu())),
+      m.local.set(LOCAL.ccRes, m.i64.load(S_CC_RES, 8, cpu())),
+      m.local.set(LOCAL.ccSrc, m.i64.load(S_CC_SRC, 8, cpu())),
+    );
+  }
+  body.push(relooper.renderAndDispose(node(0), LOCAL.label), m.unreachable());
+  m.addFunction(name, b.i32, b.i32, [...fixedLocals(b), ...e.extraLocals], m.block(null, body, b.i32));
+}
+
+/** Successors inside the region. */
+function successorsOf(code: BlockCode): number[] {
+  const t = code.terminator;
+  return t.kind === 'ended' ? [] : t.kind === 'goto' ? [t.to] : [t.to, t.next];
+}
+
+interface Flow {
+  /** Registers that may differ from the state block at the start (bit set); the same for the flags. */
+  dirtyIn: number;
+  flagsDirtyIn: boolean;
+  /** Some path from the start needs the flags as they are then. */
+  flagsLiveIn: boolean;
+}
+
+/** Data flow over the region's blocks, to a fixed point. */
+function solve(codes: ReadonlyMap<number, BlockCode>): Map<number, Flow> {
+  const flow = new Map<number, Flow>();
+  for (const start of codes.keys()) flow.set(start, { dirtyIn: 0, flagsDirtyIn: false, flagsLiveIn: false });
+  for (let changed = true; changed; ) {
+    changed = false;
+    for (const [start, code] of codes) {
+      const f = flow.get(start);
+      if (f === undefined) continue;
+      const dirty = f.dirtyIn | code.written;
+      const flagsDirty = f.flagsDirtyIn || code.flagsWritten;
+      for (const s of successorsOf(code)) {
+        const to = flow.get(s);
+        if (to === undefined || ((to.dirtyIn | dirty) === to.dirtyIn && (to.flagsDirtyIn || !flagsDirty))) continue;
+        to.dirtyIn |= dirty;
+        to.flagsDirtyIn ||= flagsDirty;
+        changed = true;
+      }
+    }
+  }
+  for (let changed = true; changed; ) {
+    changed = false;
+    for (const [start, code] of codes) {
+      const f = flow.get(start);
+      if (f === undefined || f.flagsLiveIn) continue;
+      const observed = f.flagsDirtyIn && code.spills.some((s) => s.flags === 'inherited');
+      const passed = code.flagsOut === 'inherited' && successorsOf(code).some((s) => flow.get(s)?.flagsLiveIn);
+      if (!code.flagsRead && !observed && !passed) continue;
+      f.flagsLiveIn = true;
+      changed = true;
+    }
+  }
+  return flow;
+}
+
+/** `chain(cpu)`: tail-calls the compiled code for S_RIP, or returns to the dispatcher. `chain_check` compares the budget first. */
+function addChains(m: binaryen.Module): void {
+  const b = binaryen;
+  const cpu = () => m.local.get(0, b.i32);
+  const rip = () => m.local.get(1, b.i64);
+  const entry = () => m.local.get(2, b.i32);
+  const fn = () => m.local.get(3, b.i32);
+  const hit = m.i32.and(
+    m.i64.eq(m.i64.load(JC_RIP, 8, entry()), rip()),
+    m.i32.eq(m.i32.load(JC_CTX, 4, entry()), m.i32.load(S_CTX, 4, cpu())),
+  );
+  const body = [
+    m.local.set(1, m.i64.load(S_RIP, 8, cpu())),
+    m.local.set(2, m.i32.add(m.i32.load(S_JC, 4, cpu()), m.i32.mul(jumpCacheIndex(m, rip), m.i32.const(JC_ENTRY_SIZE)))),
+    m.if(
+      hit,
+      m.if(m.local.tee(3, m.i32.load(JC_FN, 4, entry()), b.i32), m.return_call_indirect(TABLE, fn(), [cpu()], b.i32, b.i32)),
+    ),
+    m.i32.const(NEXT),
+  ];
+  m.addFunction('chain', b.i32, b.i32, [b.i64, b.i32, b.i32], m.block(null, body, b.i32));
+  const spent = m.i64.ge_u(m.i64.load(S_ICOUNT, 8, cpu()), m.i64.load(S_ICOUNT_LIMIT, 8, cpu()));
+  m.addFunction(
+    'chain_check',
+    b.i32,
+    b.i32,
+    [],
+    m.block(null, [m.if(spent, m.return(m.i32.const(EXIT_LIMIT))), m.return_call('chain', [cpu()], b.i32)], b.i32),
+  );
+  const result = () => m.local.get(1, b.i32);
+  m.addFunction(
+    'syscall_chain',
+    b.i32,
+    b.i32,
+    [b.i32],
+    m.block(
+      null,
+      [
+        m.local.set(1, m.call('host_syscall', [cpu()], b.i32)),
+        m.if(m.i32.gt_u(result(), m.i32.const(NEXT_CHECK)), m.return(result())),
+        m.return_call('chain_check', [cpu()], b.i32),
+      ],
+      b.i32,
+    ),
+  );
+}

@@ -1,0 +1,130 @@
+import type { Insn } from '../decoder/types.ts';
+
+/** Limits of a region. Larger ones compile slower than they gain (benchmarks/README.md). */
+export const MAX_REGION_INSNS = 400;
+export const MAX_REGION_BLOCKS = 96;
+/** Pages a region may depend on beside the one it starts in (BD_MAX_PAGES). */
+export const MAX_REGION_PAGES = 4;
+
+/** Straight-line code inside a region. Positions are byte offsets from the first instruction of the region. */
+export interface GuestBlock {
+  readonly start: number;
+  /** Offset after its last instruction. */
+  readonly end: number;
+  readonly insns: readonly Insn[];
+}
+
+/** Guest code that is compiled as one function. */
+export interface Region {
+  /** HPA of the first instruction. */
+  readonly hpa: number;
+  readonly codeSize: 16 | 32 | 64;
+  /** Blocks by start offset; the first one is at offset 0. */
+  readonly blocks: ReadonlyMap<number, GuestBlock>;
+  /** Other pages it lies in: distance in pages from the page of the first instruction, and HPA. */
+  readonly pages: readonly { readonly delta: number; readonly hpa: number }[];
+  /** Bytes of linear memory it was made from. */
+  readonly ranges: readonly { readonly start: number; readonly end: number }[];
+  readonly insnCount: number;
+}
+
+/** Where the guest's code is: decodes the instruction at an offset from the region's first one. */
+export interface RegionSource {
+  readonly hpa: number;
+  readonly codeSize: 16 | 32 | 64;
+  /** HPA of the page at `delta` pages from the first one, 0 when it is not mapped now. */
+  page(delta: number): number;
+  /** The instruction whose bytes start at `hpa`, undefined when it does not decode or runs into another page. */
+  decode(hpa: number): Insn | undefined;
+}
+
+/** Direct successors of a block-ending instruction at `offset`, as offsets; taken target first. */
+export function successors(insn: Insn, offset: number): number[] {
+  const next = offset + insn.length;
+  const hasTarget = insn.operands.some((o) => o.kind === 'rel');
+  if (!hasTarget) return insn.row.end === true ? [] : [next];
+  const target = next + insn.immLow;
+  if (insn.row.name === 'jmp') return [target];
+  if (insn.row.name === 'call') return [];
+  return [target, next];
+}
+
+/** Grows a region from its first instruction over direct branches, nearest first, within the limits. */
+export function discover(source: RegionSource): Region | undefined {
+  const insns = new Map<number, Insn>();
+  const leaders = new Set<number>([0]);
+  const pages = new Map<number, number>();
+  const first = source.hpa & 0xfff;
+  const hpaOf = (offset: number): number => {
+    const delta = (first + offset) >> 12;
+    const within = (first + offset) & 0xfff;
+    if (delta === 0) return source.hpa - first + within;
+    let page = pages.get(delta);
+    if (page === undefined) {
+      if (pages.size >= MAX_REGION_PAGES) return 0;
+      page = source.page(delta);
+      if (page === 0) return 0;
+      pages.set(delta, page);
+    }
+    return page + within;
+  };
+  const work = [0];
+  const reached = new Set<number>();
+  for (let at = work.shift(); at !== undefined; at = work.shift()) {
+    if (reached.has(at)) continue;
+    reached.add(at);
+    let offset = at;
+    while (!insns.has(offset) && insns.size < MAX_REGION_INSNS) {
+      const hpa = hpaOf(offset);
+      if (hpa === 0) break;
+      const insn = source.decode(hpa);
+      if (insn === undefined) break;
+      insns.set(offset, insn);
+      if (insn.row.end === true) {
+        for (const s of successors(insn, offset)) {
+          if (leaders.size >= MAX_REGION_BLOCKS && !leaders.has(s)) continue;
+          leaders.add(s);
+          if (!reached.has(s)) work.push(s);
+        }
+        break;
+      }
+      offset += insn.length;
+    }
+  }
+  if (!insns.has(0)) return undefined;
+  const blocks = new Map<number, GuestBlock>();
+  const ranges: { start: number; end: number }[] = [];
+  for (const start of leaders) {
+    const list: Insn[] = [];
+    let offset = start;
+    for (let insn = insns.get(offset); insn !== undefined; insn = insns.get(offset)) {
+      if (list.length > 0 && leaders.has(offset)) break;
+      list.push(insn);
+      const hpa = hpaOf(offset);
+      ranges.push({ start: hpa, end: hpa + insn.length });
+      offset += insn.length;
+      if (insn.row.end === true) break;
+    }
+    if (list.length > 0) blocks.set(start, { start, end: offset, insns: list });
+  }
+  return {
+    hpa: source.hpa,
+    codeSize: source.codeSize,
+    blocks,
+    pages: [...pages].map(([delta, hpa]) => ({ delta, hpa })),
+    ranges: mergeRanges(ranges),
+    insnCount: insns.size,
+  };
+}
+
+/** Sorted, without overlaps; never joined across a page boundary (each frame is tracked by itself). */
+function mergeRanges(ranges: { start: number; end: number }[]): { start: number; end: number }[] {
+  ranges.sort((a, b) => a.start - b.start);
+  const out: { start: number; end: number }[] = [];
+  for (const r of ranges) {
+    const last = out.at(-1);
+    if (last !== undefined && r.start <= last.end && r.start >>> 12 === (last.end - 1) >>> 12) last.end = Math.max(last.end, r.end);
+    else out.push({ ...r });
+  }
+  return out;
+}
