@@ -89,6 +89,8 @@ export interface ShadowMmuStats {
   flushPage: number;
   flushArray: number;
   flushAll: number;
+  /** Flushes the guest asked for that could find nothing stale. */
+  flushesNeedless: number;
   /** `load` calls; how many found a slot with the same tables. */
   loads: number;
   loadsCached: number;
