@@ -119,11 +119,12 @@ const dotProduct = (type: FloatType): Semantics => (e) => {
   const bits = (first: number) => e.v128(type === 'f32' ? dwords4([0, 1, 2, 3].map((i) => first << i)) : dwords4([first, first, first << 1, first << 1]));
   const chosen = (first: number) => v(e, 'i32x4.ne', v(e, 'v128.and', v(e, 'i32x4.splat', imm), bits(first)), zero(e));
   const products = e.let(v(e, 'v128.and', v(e, `${shape}.mul`, e.readXmm(0), b), chosen(16)));
+  // Every lane adds in its own order, which tells when several products are NaN. The orders are those of Intel cores.
   let sum: Val;
-  if (type === 'f64') sum = v(e, 'f64x2.add', shuffleLanes(e, products, products, 8, [0, 0]), shuffleLanes(e, products, products, 8, [1, 1]));
+  if (type === 'f64') sum = v(e, 'f64x2.add', products, shuffleLanes(e, products, products, 8, [1, 0]));
   else {
-    const pairs = e.let(v(e, 'f32x4.add', shuffleLanes(e, products, products, 4, [0, 2, 0, 2]), shuffleLanes(e, products, products, 4, [1, 3, 1, 3])));
-    sum = v(e, 'f32x4.add', shuffleLanes(e, pairs, pairs, 4, [0, 0, 0, 0]), shuffleLanes(e, pairs, pairs, 4, [1, 1, 1, 1]));
+    const pairs = e.let(v(e, 'f32x4.add', shuffleLanes(e, products, products, 4, [1, 0, 3, 2]), products));
+    sum = v(e, 'f32x4.add', pairs, shuffleLanes(e, pairs, pairs, 4, [2, 3, 0, 1]));
   }
   e.writeXmm(0, v(e, 'v128.and', sum, chosen(1)));
 };

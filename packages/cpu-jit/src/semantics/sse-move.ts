@@ -2,6 +2,7 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { S_MXCSR } from '../layout.ts';
+import { RDI } from './common.ts';
 import {
   aligned, type FloatType, lowVector, mergeLow, shuffleLanes, storeAligned, unaligned, v, writeInteger, zero,
 } from './sse-operands.ts';
@@ -72,6 +73,20 @@ const ldmxcsr: Semantics = (e) => {
 };
 const stmxcsr: Semantics = (e) => e.write(0, e.state(S_MXCSR, 4));
 
+/** MASKMOVDQU: the bytes of operand 0 whose mask byte in operand 1 is negative, to DS:rDI. Bytes that stay are not accessed. */
+const maskmovdqu: Semantics = (e) => {
+  const selected = e.let(e.op('i8x16.bitmask', 'i32', e.readXmm(1)));
+  const bytes = e.let(e.readXmm(0));
+  const base = e.let(e.op('i64.load', 'i64', 0, 8, e.add(e.expr('i32', e.cpu()), e.segmentOffset())));
+  const start = e.let(e.add(base, e.zext64(e.reg(RDI, e.form.addrSize))));
+  for (let i = 0; i < 16; i++) {
+    e.if(e.and(selected, e.i32(1 << i)), () => {
+      const at = e.add(start, e.i64(i));
+      e.store(e.codeSize === 64 ? at : e.zext64(e.wrap(at)), 1, e.op('i8x16.extract_lane_u', 'i32', bytes, i));
+    });
+  }
+};
+
 /** MOVQ2DQ, MOVDQ2Q. */
 const movq2dq: Semantics = (e) => e.writeXmm(0, zeroExtended(e, e.read(1)));
 const movdq2q: Semantics = (e) => e.write(0, e.op('i64x2.extract_lane', 'i64', e.readXmm(1), 0));
@@ -138,7 +153,7 @@ export const sseMove: Record<string, Semantics> = {
   movhps: moveHalf(1), movhpd: moveHalf(1), movlhps: moveHalf(1),
   movshdup: duplicate(4, [1, 1, 3, 3]), movsldup: duplicate(4, [0, 0, 2, 2]), movddup: duplicate(8, [0, 0]),
   movmskps: mask('i32x4'), movmskpd: mask('i64x2'), pmovmskb: mask('i8x16'),
-  ldmxcsr, stmxcsr,
+  maskmovdqu, ldmxcsr, stmxcsr,
   pinsrb: insert('i8x16', 16), pinsrw: insert('i16x8', 8), pinsrd: insert('i32x4', 4), pinsrq: insert('i64x2', 2),
   pextrb: extract('i8x16', 16), pextrw: extract('i16x8', 8), pextrd: extract('i32x4', 4), pextrq: extract('i64x2', 2),
   extractps: extract('i32x4', 4), insertps,

@@ -76,8 +76,8 @@ three SINGLES 24 cmpps 0, 1, 2, 3, 4, 5, 6, 7
 three SINGLES 12 cmpss 0, 1, 2, 3, 4, 5, 6, 7
 three DOUBLES 24 cmppd 0, 1, 2, 3, 4, 5, 6, 7
 three DOUBLES 12 cmpsd 0, 1, 2, 3, 4, 5, 6, 7
-three SINGLES 8 dpps 0xff, 0x31, 0x7f, 0x9c, 0x00, 0xf0
-three DOUBLES 8 dppd 0x33, 0x31, 0x12, 0x23, 0x00, 0xff
+three SINGLES 48 dpps 0xff, 0x31, 0x7f, 0x9c, 0x00, 0xf0
+three DOUBLES 48 dppd 0x33, 0x31, 0x12, 0x23, 0x00, 0xff
 
 # ------------------------------------------------------------------ conversions
 two SINGLES 64 cvtps2pd, cvtss2sd, cvttps2dq, cvtps2dq

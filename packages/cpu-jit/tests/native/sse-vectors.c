@@ -1,5 +1,5 @@
 // Runs every form of sse-forms.S on this CPU and writes inputs and results as tests/vectors/sse.bin.
-//   gcc -O1 -o sse-vectors sse-vectors.c sse-forms.S && ./sse-vectors > ../vectors/sse.bin
+//   gcc -O1 -no-pie -o sse-vectors sse-vectors.c sse-forms.S && ./sse-vectors > ../vectors/sse.bin
 //
 // File: "SSEV", u32 number of pool entries, the pool (16 bytes each), u32 number of forms, then for each form:
 //   u8 text length, text (AT&T), u8 code length, code, u16 MXCSR, u16 outputs (OUT_*), u16 cases, then for each case
