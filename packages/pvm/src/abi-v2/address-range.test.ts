@@ -14,14 +14,14 @@ describe('MSR_PVM_LINEAR_ADDRESS_RANGE', () => {
 
   it.each([
     ['0 restores the default', 0n, DEFAULT_RANGE],
-    ['a smaller window', 0xffa0_ff90n | EMPTY5, { start4: 0x190, end4: 0x1a0, start5: 0x1ff, end5: 0x1ff }],
+    ['a smaller window', 0xffc0_ffb0n | EMPTY5, { start4: 0x1b0, end4: 0x1c0, start5: 0x1ff, end5: 0x1ff }],
     ['no window at all', 0xffff_ffffn | EMPTY5, { start4: 0x1ff, end4: 0x1ff, start5: 0x1ff, end5: 0x1ff }],
-    ['a fixed bit missing', 0xffa0_fe90n | EMPTY5, undefined],
-    ['an empty window that is not 0x1ff', 0xff90_ff90n | EMPTY5, undefined],
-    ['bounds the wrong way round', 0xff90_ffa0n | EMPTY5, undefined],
-    ['a start below the default', 0xffa0_ff7fn | EMPTY5, undefined],
-    ['an end beyond the default', 0xffc1_ff90n | EMPTY5, undefined],
-    ['a PML5 window that was not given', 0xffa0_ff90n | (0xff90_ff80n << 32n), undefined],
+    ['a fixed bit missing', 0xffc0_feb0n | EMPTY5, undefined],
+    ['an empty window that is not 0x1ff', 0xffb0_ffb0n | EMPTY5, undefined],
+    ['bounds the wrong way round', 0xffb0_ffc0n | EMPTY5, undefined],
+    ['a start below the default', 0xffc0_ff9fn | EMPTY5, undefined],
+    ['an end beyond the default', 0xffe1_ffb0n | EMPTY5, undefined],
+    ['a PML5 window that was not given', 0xffc0_ffb0n | (0xff90_ff80n << 32n), undefined],
   ] as const)('%s', (_name, value, expected) => {
     expect(parseRange(value)).toEqual(expected);
   });
@@ -31,10 +31,10 @@ describe('legal addresses', () => {
   it.each([
     [0n, true],
     [0x7fff_ffff_f000n, true],
-    [0xffff_bfff_ffff_f000n, false],
-    [0xffff_c000_0000_0000n, true],
-    [0xffff_dfff_ffff_f000n, true],
-    [0xffff_e000_0000_0000n, false],
+    [0xffff_cfff_ffff_f000n, false],
+    [0xffff_d000_0000_0000n, true],
+    [0xffff_efff_ffff_f000n, true],
+    [0xffff_f000_0000_0000n, false],
     [0xffff_ffff_8000_0000n, false],
   ])('0x%s: %s', (va, expected) => {
     expect(isLegal(DEFAULT_RANGE, high(va), 4)).toBe(expected);

@@ -11,7 +11,7 @@ export interface AddressRange {
 }
 
 /** The hypervisor hands out 32 TiB: 64 PML4 slots, and no PML5 slot. */
-export const DEFAULT_RANGE: AddressRange = { start4: 0x180, end4: 0x1c0, start5: 0x1ff, end5: 0x1ff };
+export const DEFAULT_RANGE: AddressRange = { start4: 0x1a0, end4: 0x1e0, start5: 0x1ff, end5: 0x1ff };
 
 /** Bits of the MSR that must be set. */
 const FIXED_BITS = 0xff00_ff00_ff00_ff00n;

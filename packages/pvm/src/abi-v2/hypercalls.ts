@@ -1,0 +1,125 @@
+import { GS, S_CR4 } from '@pvm/cpu-jit/layout';
+import { R10, R11, RAX, RBX, RCX, RDX } from '../vcpu-state.ts';
+import * as abi from './constants.ts';
+import type { KvmClock } from './kvm-clock.ts';
+import { readMsr, writeMsr } from './msrs.ts';
+import { ATTR_DATA, CR4_LA57, type PvmVcpu } from './pvm-vcpu.ts';
+
+const EIO = -5n;
+const EOPNOTSUPP = -95n;
+const EFAULT = -14n;
+
+const NAMES: ReadonlyMap<number, string> = new Map([
+  [abi.HC_LOAD_PGTBL, 'LOAD_PGTBL'],
+  [abi.HC_IRQ_WIN, 'IRQ_WIN'],
+  [abi.HC_IRQ_HALT, 'IRQ_HALT'],
+  [abi.HC_TLB_FLUSH, 'TLB_FLUSH'],
+  [abi.HC_TLB_FLUSH_CURRENT, 'TLB_FLUSH_CURRENT'],
+  [abi.HC_TLB_INVLPG, 'TLB_INVLPG'],
+  [abi.HC_LOAD_GS, 'LOAD_GS'],
+  [abi.HC_RDMSR, 'RDMSR'],
+  [abi.HC_WRMSR, 'WRMSR'],
+  [abi.HC_LOAD_TLS, 'LOAD_TLS'],
+  [abi.KVM_HC_VAPIC_POLL_IRQ, 'KVM_VAPIC_POLL_IRQ'],
+  [abi.KVM_HC_KICK_CPU, 'KVM_KICK_CPU'],
+  [abi.KVM_HC_CLOCK_PAIRING, 'KVM_CLOCK_PAIRING'],
+  [abi.KVM_HC_SEND_IPI, 'KVM_SEND_IPI'],
+  [abi.KVM_HC_SCHED_YIELD, 'KVM_SCHED_YIELD'],
+]);
+
+/** Name of a hypercall for the ledger. */
+export function hypercallName(number: number): string {
+  return NAMES.get(number) ?? 'unknown';
+}
+
+/**
+ * Perform the hypercall of the SYSCALL at RIP (`length` bytes): RAX, RBX, R10, RDX in, RAX out; RCX and R11 are clobbered as SYSCALL does.
+ *
+ * @throws TripleFault
+ */
+export function hypercall(vcpu: PvmVcpu, clock: KvmClock, length: number): void {
+  vcpu.skip(length);
+  vcpu.setReg(RCX, vcpu.rip);
+  vcpu.setReg(R11, BigInt(vcpu.rflags));
+  vcpu.setReg(RAX, dispatch(vcpu, clock, Number(BigInt.asUintN(32, vcpu.reg(RAX)))));
+}
+
+function dispatch(vcpu: PvmVcpu, clock: KvmClock, number: number): bigint {
+  const a0 = vcpu.reg(RBX);
+  const a1 = vcpu.reg(R10);
+  switch (number) {
+    case abi.HC_LOAD_PGTBL: {
+      const flags = Number(BigInt.asUintN(32, a0));
+      const cr4 = vcpu.get64(S_CR4);
+      vcpu.set64(S_CR4, (flags & abi.LOAD_PGTBL_LA57) !== 0 ? cr4 | CR4_LA57 : cr4 & ~CR4_LA57);
+      vcpu.loadCr3(a1, (flags & abi.LOAD_PGTBL_FLUSH) !== 0);
+      return 0n;
+    }
+    case abi.HC_IRQ_WIN:
+      vcpu.clearInterruptWaits();
+      return 0n;
+    case abi.HC_IRQ_HALT:
+      vcpu.clearInterruptWaits();
+      vcpu.setVirtualIf(true);
+      vcpu.halted = !vcpu.interruptPending;
+      return 0n;
+    case abi.HC_TLB_FLUSH:
+      vcpu.mmu.flushAll(vcpu.index);
+      return 0n;
+    case abi.HC_TLB_FLUSH_CURRENT:
+      vcpu.mmu.flushCurrent(vcpu.index);
+      return 0n;
+    case abi.HC_TLB_INVLPG:
+      vcpu.mmu.invlpg(vcpu.index, Number(BigInt.asUintN(32, a0)), Number(a0 >> 32n));
+      return 0n;
+    case abi.HC_LOAD_GS:
+      return loadGs(vcpu, Number(a0 & 0xffffn));
+    case abi.HC_RDMSR:
+      return readMsr(vcpu, clock, Number(BigInt.asUintN(32, a0))) ?? 0n;
+    case abi.HC_WRMSR:
+      return writeMsr(vcpu, clock, Number(BigInt.asUintN(32, a0)), a1) ? 0n : EIO;
+    case abi.HC_LOAD_TLS:
+      [a0, a1, vcpu.reg(RDX)].forEach((descriptor, i) => {
+        vcpu.tls[i] = sanitise(descriptor);
+      });
+      return 0n;
+    case abi.KVM_HC_VAPIC_POLL_IRQ:
+    case abi.KVM_HC_KICK_CPU:
+    case abi.KVM_HC_SCHED_YIELD:
+      return 0n;
+    case abi.KVM_HC_CLOCK_PAIRING:
+      if (a1 !== 0n) return EOPNOTSUPP;
+      return clock.writePairing(Number(a0)) ? 0n : EFAULT;
+    default:
+      return BigInt(-abi.KVM_ENOSYS);
+  }
+}
+
+/** What a selector names in the hypervisor's GDT: base and attributes of a data segment, or undefined. */
+export function lookupDataSegment(vcpu: PvmVcpu, selector: number): { base: bigint; limit: number; attributes: number } | undefined {
+  if ((selector & 7) !== 3) return undefined;
+  if (selector === abi.USER_DS) return { base: 0n, limit: 0xffff_ffff, attributes: ATTR_DATA };
+  const descriptor = vcpu.tls[(selector >> 3) - abi.GDT_TLS_FIRST] ?? 0n;
+  if (descriptor === 0n) return undefined;
+  const base = ((descriptor >> 16n) & 0xff_ffffn) | ((descriptor >> 32n) & 0xff00_0000n);
+  const raw = Number((descriptor & 0xffffn) | ((descriptor >> 32n) & 0xf_0000n));
+  const attributes = Number((descriptor >> 40n) & 0xf0ffn);
+  return { base, limit: (attributes & 0x8000) !== 0 ? ((raw << 12) | 0xfff) >>> 0 : raw, attributes };
+}
+
+/** The selector is loaded, the base of the kernel stays: the guest stores the returned one as the user's. */
+function loadGs(vcpu: PvmVcpu, selector: number): bigint {
+  const segment = lookupDataSegment(vcpu, selector);
+  vcpu.setSelector(GS, segment === undefined ? 0 : selector);
+  return segment?.base ?? 0n;
+}
+
+/** LOAD_TLS takes present 32-bit data segments of DPL 3; anything else becomes an empty entry. */
+function sanitise(descriptor: bigint): bigint {
+  const access = Number((descriptor >> 40n) & 0xffn);
+  const flags = Number((descriptor >> 52n) & 0xfn);
+  // Present, DPL 3, S, not code; L clear, D/B set. The accessed bit is set as the CPU would do.
+  const ok = (access & 0xf8) === 0xf0 && (flags & 2) === 0 && (flags & 4) !== 0;
+  return ok ? descriptor | (1n << 40n) : 0n;
+}
+
