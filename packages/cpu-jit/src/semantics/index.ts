@@ -3,15 +3,35 @@ import { alu } from './alu.ts';
 import { atomics } from './atomic.ts';
 import { bits } from './bits.ts';
 import { branches } from './branch.ts';
+import { decimal } from './decimal.ts';
 import { flagInstructions } from './flags.ts';
+import { io } from './io.ts';
 import { moves } from './mov.ts';
+import { msrs } from './msr.ts';
 import { mulDiv } from './muldiv.ts';
 import { shifts } from './shift.ts';
 import { sse } from './sse.ts';
 import { strings } from './string.ts';
+import { system } from './system.ts';
 import { x87 } from './x87.ts';
 
-const parts: readonly Readonly<Record<string, Semantics>>[] = [alu, atomics, bits, branches, flagInstructions, moves, mulDiv, shifts, sse, strings, x87];
+const parts: readonly Readonly<Record<string, Semantics>>[] = [
+  alu,
+  atomics,
+  bits,
+  branches,
+  decimal,
+  flagInstructions,
+  io,
+  moves,
+  msrs,
+  mulDiv,
+  shifts,
+  sse,
+  strings,
+  system,
+  x87,
+];
 
 /** Semantics by mnemonic (`Row.name`). A mnemonic of the tables that is missing here raises #UD. */
 export const semantics: Readonly<Record<string, Semantics>> = merge();

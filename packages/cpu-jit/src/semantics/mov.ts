@@ -156,6 +156,7 @@ export const moves: Record<string, Semantics> = {
   xchg,
   bswap,
   movbe,
+  movnti: mov,
   ...Object.fromEntries(CONDITIONS.map((name, cc) => [`cmov${name}`, cmovcc(cc)])),
   ...Object.fromEntries(CONDITIONS.map((name, cc) => [`set${name}`, setcc(cc)])),
   mov_r_seg: movx(false),

@@ -87,7 +87,11 @@ function divide(signed: boolean): Semantics {
     const size = e.size(last);
     const d = e.read(last);
     divideError(e, e.eqz(d));
-    if (size === 8) return signed ? divideSigned64(e, d) : divideUnsigned64(e, d);
+    if (size === 8) {
+      if (signed) divideSigned64(e, d);
+      else divideUnsigned64(e, d);
+      return;
+    }
     const n = e.let(dividend(e, size, signed));
     const w = e.let(signed ? e.sext64(d, size) : e.zext64(d));
     // The one signed i64 division that traps in Wasm; only EDX:EAX is wide enough for it.

@@ -122,10 +122,12 @@ function rotateKeepsOverflow(e: Emitter, count: Val): Val | boolean {
 }
 
 function setRotateFlags(e: Emitter, cf: Val, of: Val, keep: Val | boolean): void {
-  if (keep === true) return mergeFlags(e, CF, cf);
-  if (keep === false) return mergeFlags(e, CF | OF, e.or(cf, at(e, OF, of)));
-  const old = e.let(e.flag('o'));
-  mergeFlags(e, CF | OF, e.or(cf, at(e, OF, e.select(keep, old, of))));
+  if (keep === true) {
+    mergeFlags(e, CF, cf);
+    return;
+  }
+  const overflow = keep === false ? of : e.select(keep, e.let(e.flag('o')), of);
+  mergeFlags(e, CF | OF, e.or(cf, at(e, OF, overflow)));
 }
 
 /** ROL and ROR: CF and OF change when the masked count is not zero, even when it is a multiple of the size. */

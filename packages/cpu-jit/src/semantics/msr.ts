@@ -1,0 +1,130 @@
+import type { Emitter, Semantics } from '../emit/emitter.ts';
+import type { Val } from '../emit/val.ts';
+import {
+  EXIT_EMULATE,
+  EXIT_MSR_READ,
+  EXIT_MSR_WRITE,
+  FS,
+  GS,
+  INTERCEPT_MSR,
+  S_KERNEL_GS_BASE,
+  S_SEG,
+  SEG_ATTR,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_SELECTOR,
+  SEG_STRIDE,
+  V_INTERCEPTS,
+  V_LEVELS,
+} from '../layout.ts';
+import { RAX, RCX, RDX, VECTOR } from './common.ts';
+import { CR4, requireCpl0, requireCr4 } from './privilege.ts';
+
+const FS_BASE = S_SEG + FS * SEG_STRIDE + SEG_BASE;
+const GS_BASE = S_SEG + GS * SEG_STRIDE + SEG_BASE;
+/** MSRs the CPU serves itself while MSRs are not intercepted, from MSR_FS_BASE = C000_0100h on: the ones of every context switch. */
+const SERVED = [FS_BASE, GS_BASE, S_KERNEL_GS_BASE];
+const MSR_FS_BASE = 0xc000_0100;
+
+/** Index of the MSR in ECX among those served, i32; unsigned above 2 for others. */
+function servedIndex(e: Emitter): Val {
+  return e.let(e.sub(e.reg(RCX, 4), e.i32(MSR_FS_BASE)));
+}
+function whenServed(e: Emitter, index: Val, f: () => void): void {
+  const free = e.eqz(e.and(e.state(V_INTERCEPTS, 4), e.i32(INTERCEPT_MSR)));
+  e.if(e.and(free, e.ltU(index, e.i32(SERVED.length))), f);
+}
+
+/** #GP(0) unless the address is canonical for the paging in use: sign-extended from bit 47, or 56 with five levels. */
+function requireCanonical(e: Emitter, address: Val): void {
+  const spare = e.let(e.select(e.eq(e.state(V_LEVELS, 4), e.i32(5)), e.i64(7), e.i64(16)));
+  e.if(e.ne(e.shrS(e.shl(address, spare), spare), address), () => e.raise(VECTOR.GP, 0));
+}
+
+/** RDMSR: index in ECX, value to EDX:EAX. */
+function rdmsr(e: Emitter): void {
+  requireCpl0(e);
+  const index = servedIndex(e);
+  const value = e.variable(e.i64(0));
+  const served = e.variable(e.i32(0));
+  whenServed(e, index, () => {
+    served.set(e.i32(1));
+    for (const [i, field] of SERVED.entries()) e.if(e.eq(index, e.i32(i)), () => value.set(e.state(field, 8)));
+  });
+  e.if(e.eqz(served.get()), () => e.exit(EXIT_MSR_READ, 'this'));
+  const v = value.get();
+  e.setReg(RAX, 4, e.let(e.wrap(v)));
+  e.setReg(RDX, 4, e.let(e.wrap(e.shrU(v, e.i64(32)))));
+}
+/** WRMSR: index in ECX, value from EDX:EAX. */
+function wrmsr(e: Emitter): void {
+  requireCpl0(e);
+  const index = servedIndex(e);
+  const value = e.let(e.or(e.shl(e.zext64(e.reg(RDX, 4)), e.i64(32)), e.zext64(e.reg(RAX, 4))));
+  whenServed(e, index, () => {
+    requireCanonical(e, value);
+    for (const [i, field] of SERVED.entries()) e.if(e.eq(index, e.i32(i)), () => e.setState(field, 8, value));
+    e.endBlock();
+  });
+  e.exit(EXIT_MSR_WRITE, 'this');
+}
+
+/** RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE. */
+function readBase(field: number): Semantics {
+  return (e) => {
+    requireCr4(e, CR4.FSGSBASE);
+    const base = e.state(field, 8);
+    e.write(0, e.size(0) === 8 ? base : e.let(e.wrap(base)));
+  };
+}
+function writeBase(field: number): Semantics {
+  return (e) => {
+    requireCr4(e, CR4.FSGSBASE);
+    const base = e.let(e.zext64(e.read(0)));
+    if (e.size(0) === 8) requireCanonical(e, base);
+    e.setState(field, 8, base);
+  };
+}
+
+function swapgs(e: Emitter): void {
+  requireCpl0(e);
+  const base = e.state(GS_BASE, 8);
+  const other = e.state(S_KERNEL_GS_BASE, 8);
+  e.setState(GS_BASE, 8, other);
+  e.setState(S_KERNEL_GS_BASE, 8, base);
+}
+
+/** Segment attributes of a null selector: bit 16, unusable, as in a VMCS (SDM vol. 3, 24.4.1). */
+const UNUSABLE = 1 << 16;
+/** MOV to a segment register. In 64-bit mode a null selector needs no descriptor, SS apart; everything else is TypeScript's. */
+function movToSegment(e: Emitter): void {
+  if (e.codeSize !== 64) {
+    e.exit(EXIT_EMULATE, 'this');
+    return;
+  }
+  const selector = e.read(1);
+  const record = e.segmentRecord(0);
+  // CS is no destination (the decoder refuses it), SS checks privilege.
+  const isSs = e.eq(record, e.i32(S_SEG + 2 * SEG_STRIDE));
+  e.if(e.or(e.gtU(selector, e.i32(3)), isSs), () => e.exit(EXIT_EMULATE, 'this'));
+  const address = e.let(e.add(e.expr('i32', e.cpu()), record));
+  const set = (field: number, v: number | Val) => e.emit(e.m.i32.store(field, 4, address.take(), typeof v === 'number' ? e.m.i32.const(v) : v.take()));
+  set(SEG_BASE, 0);
+  set(SEG_BASE + 4, 0);
+  set(SEG_LIMIT, 0);
+  set(SEG_ATTR, UNUSABLE);
+  set(SEG_SELECTOR, selector);
+  e.endBlock();
+}
+
+/** Model-specific registers, segment bases and segment registers (SDM vol. 2, by mnemonic). */
+export const msrs: Record<string, Semantics> = {
+  rdmsr,
+  wrmsr,
+  rdfsbase: readBase(FS_BASE),
+  rdgsbase: readBase(GS_BASE),
+  wrfsbase: writeBase(FS_BASE),
+  wrgsbase: writeBase(GS_BASE),
+  swapgs,
+  mov_seg_r: movToSegment,
+};

@@ -1,0 +1,46 @@
+import type { Emitter, Semantics } from '../emit/emitter.ts';
+import type { Val } from '../emit/val.ts';
+import { S_CPL, S_CR4, V_INTERCEPTS } from '../layout.ts';
+import { VECTOR } from './common.ts';
+
+/** CR4 bits that instructions ask for (SDM vol. 3, 2.5). */
+export const CR4 = { TSD: 1 << 2, PCE: 1 << 8, UMIP: 1 << 11, FSGSBASE: 1 << 16, OSXSAVE: 1 << 18, PKE: 1 << 22 } as const;
+
+/** #GP(0) unless CPL is 0. */
+export function requireCpl0(e: Emitter): void {
+  e.if(e.state(S_CPL, 4), () => e.raise(VECTOR.GP, 0));
+}
+/** #UD unless CPL is 0. */
+export function requireCpl0OrUndefined(e: Emitter): void {
+  e.if(e.state(S_CPL, 4), () => e.raise(VECTOR.UD));
+}
+
+/** Whether a bit of CR4 is set, i32 zero or not. */
+export function cr4(e: Emitter, mask: number): Val {
+  return e.and(e.wrap(e.state(S_CR4, 8)), e.i32(mask));
+}
+/** #UD unless the operating system has switched the feature on in CR4. */
+export function requireCr4(e: Emitter, mask: number): void {
+  e.if(e.eqz(cr4(e, mask)), () => e.raise(VECTOR.UD));
+}
+/** #GP(0) outside CPL 0 when a CR4 bit restricts the instruction (UMIP, TSD). */
+export function restrictedBy(e: Emitter, mask: number): void {
+  e.if(e.and(e.ne(cr4(e, mask), e.i32(0)), e.ne(e.state(S_CPL, 4), e.i32(0))), () => e.raise(VECTOR.GP, 0));
+}
+
+/** Leave the guest with `reason` at this instruction when the control block intercepts it. */
+export function interceptable(e: Emitter, intercept: number, reason: number): void {
+  e.if(e.and(e.state(V_INTERCEPTS, 4), e.i32(intercept)), () => e.exit(reason, 'this'));
+}
+
+/** An instruction of CPL 0 that TypeScript does, or that is a VM exit: RIP stays at it, S_EXIT_INSN_LEN is its length. */
+export function privileged(reason: number): Semantics {
+  return (e) => {
+    requireCpl0(e);
+    e.exit(reason, 'this');
+  };
+}
+/** An instruction of any privilege that TypeScript does. */
+export function delegated(reason: number): Semantics {
+  return (e) => e.exit(reason, 'this');
+}

@@ -1,0 +1,240 @@
+import type { Emitter, Semantics } from '../emit/emitter.ts';
+import type { Val } from '../emit/val.ts';
+import {
+  EXIT_CPUID,
+  EXIT_EMULATE,
+  EXIT_HLT,
+  EXIT_PRIVILEGED,
+  EXIT_SOFT_INT,
+  INTERCEPT_CPUID,
+  INTERCEPT_CR,
+  INTERCEPT_RDTSC,
+  LDTR,
+  S_CR0,
+  S_EXIT_VA,
+  S_GDTR,
+  S_ICOUNT,
+  S_IDTR,
+  S_PKRU,
+  S_SEG,
+  S_TSC_AUX,
+  S_XCR0,
+  SEG_SELECTOR,
+  SEG_STRIDE,
+  TR,
+} from '../layout.ts';
+import { RAX, RCX, RDX, VECTOR } from './common.ts';
+import { AC, setSystemFlags } from './flags.ts';
+import { CR4, delegated, interceptable, privileged, requireCpl0, requireCpl0OrUndefined, requireCr4, restrictedBy } from './privilege.ts';
+
+/** EDX:EAX; both upper halves become zero. */
+function setPair(e: Emitter, v: Val): void {
+  e.setReg(RAX, 4, e.let(e.wrap(v)));
+  e.setReg(RDX, 4, e.let(e.wrap(e.shrU(v, e.i64(32)))));
+}
+
+// ---------------------------------------------------------------- identification and time
+
+function cpuid(e: Emitter): void {
+  interceptable(e, INTERCEPT_CPUID, EXIT_CPUID);
+  e.call('cpuid', 'none', [], { registers: true });
+}
+
+/** The TSC may count instructions, so the helper must see an exact count; generated code brings S_ICOUNT up to date only when it leaves. */
+function timestamp(e: Emitter): Val {
+  restrictedBy(e, CR4.TSD);
+  interceptable(e, INTERCEPT_RDTSC, EXIT_PRIVILEGED);
+  const counted = e.state(S_ICOUNT, 8);
+  e.setState(S_ICOUNT, 8, e.retired());
+  const tsc = e.call('rdtsc', 'i64', []);
+  e.setState(S_ICOUNT, 8, counted);
+  return tsc;
+}
+function rdtscp(e: Emitter): void {
+  setPair(e, timestamp(e));
+  e.setReg(RCX, 4, e.let(e.wrap(e.state(S_TSC_AUX, 8))));
+}
+function rdpid(e: Emitter): void {
+  const aux = e.and(e.state(S_TSC_AUX, 8), e.i64(-1, 0));
+  e.write(0, e.let(e.size(0) === 8 ? aux : e.wrap(aux)));
+}
+
+/** RDRAND and RDSEED always succeed: CF = 1, the other flags 0. */
+function random(e: Emitter): void {
+  const size = e.size(0);
+  const v = e.call('rdrand', 'i64', []);
+  e.write(0, size === 8 ? v : e.let(e.trunc(e.wrap(v), size)));
+  e.setFlagsExplicit({ cf: e.i32(1) });
+}
+
+// ---------------------------------------------------------------- extended state
+
+function requireEcx(e: Emitter, bad: (ecx: Val) => Val): void {
+  e.if(bad(e.reg(RCX, 4)), () => e.raise(VECTOR.GP, 0));
+}
+/** XGETBV of XCR0, or with ECX = 1 of the components in use: all that are enabled. */
+function xgetbv(e: Emitter): void {
+  requireCr4(e, CR4.OSXSAVE);
+  requireEcx(e, (ecx) => e.gtU(ecx, e.i32(1)));
+  setPair(e, e.state(S_XCR0, 8));
+}
+function rdpkru(e: Emitter): void {
+  requireCr4(e, CR4.PKE);
+  requireEcx(e, (ecx) => ecx);
+  setPair(e, e.let(e.zext64(e.state(S_PKRU, 4))));
+}
+function wrpkru(e: Emitter): void {
+  requireCr4(e, CR4.PKE);
+  requireEcx(e, (ecx) => e.or(ecx, e.reg(RDX, 4)));
+  e.call('setPkru', 'none', [e.reg(RAX, 4)]);
+  e.endBlock();
+}
+
+/** FXSAVE and its kin are helpers `name(cpu, address, REX.W, ...)` that check alignment and feature bits themselves. */
+function stateHelper(name: string, kind?: number): Semantics {
+  return (e) => {
+    const args = [e.address(0), e.i32(e.form.opSize === 8 ? 1 : 0), ...(kind === undefined ? [] : [e.i32(kind)])];
+    e.call(name, 'none', args, { registers: true });
+    e.checkException();
+  };
+}
+
+// ---------------------------------------------------------------- descriptor tables, control registers
+
+/** SGDT, SIDT: limit, then base (8 bytes in 64-bit mode, else 4). */
+function storeTable(table: number): Semantics {
+  return (e) => {
+    restrictedBy(e, CR4.UMIP);
+    const address = e.let(e.address(0));
+    e.store(address, 2, e.let(e.and(e.state(table + 8, 4), e.i32(0xffff))));
+    const base = e.state(table, 8);
+    const at = e.let(e.add(address, e.i64(2)));
+    if (e.codeSize === 64) e.store(at, 8, base);
+    else e.store(at, 4, e.let(e.wrap(base)));
+  };
+}
+/** LGDT, LIDT; a 16-bit operand size takes 24 bits of the base. */
+function loadTable(table: number): Semantics {
+  return (e) => {
+    requireCpl0(e);
+    const address = e.let(e.address(0));
+    const limit = e.load(address, 2);
+    const at = e.let(e.add(address, e.i64(2)));
+    const base = e.codeSize === 64 ? e.load(at, 8) : e.zext64(e.and(e.load(at, 4), e.i32(e.form.opSize === 2 ? 0xff_ffff : -1)));
+    e.setState(table, 8, base);
+    e.setState(table + 8, 4, limit);
+    e.endBlock();
+  };
+}
+function storeSelector(segment: number): Semantics {
+  return (e) => {
+    restrictedBy(e, CR4.UMIP);
+    writeWord(e, e.state(S_SEG + segment * SEG_STRIDE + SEG_SELECTOR, 4), 0xffff);
+  };
+}
+/** A register destination takes the value zero-extended to its size, memory 16 bits. */
+function writeWord(e: Emitter, v: Val, mask: number): void {
+  const size = e.size(0);
+  const value = e.and(v, e.i32(size === 2 ? mask & 0xffff : mask));
+  e.write(0, e.let(size === 8 ? e.zext64(value) : value));
+}
+/** SMSW: a register destination gets more of CR0 than the 16 documented bits, as on all processors. */
+function smsw(e: Emitter): void {
+  restrictedBy(e, CR4.UMIP);
+  writeWord(e, e.let(e.wrap(e.state(S_CR0, 8))), -1);
+}
+function clts(e: Emitter): void {
+  requireCpl0(e);
+  interceptable(e, INTERCEPT_CR, EXIT_PRIVILEGED);
+  e.setState(S_CR0, 8, e.and(e.state(S_CR0, 8), e.i64(~8)));
+  e.endBlock();
+}
+/** Reading a control register has no effect on the machine; writing one is TypeScript's. */
+function movFromControl(e: Emitter): void {
+  requireCpl0(e);
+  interceptable(e, INTERCEPT_CR, EXIT_PRIVILEGED);
+  const v = e.read(1);
+  e.write(0, e.size(0) === 8 ? e.let(e.zext64(v)) : e.let(e.wrap(v)));
+}
+
+/** STAC, CLAC. User pages are not cached for supervisor accesses under SMAP, so no TLB work is due. */
+function alignmentCheck(set: boolean): Semantics {
+  return (e) => {
+    requireCpl0OrUndefined(e);
+    setSystemFlags(e, set ? AC : 0, set ? 0 : AC);
+    e.endBlock();
+  };
+}
+
+// ---------------------------------------------------------------- software interrupts
+
+function softwareInterrupt(vector: (e: Emitter) => Val): Semantics {
+  return (e) => {
+    e.setState(S_EXIT_VA, 8, vector(e));
+    e.exit(EXIT_SOFT_INT, 'this');
+  };
+}
+function into(e: Emitter): void {
+  e.if(e.flag('o'), () => {
+    e.setState(S_EXIT_VA, 8, e.i64(4));
+    e.exit(EXIT_SOFT_INT, 'this');
+  });
+  e.endBlock();
+}
+
+const nothing: Semantics = () => {};
+const undefinedOpcode: Semantics = (e) => e.raise(VECTOR.UD);
+function names(list: string, f: Semantics): Record<string, Semantics> {
+  return Object.fromEntries(list.split(' ').map((name) => [name, f]));
+}
+
+/** System instructions (SDM vol. 2, by mnemonic); MSRs and segment bases are in `msr.ts`, port I/O in `io.ts`. */
+export const system: Record<string, Semantics> = {
+  // WAITPKG, caches and prefetching have nothing to act on; fences order what is in order already.
+  ...names('nop pause endbr32 endbr64 prefetchw prefetchnta prefetcht0 prefetcht1 prefetcht2', nothing),
+  ...names('clflush clflushopt clwb lfence mfence sfence', nothing),
+  ...names('invd wbinvd monitor', requireCpl0),
+  ...names('ud0 ud1 ud2', undefinedOpcode),
+  cpuid,
+  rdtsc: (e) => setPair(e, timestamp(e)),
+  rdtscp,
+  rdpid,
+  rdrand: random,
+  rdseed: random,
+  xgetbv,
+  rdpkru,
+  wrpkru,
+  fxsave: stateHelper('fxsave'),
+  fxrstor: stateHelper('fxrstor'),
+  xsave: stateHelper('xsave', 0),
+  xsaveopt: stateHelper('xsave', 1),
+  xsavec: stateHelper('xsave', 2),
+  xrstor: stateHelper('xrstor'),
+  sgdt: storeTable(S_GDTR),
+  sidt: storeTable(S_IDTR),
+  lgdt: loadTable(S_GDTR),
+  lidt: loadTable(S_IDTR),
+  sldt: storeSelector(LDTR),
+  str: storeSelector(TR),
+  smsw,
+  clts,
+  mov_r_cr: movFromControl,
+  stac: alignmentCheck(true),
+  clac: alignmentCheck(false),
+  hlt: privileged(EXIT_HLT),
+  ...names('lmsw invlpg mov_cr_r mov_r_dr mov_dr_r mwait rdpmc xsetbv invpcid xsaves xrstors', privileged(EXIT_PRIVILEGED)),
+  ...names('lldt ltr sysret sysexit', privileged(EXIT_EMULATE)),
+  // A hypercall leaves from any privilege; the hypervisor knows who may.
+  ...names('vmcall vmmcall', delegated(EXIT_PRIVILEGED)),
+  // Virtualisation instructions, when a design offers them to its guest.
+  ...names('vmlaunch vmresume vmxoff vmxon vmptrld vmptrst vmclear vmread vmwrite invept invvpid', privileged(EXIT_EMULATE)),
+  ...names('vmrun vmload vmsave stgi clgi skinit invlpga', privileged(EXIT_EMULATE)),
+  vmfunc: delegated(EXIT_EMULATE),
+  // Descriptor tables, far transfers and everything else that looks at descriptors.
+  ...names('verr verw lar lsl arpl bound les lds lss lfs lgs callf jmpf retf iret sysenter pop_seg', delegated(EXIT_EMULATE)),
+  syscall: (e) => e.syscall(),
+  int3: softwareInterrupt((e) => e.i64(3)),
+  int1: softwareInterrupt((e) => e.i64(1)),
+  int: softwareInterrupt((e) => e.let(e.zext64(e.imm(1)))),
+  into,
+};
