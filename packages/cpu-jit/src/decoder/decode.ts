@@ -139,6 +139,7 @@ function operandSize(size: SizeClass, p: Prefixes, codeSize: CodeSize): OpSize {
       if (p.rex & REX_W) return 8;
       break;
     case 'z':
+      if (p.rex & REX_W) return 4;
       break;
   }
   return p.opSize !== (codeSize === 16) ? 2 : 4;

@@ -14,7 +14,10 @@ const WIDTHS: Readonly<Record<number, string>> = {
   10: 'TBYTE PTR ',
   16: 'XMMWORD PTR ',
 };
+const SS = 2;
 const DS = 3;
+const RSP = 4;
+const RBP = 5;
 
 /** Where our names, one for each operation, differ from what is written in assembly. */
 const SPELLINGS: Readonly<Record<string, string>> = {
@@ -27,13 +30,20 @@ const SPELLINGS: Readonly<Record<string, string>> = {
   pop_seg: 'pop',
   fnstsw_ax: 'fnstsw',
   wait: 'fwait',
+  callf: 'call',
+  jmpf: 'jmp',
 };
 const BY_SIZE: Readonly<Record<string, readonly [string, string, string]>> = {
   cbw: ['cbw', 'cwde', 'cdqe'],
   cwd: ['cwd', 'cdq', 'cqo'],
   iret: ['iretw', 'iret', 'iretq'],
-  sysret: ['sysret', 'sysretd', 'sysretq'],
-  sysexit: ['sysexit', 'sysexitd', 'sysexitq'],
+  retf: ['retfw', 'retf', 'retfq'],
+  leave: ['leavew', 'leave', 'leave'],
+  enter: ['enterw', 'enter', 'enter'],
+  pushf: ['pushfw', 'pushf', 'pushf'],
+  popf: ['popfw', 'popf', 'popf'],
+  sysret: ['sysretd', 'sysretd', 'sysretq'],
+  sysexit: ['sysexitd', 'sysexitd', 'sysexitq'],
   jrcxz: ['jcxz', 'jecxz', 'jrcxz'],
 };
 const STRINGS: ReadonlySet<string> = new Set(['movs', 'cmps', 'stos', 'lods', 'scas', 'ins', 'outs']);
@@ -54,6 +64,8 @@ function mnemonic(insn: Insn): string {
   const spelling = SPELLINGS[name];
   if (spelling !== undefined) return spelling;
   if (name.startsWith('mov_')) return 'mov';
+  const condition = /^(j|set|cmov)(n?)z$/.exec(name);
+  if (condition !== null) return `${condition[1]}${condition[2]}e`;
   return name.replace(/_(?:mmx|m16|m32|m64|m80|st0_sti|sti_st0|sti)$/, '');
 }
 
@@ -86,7 +98,7 @@ function formatAddress(mem: MemOperand, addrSize: number): string {
     return `${SEGMENTS[mem.seg] ?? '?'}:${hex(offset)}`;
   }
   const disp = mem.disp === 0 && mem.base !== RIP ? '' : signed(mem.disp);
-  const plain = mem.seg === DS || mem.base === 4 || mem.base === 5;
+  const plain = mem.seg === (mem.base === RSP || mem.base === RBP ? SS : DS);
   return `${plain ? '' : `${SEGMENTS[mem.seg] ?? '?'}:`}[${terms.join('+')}${disp}]`;
 }
 
@@ -125,7 +137,7 @@ function formatOperand(insn: Insn, o: OperandForm, position: number, rip: bigint
     case 'seg':
       return SEGMENTS[registerOf(insn, o)] ?? '?';
     case 'mem':
-      return (WIDTHS[o.size] ?? '') + (insn.mem === null ? '?' : formatAddress(insn.mem, insn.addrSize));
+      return (insn.row.operands[position] === 'Ms' ? '' : (WIDTHS[o.size] ?? '')) + (insn.mem === null ? '?' : formatAddress(insn.mem, insn.addrSize));
     case 'far':
       return `${hex(insn.imm2)}:${hex(insn.immLow >>> 0)}`;
     case 'imm':
@@ -135,7 +147,7 @@ function formatOperand(insn: Insn, o: OperandForm, position: number, rip: bigint
     case 'rel': {
       const target = BigInt(insn.length) + BigInt(insn.immLow);
       if (rip === undefined) return `.${target < 0n ? '-' : '+'}${hex(target < 0n ? -target : target)}`;
-      return hex(BigInt.asUintN(64, rip + target));
+      return hex(BigInt.asUintN(insn.opSize * 8, rip + target));
     }
   }
 }
@@ -147,7 +159,8 @@ function formatOperand(insn: Insn, o: OperandForm, position: number, rip: bigint
  *   relative to the instruction's own address.
  */
 export function formatInsn(insn: Insn, rip?: bigint): string {
-  const prefix = (insn.lock ? 'lock ' : '') + (insn.rep === 0 ? '' : insn.rep === 2 ? 'repnz ' : insn.row.name === 'cmps' || insn.row.name === 'scas' ? 'repz ' : 'rep ');
+  const prefix =
+    (insn.lock ? 'lock ' : '') + (insn.rep === 0 ? '' : insn.rep === 2 ? 'repnz ' : insn.row.name === 'cmps' || insn.row.name === 'scas' ? 'repz ' : 'rep ');
   const operands = insn.operands.map((o, i) => formatOperand(insn, o, i, rip)).join(',');
   return operands === '' ? prefix + mnemonic(insn) : `${prefix}${mnemonic(insn)} ${operands}`;
 }
