@@ -3,6 +3,8 @@ import { FLAGS_ADD, FLAGS_DEC, FLAGS_EXPLICIT, FLAGS_INC, FLAGS_LOGIC, FLAGS_SUB
 
 /** Names of the functions added by `addFlagFunctions`: (kind i32, res i64, src i64) -> i32 0/1. */
 export const FLAG_FUNCTION = { c: 'flag_c', p: 'flag_p', a: 'flag_a', z: 'flag_z', s: 'flag_s', o: 'flag_o' } as const;
+/** Name of the function (kind i32, res i64, src i64) -> i64: CC_SRC of kind FLAGS_EXPLICIT with the same flags but CF = 0. */
+export const FLAGS_WITHOUT_CARRY = 'flags_without_carry';
 export type FlagName = keyof typeof FLAG_FUNCTION;
 
 /**
@@ -76,6 +78,11 @@ export function addFlagFunctions(b: typeof binaryen, m: binaryen.Module): void {
     m.i32.const(0xff),
   );
   define('p', m.i32.and(m.i32.xor(m.i32.popcnt(parityByte), m.i32.const(1)), m.i32.const(1)));
+  const call = (f: FlagName) => m.call(FLAG_FUNCTION[f], [kind(), res(), src()], b.i32);
+  const adjust = m.select(isExplicit(), m.i32.and(m.i32.wrap(src()), m.i32.const(0xff_0080)), m.i32.const(0));
+  const af = m.i32.shl(call('a'), m.i32.const(4));
+  const of = m.i32.shl(call('o'), m.i32.const(11));
+  m.addFunction(FLAGS_WITHOUT_CARRY, params, b.i64, [], m.i64.extend_u(m.i32.or(m.i32.or(af, of), adjust)));
 }
 
 /** The triple as it stands in the state block, as arguments of a flag function. */

@@ -42,7 +42,7 @@ import {
 } from '../layout.ts';
 import { Emitter, type FlagKind } from './emitter.ts';
 import { conditionFromFlags } from './conditions.ts';
-import { FLAG_FUNCTION, type FlagName, tripleFromState } from './flag-functions.ts';
+import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName, tripleFromState } from './flag-functions.ts';
 import { hostLoad, hostStore, tlbAddress, tlbEntry, tlbHit, typeOfSize } from './tlb-path.ts';
 import type { Val, ValType } from './val.ts';
 
@@ -352,6 +352,15 @@ export class HandlerEmitter extends Emitter {
     const { res, src } = explicitTriple(this, f);
     this.storeTriple(this.m.i32.const(FLAGS_EXPLICIT), res.take(), src.take());
   }
+  setCarry(cf: Val, of?: Val): void {
+    const { m, b } = this;
+    const kept = this.expr('i64', m.call(FLAGS_WITHOUT_CARRY, tripleFromState(b, m, () => this.cpu()), b.i64));
+    const src = this.let(carryInto(this, kept, cf, of));
+    for (const s of [m.i32.store(S_CC_KIND, 4, this.cpu(), m.i32.const(FLAGS_EXPLICIT)), m.i64.store(S_CC_SRC, 8, this.cpu(), src.take())]) {
+      this.emit(s);
+      this.deferred.add(s);
+    }
+  }
   flag(f: FlagName): Val {
     const { m, b } = this;
     if (f === 'z') return this.let(this.expr('i32', m.i64.eqz(m.i64.load(S_CC_RES, 8, this.cpu()))));
@@ -495,6 +504,13 @@ function splitEffects(
   deferred: Set<binaryen.ExpressionRef>,
 ): { pure: binaryen.ExpressionRef[]; effects: binaryen.ExpressionRef[] } {
   return { pure: statements.filter((s) => !deferred.has(s)), effects: statements.filter((s) => deferred.has(s)) };
+}
+
+/** CC_SRC `kept` (kind FLAGS_EXPLICIT, CF clear) with CF, and OF when given, put in. */
+export function carryInto(e: Emitter, kept: Val, cf: Val, of?: Val): Val {
+  if (of === undefined) return e.or(kept, e.zext64(cf));
+  const bits = e.zext64(e.or(cf, e.shl(of, e.i32(11))));
+  return e.or(e.and(kept, e.i64(~0x800)), bits);
 }
 
 /** CC_RES and CC_SRC for flags that are given one by one (kind FLAGS_EXPLICIT, see layout.ts). */

@@ -2,8 +2,8 @@ import type binaryen from 'binaryen';
 import type { Form, Insn, OperandForm } from '../decoder/types.ts';
 import { conditionFromFlags } from '../emit/conditions.ts';
 import { Emitter, type FlagKind } from '../emit/emitter.ts';
-import { FLAG_FUNCTION, type FlagName } from '../emit/flag-functions.ts';
-import { explicitTriple, TABLE } from '../emit/handler-emitter.ts';
+import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName } from '../emit/flag-functions.ts';
+import { carryInto, explicitTriple } from '../emit/handler-emitter.ts';
 import { hostLoad, hostStore, tlbAddress, tlbEntry, tlbHit, typeOfSize } from '../emit/tlb-path.ts';
 import type { Val, ValType } from '../emit/val.ts';
 import { popAdjustment, segmentBaseOffset } from '../interp/record.ts';
@@ -93,8 +93,6 @@ export class RegionEmitter extends Emitter {
   readonly extraLocals: binaryen.Type[] = [];
   /** Registers that any code of the region reads or writes (bit set). */
   touched = 0;
-  /** In-module helper functions that were called. */
-  readonly usedFlags = new Set<FlagName>();
   private readonly imports: Map<string, { params: ValType[]; result: ValType | 'none' }>;
   private insn: Insn;
   private offset = 0;
@@ -624,12 +622,31 @@ export class RegionEmitter extends Emitter {
     if (f.size !== undefined) parts.size = f.size;
     this.define({ kind: 'explicit', parts });
   }
+  setCarry(cf: Val, of?: Val): void {
+    const { m, b } = this;
+    const def = this.flagState;
+    const c = this.let(cf);
+    const o = of === undefined ? undefined : this.let(of);
+    if (typeof def !== 'string') {
+      const parts: ExplicitFlags = def.kind === 'explicit' ? { ...def.parts } : { result: def.result, size: def.size, af: this.let(flagOf(this, def, 'a')) };
+      parts.cf = c;
+      parts.of = o ?? this.let(flagOf(this, def, 'o'));
+      this.define({ kind: 'explicit', parts });
+      return;
+    }
+    if (def === 'inherited') this.flagsRead = true;
+    const [kind, res, src] = this.triple('locals', () => {});
+    const kept = this.expr('i64', m.call(FLAGS_WITHOUT_CARRY, [kind, res, src], b.i64));
+    this.emit(m.local.set(LOCAL.ccSrc, carryInto(this, kept, c, o).take()));
+    this.emit(m.local.set(LOCAL.ccKind, m.i32.const(FLAGS_EXPLICIT)));
+    this.flagState = 'locals';
+    this.flagsWritten = true;
+  }
   flag(f: FlagName): Val {
     const { m, b } = this;
     if (typeof this.flagState !== 'string') return this.let(flagOf(this, this.flagState, f));
     if (this.flagState === 'inherited') this.flagsRead = true;
     if (f === 'z') return this.let(this.expr('i32', m.i64.eqz(m.local.get(LOCAL.ccRes, b.i64))));
-    this.usedFlags.add(f);
     const [kind, res, src] = this.triple('locals', () => {});
     return this.let(this.expr('i32', m.call(FLAG_FUNCTION[f], [kind, res, src], b.i32)));
   }
@@ -758,8 +775,6 @@ export class RegionEmitter extends Emitter {
     this.emit(m.i32.store(S_EXIT_INSN_LEN, 4, this.cpu(), m.i32.const(this.insn.length)));
     this.leave(this.ripOf(this.offset), this.index + 1, m.return_call('syscall_chain', [this.cpu()], b.i32));
   }
-  /** Table name, for code that ends in an indirect tail call. */
-  static readonly table = TABLE;
 }
 
 /** Local that a value made by `RegionEmitter.local` reads. */

@@ -59,6 +59,11 @@ export function update<T extends { readonly stored: Val }>(e: Emitter, i: number
 
 /** Replace the status flags in `mask` (RFLAGS positions) by `bits`, keep the others. */
 export function mergeFlags(e: Emitter, mask: number, bits: Val): void {
+  if (mask === CF) return e.setCarry(bits);
+  if (mask === (CF | OF)) {
+    const b = e.let(bits);
+    return e.setCarry(e.and(b, e.i32(CF)), bit(e, b, 11));
+  }
   const kept = e.let(e.and(e.statusFlags(), e.i32(STATUS & ~mask)));
   e.setStatusFlags(e.let(e.or(kept, bits)));
 }
