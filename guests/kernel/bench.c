@@ -1,0 +1,88 @@
+#include "bench.h"
+#include "console.h"
+#include "paravirt.h"
+#include "port.h"
+#include "pvm.h"
+#include "syscall.h"
+
+/* Line status register of the first UART, and the port BIOS programs use as a delay. */
+#define PORT_UART_LSR 0x3fd
+#define PORT_DELAY 0x80
+
+/* An MSR whose value this single CPU does not use. */
+#define BENCH_MSR MSR_TSC_AUX
+
+static void __attribute__((noinline, noclone)) undefined_instruction(void)
+{
+	asm volatile(".globl bench_ud2\nbench_ud2: ud2" : : : "memory");
+}
+
+static void read_msr_once(void)
+{
+	u32 low, high;
+	asm volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(BENCH_MSR));
+}
+
+static void write_msr_once(void)
+{
+	asm volatile("wrmsr" : : "a"(0), "d"(0), "c"(BENCH_MSR));
+}
+
+static void cpuid_once(void)
+{
+	u32 a = 0, b, c = 0, d;
+	asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+}
+
+static void synthetic_cpuid_once(void)
+{
+	u32 leaf[4];
+	pvm_cpuid(0, 0, leaf);
+}
+
+static void bench_once(enum bench_kind kind)
+{
+	switch (kind) {
+	case BENCH_HYPERCALL:
+		pv->null_hypercall();
+		break;
+	case BENCH_EXCEPTION:
+		undefined_instruction();
+		break;
+	case BENCH_MSR_READ:
+		read_msr_once();
+		break;
+	case BENCH_MSR_WRITE:
+		write_msr_once();
+		break;
+	case BENCH_CPUID:
+		cpuid_once();
+		break;
+	case BENCH_CPUID_SYNTHETIC:
+		synthetic_cpuid_once();
+		break;
+	case BENCH_PIO_IN:
+		in8(PORT_UART_LSR);
+		break;
+	case BENCH_PIO_OUT:
+		out8(PORT_DELAY, 0);
+		break;
+	}
+}
+
+result_t sys_pvm_bench(u64 kind, u64 n)
+{
+	if (kind > BENCH_PIO_OUT)
+		return -EINVAL;
+	host_request(HOST_MARK, NULL, 1, kind);
+	for (u64 i = 0; i < n; i++)
+		bench_once((enum bench_kind)kind);
+	host_request(HOST_MARK, NULL, 0, kind);
+	return 0;
+}
+
+result_t sys_pvm_mark(u64 begin, u64 id)
+{
+	host_request(HOST_MARK, NULL, begin, id);
+	return 0;
+}

@@ -1,0 +1,85 @@
+/* Kernel start at its linked address, up to the program's first instruction. */
+#include "boot.h"
+#include "mm.h"
+#include "panic.h"
+#include "paravirt.h"
+#include "percpu.h"
+#include "process.h"
+#include "pvm.h"
+#include "regs.h"
+#include "string.h"
+#include "timekeeping.h"
+#include "vfs.h"
+
+#define PROGRAM_PATH "/.pvm/init"
+#define KERNEL_STACK_SIZE 32768
+
+#define CR4_OSFXSR (1ull << 9)
+#define CR4_OSXMMEXCPT (1ull << 10)
+#define CR4_OSXSAVE (1ull << 18)
+#define CPUID_1_ECX_XSAVE (1u << 26)
+
+const struct paravirt_ops *pv;
+
+static u8 kernel_stack[KERNEL_STACK_SIZE] __attribute__((aligned(16)));
+
+static void cpuid(u32 leaf, u32 out[4])
+{
+	asm volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "0"(leaf), "2"(0));
+}
+
+/* Let the program use SSE, and AVX where the CPU has it. */
+static void enable_vector_state(void)
+{
+	u32 leaf[4];
+	u64 cr4;
+
+	cpuid(1, leaf);
+	asm volatile("movq %%cr4, %0" : "=r"(cr4));
+	cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT;
+	if (leaf[2] & CPUID_1_ECX_XSAVE)
+		cr4 |= CR4_OSXSAVE;
+	asm volatile("movq %0, %%cr4" : : "r"(cr4));
+	if (leaf[2] & CPUID_1_ECX_XSAVE) {
+		cpuid(0xd, leaf);
+		asm volatile("xsetbv" : : "a"(leaf[0] & 7), "d"(0), "c"(0));
+	}
+}
+
+/* The identity map of early boot lies where programs go. */
+static void drop_identity_map(void)
+{
+	u64 *root = phys_to_virt(page_table_root);
+
+	pv->set_entry(root, 0);
+	pv->flush_all();
+}
+
+NORETURN void kernel_main(void);
+void kernel_main(void)
+{
+	struct inode *program;
+
+	pv = &pvm_ops;
+	/* The entry code expects 19 words below this to end 16-byte aligned. */
+	cpu0.kernel_stack = (u64)kernel_stack + KERNEL_STACK_SIZE - 8;
+	pv->cpu_init();
+	page_table_root = boot_info.root;
+	drop_identity_map();
+	enable_vector_state();
+	pages_init(boot_info.kernel_end, boot_info.initrd ? boot_info.initrd : boot_info.ram_end);
+	time_init();
+	vfs_init();
+	if (boot_info.initrd_size)
+		initrd_unpack(phys_to_virt(boot_info.initrd), boot_info.initrd_size);
+	devices_init();
+	files_init();
+	if (lookup_existing(root_inode, PROGRAM_PATH, true, &program))
+		panic("the initrd has no program (" PROGRAM_PATH ")");
+
+	/* The program starts from the frame a system call would have left. */
+	struct regs *regs = (struct regs *)cpu0.kernel_stack - 1;
+	memset(regs, 0, sizeof(*regs));
+	process_exec(program, PROGRAM_PATH, regs);
+	enter_user(regs);
+}

@@ -1,0 +1,23 @@
+/* Time from the TSC. */
+#pragma once
+#include "abi.h"
+
+#define CLOCK_REALTIME 0
+#define CLOCK_MONOTONIC 1
+#define CLOCK_PROCESS_CPUTIME_ID 2
+#define CLOCK_THREAD_CPUTIME_ID 3
+#define CLOCK_LAST 11
+
+static inline u64 read_tsc(void)
+{
+	u32 low, high;
+	asm volatile("rdtsc" : "=a"(low), "=d"(high));
+	return low | (u64)high << 32;
+}
+
+void time_init(void);
+/* Nanoseconds since boot, and the time of a Linux clock. */
+u64 time_since_boot(void);
+struct timespec time_now(int clock);
+/* Let at least that many nanoseconds pass. */
+void time_sleep(u64 nanoseconds);
