@@ -23,6 +23,8 @@ export interface VectorForm {
   /** AT&T text. */
   readonly text: string;
   readonly code: Uint8Array;
+  /** What a memory operand does at an address that is not a multiple of 16; `none`: the form has none. */
+  readonly misaligned: 'none' | 'faults' | 'works';
   readonly mxcsr: number;
   readonly cases: readonly VectorCase[];
 }
@@ -69,6 +71,7 @@ export function readVectors(url: URL): VectorForm[] {
   return Array.from({ length: r.u32() }, () => {
     const text = ascii(r.u8());
     const code = r.take(r.u8());
+    const misaligned = (['none', 'faults', 'works'] as const)[r.u8()] ?? 'none';
     const [mxcsr, outputs, count] = [r.u16(), r.u16(), r.u16()];
     const cases = Array.from({ length: count }, (): VectorCase => {
       const [x0, x1, x2, a, c, d] = [pick(), pick(), pick(), pick(), pick(), pick()];
@@ -88,6 +91,6 @@ export function readVectors(url: URL): VectorForm[] {
       };
       return { before, after };
     });
-    return { text, code, mxcsr, cases };
+    return { text, code, misaligned, mxcsr, cases };
   });
 }

@@ -2,9 +2,8 @@
  * SSE..SSE4.1 floating-point arithmetic and comparison.
  *
  * Arithmetic is the Wasm instruction, which V8 on x86-64 compiles to the SSE instruction itself, so signed zeros,
- * denormals, infinities and the payload of a single NaN are the hardware's. Wasm leaves two things to the engine:
- * which payload comes out when both operands are NaN, and the sign of a generated NaN; on a host other than x86-64
- * those bits may differ. MXCSR's rounding mode is honoured by conversions to integer and ROUNDx; its rounding mode for
+ * denormals, infinities and NaNs are the hardware's, first operand first. Wasm leaves to the engine which payload a
+ * NaN result has, and the sign of a generated one: on a host other than x86-64 those bits may differ. MXCSR's rounding mode is honoured by conversions to integer and ROUNDx; its rounding mode for
  * arithmetic, FTZ, DAZ, unmasked exceptions and sticky exception flags are not modelled.
  */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
@@ -21,6 +20,12 @@ const packedArithmetic = (type: FloatType, op: string): Semantics => (e) => {
 const scalarArithmetic = (type: FloatType, op: string): Semantics => (e) => {
   const b = scalar(e, type, 1);
   writeLow(e, type, e.op(`${type}.${op}`, type, lowLane(e, type, e.readXmm(0)), b));
+};
+/** Sums and products of scalars as vectors, since TurboFan swaps the operands of a scalar one when that saves a register, and with it the
+ *  payloads of two NaNs. The upper lanes are computed for nothing, in the same instruction. */
+const scalarCommutative = (type: FloatType, op: 'add' | 'mul'): Semantics => (e) => {
+  const b = scalarVector(e, type, 1);
+  mergeLow(e, type, e.let(v(e, `${shapeOf(type)}.${op}`, e.readXmm(0), b)));
 };
 const packedRoot = (type: FloatType): Semantics => (e) => e.writeXmm(0, v(e, `${shapeOf(type)}.sqrt`, aligned(e, 1)));
 const scalarRoot = (type: FloatType): Semantics => (e) => writeLow(e, type, e.op(`${type}.sqrt`, type, scalar(e, type, 1)));
@@ -130,9 +135,9 @@ const dotProduct = (type: FloatType): Semantics => (e) => {
 };
 
 export const sseFp: Record<string, Semantics> = {
-  addps: packedArithmetic('f32', 'add'), addpd: packedArithmetic('f64', 'add'), addss: scalarArithmetic('f32', 'add'), addsd: scalarArithmetic('f64', 'add'),
+  addps: packedArithmetic('f32', 'add'), addpd: packedArithmetic('f64', 'add'), addss: scalarCommutative('f32', 'add'), addsd: scalarCommutative('f64', 'add'),
   subps: packedArithmetic('f32', 'sub'), subpd: packedArithmetic('f64', 'sub'), subss: scalarArithmetic('f32', 'sub'), subsd: scalarArithmetic('f64', 'sub'),
-  mulps: packedArithmetic('f32', 'mul'), mulpd: packedArithmetic('f64', 'mul'), mulss: scalarArithmetic('f32', 'mul'), mulsd: scalarArithmetic('f64', 'mul'),
+  mulps: packedArithmetic('f32', 'mul'), mulpd: packedArithmetic('f64', 'mul'), mulss: scalarCommutative('f32', 'mul'), mulsd: scalarCommutative('f64', 'mul'),
   divps: packedArithmetic('f32', 'div'), divpd: packedArithmetic('f64', 'div'), divss: scalarArithmetic('f32', 'div'), divsd: scalarArithmetic('f64', 'div'),
   sqrtps: packedRoot('f32'), sqrtpd: packedRoot('f64'), sqrtss: scalarRoot('f32'), sqrtsd: scalarRoot('f64'),
   minps: packedExtreme('f32', 'pmin'), minpd: packedExtreme('f64', 'pmin'), minss: scalarExtreme('f32', 'pmin'), minsd: scalarExtreme('f64', 'pmin'),

@@ -219,6 +219,7 @@ run_form:
   mov 0x48(%rbx), %rcx
   mov 0x50(%rbx), %rdx
   lea 0x30(%rbx), %rdi
+  add 0x60(%rbx), %rdi
   pushq 0x58(%rbx)
   popfq
   call *0x90(%rbx)

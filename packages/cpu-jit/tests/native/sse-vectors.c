@@ -2,9 +2,12 @@
 //   gcc -O1 -no-pie -o sse-vectors sse-vectors.c sse-forms.S && ./sse-vectors > ../vectors/sse.bin
 //
 // File: "SSEV", u32 number of pool entries, the pool (16 bytes each), u32 number of forms, then for each form:
-//   u8 text length, text (AT&T), u8 code length, code, u16 MXCSR, u16 outputs (OUT_*), u16 cases, then for each case
+//   u8 text length, text (AT&T), u8 code length, code, u8 what a misaligned memory operand does (0 there is none, 1 it
+//   faults, 2 nothing), u16 MXCSR, u16 outputs (OUT_*), u16 cases, then for each case
 //   six pool indexes (xmm0, xmm1 = mm1, xmm2 = mm2 = memory, rax, rcx, rdx) and the outputs in order of their bits.
 // Everything little-endian. An output is recorded when the form changed it in any case. RFLAGS starts as 0x8d7.
+#include <setjmp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,7 +23,8 @@ extern const struct form __start_form_table[], __stop_form_table[];
 struct state {
   uint8_t xmm[3][16], memory[16];
   uint64_t rax, rcx, rdx, flags;
-  uint8_t pad[0x20];
+  uint64_t offset;  // of the memory operand from `memory`
+  uint8_t pad[0x18];
   uint64_t mm1, mm2;
   const void *code;
   uint32_t mxcsr;
@@ -93,6 +97,16 @@ static void put8(uint8_t v) { put(&v, 1); }
 static void put16(uint16_t v) { put(&v, 2); }
 static void put32(uint32_t v) { put(&v, 4); }
 
+static sigjmp_buf faulted;
+static void on_fault(int signal) { siglongjmp(faulted, signal); }
+static int misaligned(const struct form *f) {
+  if (!strstr(f->text, "(%rdi)")) return 0;
+  struct state s = {.offset = 1, .flags = 2, .mxcsr = 0x1f80, .code = f->code};
+  if (sigsetjmp(faulted, 1)) return 1;
+  run_form(&s);
+  return 2;
+}
+
 #define MAX_CASES 64
 static void record(const struct form *f) {
   static uint8_t chosen[MAX_CASES][6];
@@ -131,6 +145,7 @@ static void record(const struct form *f) {
   put(f->text, strlen(f->text));
   put8(f->end - f->code);
   put(f->code, f->end - f->code);
+  put8(misaligned(f));
   put16(f->mxcsr);
   put16(outputs);
   put16(f->cases);
@@ -148,6 +163,7 @@ static void record(const struct form *f) {
 }
 
 int main(void) {
+  signal(SIGSEGV, on_fault);
   fill_pools();
   put("SSEV", 4);
   put32(4 * POOL_SIZE);
