@@ -24,6 +24,7 @@ import {
   S_TLB,
 } from '../layout.ts';
 import { semantics } from '../semantics/index.ts';
+import { addBranchHints } from './branch-hints.ts';
 import { jumpCacheIndex } from './jump-cache.ts';
 import type { Region } from './region.ts';
 import { appendChild, type BlockCode, fixedLocals, LOCAL, RegionEmitter } from './region-emitter.ts';
@@ -50,7 +51,7 @@ export function compileRegions(regions: readonly Region[]): Uint8Array {
       m.addFunctionImport(name, 'env', name, binaryen.createType(params.map((p) => binaryen[p])), binaryen[result]);
     }
     m.addFunctionImport('host_syscall', 'env', 'host_syscall', binaryen.i32, binaryen.i32);
-    return m.emitBinary();
+    return addBranchHints(m.emitBinary());
   } finally {
     m.dispose();
   }

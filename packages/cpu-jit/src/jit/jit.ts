@@ -113,6 +113,7 @@ export class Jit {
  * The flags are put back, since Binaryen and the interpreter are large modules that must stay lazy.
  */
 function compileOptimised(wasm: Uint8Array): WebAssembly.Module {
+  setFlagsFromString('--experimental-wasm-branch-hinting');
   setFlagsFromString('--no-liftoff');
   setFlagsFromString('--no-wasm-lazy-compilation');
   try {

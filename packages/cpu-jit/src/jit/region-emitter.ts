@@ -418,6 +418,10 @@ export class RegionEmitter extends Emitter {
     this.emit(m.local.set(entry, tlbEntry(b, m, va, m.local.get(LOCAL.tlb, b.i32))));
     return { va, entry };
   }
+  /** Marks an arm of an `if` as the one to expect (see branch-hints.ts). */
+  private likely(statement: binaryen.ExpressionRef): binaryen.ExpressionRef {
+    return this.m.block(null, [this.m.nop(), statement]);
+  }
   /** Statements of the slow path: RIP and the count exact, then the runtime; leaves with everything spilled on a fault. */
   private slow(access: binaryen.ExpressionRef): binaryen.ExpressionRef {
     const { m } = this;
@@ -451,7 +455,7 @@ export class RegionEmitter extends Emitter {
     this.emit(
       m.if(
         tlbHit(b, m, va, entry, size, 'read'),
-        m.local.set(result, hostLoad(m, size, tlbAddress(b, m, va, entry))),
+        this.likely(m.local.set(result, hostLoad(m, size, tlbAddress(b, m, va, entry)))),
         this.slow(m.local.set(result, this.runtimeAccess('load', size, va))),
       ),
     );
@@ -465,7 +469,7 @@ export class RegionEmitter extends Emitter {
     this.emit(
       m.if(
         tlbHit(b, m, va, entry, size, 'write'),
-        hostStore(m, size, tlbAddress(b, m, va, entry), m.local.get(value, type)),
+        this.likely(hostStore(m, size, tlbAddress(b, m, va, entry), m.local.get(value, type))),
         this.slow(this.runtimeAccess('store', size, va, m.local.get(value, type))),
       ),
     );
@@ -484,7 +488,7 @@ export class RegionEmitter extends Emitter {
     this.emit(
       m.if(
         tlbHit(b, m, va, entry, size, 'write'),
-        m.local.set(old, hostLoad(m, size, m.local.tee(host, tlbAddress(b, m, va, entry), b.i32))),
+        this.likely(m.local.set(old, hostLoad(m, size, m.local.tee(host, tlbAddress(b, m, va, entry), b.i32)))),
         m.block(null, [m.local.set(host, m.i32.const(0)), this.slow(m.local.set(old, this.runtimeAccess('loadw', size, va)))]),
       ),
     );
@@ -493,7 +497,7 @@ export class RegionEmitter extends Emitter {
     this.emit(
       m.if(
         m.local.get(host, b.i32),
-        hostStore(m, size, m.local.get(host, b.i32), m.local.get(value, b[type])),
+        this.likely(hostStore(m, size, m.local.get(host, b.i32), m.local.get(value, b[type]))),
         this.slow(this.runtimeAccess('store', size, va, m.local.get(value, b[type]))),
       ),
     );
