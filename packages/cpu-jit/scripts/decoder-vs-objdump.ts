@@ -1,8 +1,9 @@
 /**
  * Compare the decoder with GNU objdump on random instructions: lengths, validity, and for 64-bit code the text.
  *
- *   node -C source scripts/decoder-vs-objdump.ts [instructions=100000] [seed=1] [codeSize=64]
+ *   node -C source scripts/decoder-vs-objdump.ts [instructions=100000] [seed=1] [codeSize=64] [samples.txt]
  *
+ * With a file name, writes objdump's text of one instruction for each row and register/memory form: the tests' reference.
  * Prints the disagreements grouped by kind and mnemonic, a few examples each; exit status 1 when there are any that are not
  * listed below as differences of opinion.
  */
@@ -12,7 +13,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type CodeSize, decode, formatInsn, type Row, rows } from '../src/decoder/index.ts';
 
-const [count = 100_000, seed = 1, size = 64] = process.argv.slice(2).map(Number);
+const [count = 100_000, seed = 1, size = 64] = process.argv.slice(2, 5).map(Number);
+const samplesFile = process.argv[5];
 const codeSize = size as CodeSize;
 
 /** Marsaglia's xorshift32: the same instructions for the same seed. */
@@ -76,7 +78,7 @@ const ABSENT = new RegExp(
     'xbegin|xabort|xend|xtest|xsusldtrk|xresldtrk|enc|ptwrite|rdss?p|wrss|wruss|saveprev|rstorssp|setssbsy|clrssbsy|incssp',
     'clui|stui|testui|uiret|senduipi|movdir|enqcmd|cldemote|gf2p8|rdpru|mwaitx|monitorx|clzero|mcommit|pconfig|serialize|hreset|getsec',
     'wbnoinvd|umonitor|umwait|extrq|insertq|movnts[sd]|lwp|llwpcb|slwpcb|aes\\w*(?:wide|kl)|loadiwkey|psmash|pvalidate|rmp|tdcall|seam',
-    'xstore|xcrypt|montmul|xsha|invlpgb|tlbsync|aadd|aand|aor|axor|cmp\\w+xadd|frstpm|r?sm?vt|svdc|rsdc|svldt|rsldt|svts|rsts|rdm|smint|dmint',
+    'xstore|xcrypt|montmul|xsha|invlpgb|tlbsync|aadd|aand|aor|axor|cmp\\w+xadd|frstpm|prefetchit|r?sm?vt|svdc|rsdc|svldt|rsldt|svts|rsts|rdm|smint|dmint',
   ].join('|')})`,
 );
 
@@ -91,7 +93,7 @@ function normalise(text: string): string {
       .replace(/^fn(?:eni|disi)\(8087 only\)|^fnsetpm\(287 only\)/, 'fnop')
       .replace(/^(movs|cmps|stos|lods|scas|ins|outs) .*?([BWDQ])\w+ PTR.*$/, (_, name: string, size: string) => name + size.toLowerCase())
       .replace(/^xlat .*$/, 'xlat')
-      .replace(/^xchg ax,ax$/, 'nop')
+      .replace(/^xchg (?:ax,ax|rax,rax)$/, 'nop')
       .replace(/^pclmul[lh]q[lh]qdq .*$/, 'pclmulqdq')
       // An index of none that SIB spells out.
       .replace(/\+[er]iz\*\d/, '')
@@ -160,7 +162,8 @@ function compare({ offset, length, whole, prefixes, text }: Listed): { kind: str
     if (text.includes('(bad)') || ABSENT.test(theirName)) return null;
     // Prefixes a row does not take, or before VEX; control and segment registers that do not exist.
     if (codeSize !== 64 && /^(?:(?:rd|wr)[fg]sbase|swapgs)/.test(text)) return null;
-    if (insn === 'ud' && (/lock|rep|data|rex/.test(prefixes) || text.includes('?') || /\b(?:[ct]r\d+|db\d+)$|^mov (?:cs|[ct]r\d|db\d)/.test(text))) return null;
+    if (insn === 'ud' && (/lock|rep|data|rex/.test(prefixes) || text.includes('?') || /\b(?:[cdt]r\d+|db\d+)$|^mov (?:cs|[cdt]r\d|db\d)/.test(text)))
+      return null;
     return { kind: `ours ${insn}, objdump ${theirName}`, detail: whole };
   }
   const { name } = insn.row;
@@ -174,17 +177,32 @@ function compare({ offset, length, whole, prefixes, text }: Listed): { kind: str
   return { kind: `text of ${name}`, detail: `${whole} | ${ours}` };
 }
 
+/** Lines "address bytes text" by form, for the samples file. */
+const samples = new Map<number, string>();
+function sample({ offset, length, text }: Listed): void {
+  const insn = decode(code, offset, code.length - offset, codeSize);
+  if (typeof insn === 'string' || insn.length !== length || formatInsn(insn, BigInt(offset)).replace(/^(?:lock |repn?z |rep )/, '') !== text) return;
+  const key = insn.rowIndex * 2 + (insn.isMem ? 1 : 0);
+  const bytes = [...code.subarray(offset, offset + length)].map((b) => b.toString(16).padStart(2, '0')).join('');
+  if (!samples.has(key)) samples.set(key, `${offset.toString(16)} ${bytes} ${text}`);
+}
+
 let compared = 0;
 for (const line of listing.split('\n')) {
   const listed = parseLine(line);
   if (listed === null || listed.text === '' || listed.offset + 16 > code.length) continue;
   compared++;
+  if (samplesFile !== undefined) sample(listed);
   const wrong = compare(listed);
   if (wrong === null) continue;
   const bytes = [...code.subarray(listed.offset, listed.offset + 15)].map((b) => b.toString(16).padStart(2, '0')).join(' ');
   report(wrong.kind, `${bytes} | ${wrong.detail}`);
 }
 
+if (samplesFile !== undefined) {
+  const lines = [...samples].sort(([a], [b]) => a - b).map(([, line]) => `${line}\n`);
+  writeFileSync(samplesFile, lines.join(''));
+}
 const sorted = [...disagreements].sort((a, b) => b[1].count - a[1].count);
 for (const [kind, { count: n, examples }] of sorted) {
   process.stdout.write(`${n} x ${kind}\n`);
