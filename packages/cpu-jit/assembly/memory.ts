@@ -120,6 +120,13 @@ function copyBytes(to: u32, from: u32, n: u32): void {
   for (let i: u32 = 0; i < n; i++) store<u8>(to + i, load<u8>(from + i));
 }
 
+/** S_EXIT_VALUE for the hooks: zero-extended. */
+function putValue(cpu: u32, from: u32, n: u32): void {
+  store<u64>(cpu, 0, S_EXIT_VALUE);
+  store<u64>(cpu, 0, S_EXIT_VALUE + 8);
+  copyBytes(cpu + S_EXIT_VALUE, from, n);
+}
+
 /** A load that crosses a page, into S_SPLIT. */
 function splitLoad(cpu: u32, va: u64, size: u32, rmw: bool): void {
   const split = cpu + S_SPLIT;
@@ -153,7 +160,7 @@ function splitStore(cpu: u32, va: u64, size: u32): void {
 
 /** One half of a crossing store that a device or the hypervisor takes. */
 function storePart(cpu: u32, va: u64, from: u32, n: u32): void {
-  copyBytes(cpu + S_EXIT_VALUE, from, n);
+  putValue(cpu, from, n);
   const hpa = writePtr(cpu, va, n);
   if (hpa) copyBytes(hpa, from, n);
 }
@@ -179,7 +186,8 @@ function storeOf<T>(cpu: u32, va: u64, value: T): void {
     splitStore(cpu, va, size);
     return;
   }
-  store<T>(cpu, value, S_EXIT_VALUE);
+  if (size < 8) store<u64>(cpu, <u64>value, S_EXIT_VALUE);
+  else store<T>(cpu, value, S_EXIT_VALUE);
   const hpa = writePtr(cpu, va, size);
   if (hpa) store<T>(hpa, value);
 }
@@ -278,7 +286,7 @@ function systemStore(cpu: u32, va: u64, size: u32): void {
 }
 
 function systemPart(cpu: u32, va: u64, from: u32, n: u32): void {
-  copyBytes(cpu + S_EXIT_VALUE, from, n);
+  putValue(cpu, from, n);
   const hpa = systemPtr(cpu, va, n, ACCESS_WRITE);
   if (!hpa || (codeBits(hpa) && !overCode(cpu, hpa, n))) return;
   copyBytes(hpa, from, n);
