@@ -777,7 +777,7 @@ export class RegionEmitter extends Emitter {
   syscall(): void {
     const { m, b } = this;
     this.emit(m.i32.store(S_EXIT_INSN_LEN, 4, this.cpu(), m.i32.const(this.insn.length)));
-    this.leave(this.ripOf(this.offset), this.index + 1, m.return_call('syscall_chain', [this.cpu()], b.i32));
+    this.leave(this.ripOf(this.offset), this.index, m.return_call('syscall_chain', [this.cpu()], b.i32));
   }
 }
 

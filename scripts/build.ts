@@ -1,0 +1,85 @@
+// Builds the workspace: the Wasm runtime, the interpreter, the switcher, then the JavaScript of each package. Steps whose inputs are older than
+// their output are skipped.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+interface Step {
+  readonly name: string;
+  /** Files and folders, relative to the root. */
+  readonly inputs: readonly string[];
+  /** Files whose presence says that the step was done. */
+  readonly outputs: readonly string[];
+  readonly command: readonly string[];
+  readonly cwd?: string;
+}
+
+const tsc = join(root, 'node_modules/typescript/bin/tsc');
+const script = (file: string): string[] => ['-C', 'source', join(root, file)];
+/** In dependency order: each one sees the declarations of those before it. */
+const PACKAGES = ['cpu-jit', 'shadow-mmu', 'machine', 'pvm', 'cli'];
+
+const steps: Step[] = [
+  {
+    name: 'Wasm runtime',
+    inputs: ['packages/cpu-jit/assembly', 'packages/cpu-jit/src/layout.ts', 'packages/cpu-jit/scripts/build-runtime.ts'],
+    outputs: ['packages/cpu-jit/build/runtime.wasm'],
+    command: script('packages/cpu-jit/scripts/build-runtime.ts'),
+    cwd: 'packages/cpu-jit',
+  },
+  {
+    name: 'interpreter',
+    inputs: ['packages/cpu-jit/src', 'packages/cpu-jit/scripts/build-interp.ts'],
+    outputs: ['packages/cpu-jit/build/interp.wasm'],
+    command: script('packages/cpu-jit/scripts/build-interp.ts'),
+    cwd: 'packages/cpu-jit',
+  },
+  {
+    name: 'switcher',
+    inputs: ['packages/pvm/src/switcher', 'packages/pvm/scripts/build-switcher.ts', 'packages/cpu-jit/src/layout.ts'],
+    outputs: ['packages/pvm/build/switcher.wasm'],
+    command: script('packages/pvm/scripts/build-switcher.ts'),
+    cwd: 'packages/pvm',
+  },
+  ...PACKAGES.map(
+    (name): Step => ({
+      name: `@pvm/${name}`,
+      inputs: [`packages/${name}/src`, 'tsconfig.base.json', ...PACKAGES.slice(0, PACKAGES.indexOf(name)).map((p) => `packages/${p}/src`)],
+      outputs: [`packages/${name}/dist/index.js`],
+      command: [tsc, '-p', `packages/${name}/tsconfig.json`],
+    }),
+  ),
+];
+
+function newest(path: string): number {
+  const stat = statSync(path);
+  if (!stat.isDirectory()) return stat.mtimeMs;
+  return readdirSync(path, { recursive: true, withFileTypes: true })
+    .filter((f) => f.isFile())
+    .reduce((latest, f) => Math.max(latest, statSync(join(f.parentPath, f.name)).mtimeMs), 0);
+}
+
+/** When the step last succeeded, 0: never. */
+function stampOf(step: Step): string {
+  return join(root, 'node_modules/.pvm-build', step.name.replace(/[^a-z-]/gi, '_'));
+}
+
+mkdirSync(join(root, 'node_modules/.pvm-build'), { recursive: true });
+for (const step of steps) {
+  const stamp = stampOf(step);
+  const inputs = step.inputs.map((i) => newest(join(root, i)));
+  const done = existsSync(stamp) && step.outputs.every((o) => existsSync(join(root, o)));
+  if (done && Math.max(...inputs) < statSync(stamp).mtimeMs) continue;
+  const started = new Date();
+  const result = spawnSync(process.execPath, [...step.command], { cwd: join(root, step.cwd ?? '.'), stdio: ['ignore', 'pipe', 'pipe'], encoding: 'utf8' });
+  if (result.status !== 0) {
+    console.error(`build of ${step.name} failed:\n${result.stdout}${result.stderr}`);
+    process.exit(1);
+  }
+  writeFileSync(stamp, '');
+  utimesSync(stamp, started, started);
+  console.error(`built ${step.name} in ${((Date.now() - started.getTime()) / 1000).toFixed(1)} s`);
+}
