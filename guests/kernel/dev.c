@@ -106,6 +106,7 @@ void devices_init(void)
 	format(memory, sizeof(memory), "MemTotal: %lu kB\nMemFree: %lu kB\nMemAvailable: %lu kB\n",
 	       pages_total_count() * 4, pages_free_count() * 4, pages_free_count() * 4);
 	add_text("/proc/meminfo", memory);
+	add_text("/proc/mounts", "rootfs / tmpfs rw 0 0\n");
 	add_text("/etc/passwd", "root:x:0:0:root:/:/bin/sh\n");
 	add_text("/etc/group", "root:x:0:\n");
 }

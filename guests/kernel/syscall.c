@@ -11,6 +11,11 @@ typedef result_t syscall_function(void);
 
 static result_t sys_unknown_listed(void);
 
+static result_t sys_absent(void)
+{
+	return -ENOSYS;
+}
+
 /* Every number has an entry, so that the entry code need not test for one. */
 #pragma GCC diagnostic ignored "-Woverride-init"
 syscall_function *const syscall_table[SYSCALL_LIMIT] = {
@@ -46,6 +51,9 @@ syscall_function *const syscall_table[SYSCALL_LIMIT] = {
 
 	CALL(rt_sigaction), CALL(rt_sigprocmask), CALL(rt_sigpending), CALL(sigaltstack), CALL(rt_sigreturn),
 	CALL(kill), CALL(tkill), CALL(tgkill),
+
+	/* Programs try these first and have a way around them, so they are not worth a report. */
+	SAME(rseq, sys_absent), SAME(statx, sys_absent), SAME(sendfile, sys_absent),
 
 	[PVM_SYS_BENCH] = (syscall_function *)sys_pvm_bench,
 	[PVM_SYS_MARK] = (syscall_function *)sys_pvm_mark,

@@ -162,12 +162,14 @@ static void event(u32 vector, u32 error, u64 cr2)
 static void page_fault(u64 va)
 {
 	u64 flags, entry = walk(va, &flags);
-	bool fetch = va >= regs.rip && va < regs.rip + 15 && (va == regs.rip || !((va ^ regs.rip) & PAGE_MASK) == 0);
+	u64 address = va;
+	/* The fault of a fetch names the instruction, or the page it continues on. */
+	bool fetch = va == regs.rip || (va > regs.rip && va < regs.rip + 15 && !(va & ~PAGE_MASK));
 	u32 user = supervisor ? 0 : 4;
 
 	va &= PAGE_MASK;
 	if (!entry || (!supervisor && !(flags & 4))) {
-		event(14, user | (entry ? 1 : 0) | (fetch ? 16 : 0), va);
+		event(14, user | (entry ? 1 : 0) | (fetch ? 16 : 0), address);
 		return;
 	}
 	entry = (entry & ~6ull) | flags;
@@ -176,7 +178,7 @@ static void page_fault(u64 va)
 			continue;
 		if (mapped[i].entry == entry) {
 			/* The translation is as the guest wants it, so this was a forbidden write or fetch. */
-			event(14, user | 1 | (fetch ? 16 : 2), va);
+			event(14, user | 1 | (fetch ? 16 : 2), address);
 			return;
 		}
 		unmap_page(i);
