@@ -85,10 +85,14 @@ export function parseElf64(image: Uint8Array, name = 'image'): ElfImage {
   }
   if (segments.length === 0) throw fail('elf-malformed', 'ELF has nothing to load');
   const entry = view.getBigUint64(24, true);
-  if (!segments.some((s) => entry >= s.vaddr && entry < s.vaddr + BigInt(s.memSize))) {
+  if (!segments.some((s) => inSegment(entry, s.vaddr, s) || inSegment(entry, s.paddr, s))) {
     throw fail('elf-malformed', `entry point 0x${entry.toString(16)} is in no loadable segment`);
   }
   return { entry, positionIndependent: type === ET_DYN, segments };
+}
+
+function inSegment(address: bigint, start: bigint, s: ElfSegment): boolean {
+  return address >= start && address < start + BigInt(s.memSize);
 }
 
 /** Offsets and sizes beyond 2^53 become Infinity, so that every bounds check refuses them. */

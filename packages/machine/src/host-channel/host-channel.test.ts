@@ -4,7 +4,7 @@ import { type GuestPowerOff, HostChannel, HOST_CHANNEL_PORT } from './host-chann
 
 function setup() {
   const ram = new GuestRam(new ArrayBuffer(4 << 20), 0, 4 << 20);
-  const log = { out: '', err: '', off: [] as GuestPowerOff[], unknown: new Map<number, number>() as ReadonlyMap<number, number> };
+  const log = { out: '', err: '', off: [] as GuestPowerOff[], marks: [] as unknown[], unknown: new Map<number, number>() as ReadonlyMap<number, number> };
   const input = ['ab', ''];
   const text = new TextDecoder();
   const channel = new HostChannel(ram, {
@@ -16,6 +16,8 @@ function setup() {
     wallClock: () => 12345n,
     random: (b) => b.fill(7),
     terminals: () => 2,
+    mark: (begin, id) => log.marks.push([begin, id]),
+    sleep: async (ns) => void log.marks.push(['sleep', ns]),
   });
   const request = async (command: number, gpa = 0, length = 0, arg2 = 0): Promise<number> => {
     ram.view.setUint32(0x1000, command, true);
@@ -61,6 +63,14 @@ describe('host channel', () => {
     expect(await request(7, 0x3000, 4)).toBe(4);
     expect(ram.bytes[0x3003]).toBe(7);
     expect(await request(8)).toBe(2);
+  });
+
+  it('marks intervals and sleeps', async () => {
+    const { log, request } = setup();
+    await request(16, 0, 1, 3);
+    await request(16, 0, 0, 3);
+    await request(17, 0, 5000);
+    expect(log.marks).toEqual([[true, 3], [false, 3], ['sleep', 5000]]);
   });
 
   it.each([

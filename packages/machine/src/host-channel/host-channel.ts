@@ -15,6 +15,8 @@ const REPORT = 5;
 const WALL_CLOCK = 6;
 const RANDOM = 7;
 const TTY = 8;
+const MARK = 16;
+const SLEEP = 17;
 
 const REQUEST_SIZE = 32;
 const EFAULT = -14;
@@ -44,6 +46,10 @@ export interface HostChannelBackend {
   random(buffer: Uint8Array): void;
   /** Bit 0 stdin, 1 stdout, 2 stderr is a terminal. */
   terminals(): number;
+  /** Begin or end of a measured interval of the guest's program. */
+  mark(begin: boolean, id: number): void;
+  /** Let `ns` nanoseconds pass on the guest's clock. */
+  sleep(ns: number): Promise<void> | undefined;
 }
 
 /** The paravirtual console, file-less and interrupt-free: one I/O exit per request. */
@@ -78,6 +84,14 @@ export class HostChannel implements PortDevice {
       return undefined;
     }
     if (command === TTY) return finish(this.backend.terminals());
+    if (command === MARK) {
+      this.backend.mark(length !== 0, view.getUint32(request + 24, true));
+      return finish(0);
+    }
+    if (command === SLEEP) {
+      finish(0);
+      return this.backend.sleep(length);
+    }
     if (!this.ram.contains(gpa, length) || length > 2 ** 30) return finish(EFAULT);
     switch (command) {
       case WRITE_STDOUT:

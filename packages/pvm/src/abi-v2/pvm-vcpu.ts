@@ -70,7 +70,6 @@ export const ATTR_DATA = 0xc0f3;
 
 const GS_BASE = S_SEG + GS * SEG_STRIDE + SEG_BASE;
 const CR3_ADDRESS = 0x000f_ffff_ffff_f000n;
-const CR3_PCID = 0xfffn;
 const NO_VECTOR = -1;
 
 /** The guest cannot take an event: the run loop ends the machine with this message. */
@@ -141,15 +140,14 @@ export class PvmVcpu extends VcpuState {
     this.set32(S_CTX, this.get32(T_CTX + 8 * this.get32(V_SLOT) + (smod ? 0 : 4)));
   }
 
-  /** Load CR3: a root already shadowed is only switched to. `flush`: stale translations of this PCID may not be used any more. */
+  /** Load CR3: a root already shadowed is only switched to. Its low bits (PCID, marks of the guest) do not name another table. */
   loadCr3(cr3: bigint, flush: boolean): void {
     const cr4 = this.get64(S_CR4);
-    const pcid = (cr4 & CR4_PCIDE) !== 0n ? Number(cr3 & CR3_PCID) : 0;
     // SMEP is on exactly when NX is: user pages are not executable in the kernel shadow.
     const mode = ((cr4 & CR4_LA57) !== 0n ? MODE_LA57 : 0) | ((this.get64(S_EFER) & EFER_NXE) !== 0n ? MODE_NX | MODE_SMEP : 0);
     const root = Number(cr3 & CR3_ADDRESS);
     this.set64(S_CR3, cr3);
-    const slot = this.mmu.load(this.index, root, root, pcid, mode, flush);
+    const slot = this.mmu.load(this.index, root, root, mode, flush);
     const arrays = TLB_BASE + this.index * TLB_CPU_SIZE;
     this.set32(V_SLOT, slot);
     this.set32(V_LEVELS, this.mmu.levels(this.index));

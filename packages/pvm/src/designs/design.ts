@@ -1,0 +1,55 @@
+import type { BootState } from '@pvm/machine';
+
+/** Why a machine stopped. */
+export type StopReason =
+  /** The guest powered off through the host channel. */
+  | 'poweroff'
+  /** The guest wrote the debug-exit port. */
+  | 'debug-exit'
+  /** The guest halted with interrupts off: nothing can wake it. */
+  | 'halted'
+  /** The `signal` option was aborted. */
+  | 'aborted'
+  /** The `maxInstructions` option was reached. */
+  | 'instruction-limit';
+
+/** What the handling of one VM exit came to; reused from exit to exit. */
+export interface ExitOutcome {
+  /** Ledger row of the exit. */
+  row: number;
+  /** The vCPU goes on when this settles. */
+  wait: Promise<void> | undefined;
+}
+
+/**
+ * A virtualisation design: programs the virtualisation control block of a vCPU and handles the exits it asked for.
+ * The run loop, the board and the ledger are the same for all of them.
+ */
+export interface Design {
+  readonly name: string;
+  /** Put a vCPU into its state at a 64-bit boot entry. */
+  boot(vcpu: number, state: BootState): void;
+  /** Before each entry into the guest: deliver pending events. */
+  prepareEntry(vcpu: number): void;
+  /**
+   * Handle the exit `reason` (EXIT_* of layout.ts) and leave its ledger row in `outcome`.
+   * @throws TripleFault, FailedEntry when the guest cannot go on
+   */
+  handleExit(vcpu: number, reason: number, outcome: ExitOutcome): void;
+  /** Hooks of the CPU, called from inside a run; see `CpuHooks`. */
+  mmuFault(vcpu: number): 0 | 1 | 2 | 3;
+  mmio(vcpu: number): 1 | 2;
+  /** Nanoseconds spent in hooks that belong to the exit being handled; read once. */
+  takeHookTime(): number;
+  /** External interrupt `vector`, delivered as soon as the guest takes it. */
+  injectInterrupt(vcpu: number, vector: number): void;
+  injectNmi(vcpu: number): void;
+  /** The vCPU waits for an interrupt; `wakeable` when one could be delivered. */
+  halted(vcpu: number): 'no' | 'wakeable' | 'dead';
+  /** Lines for the report of a guest that died: registers that only this design has. */
+  describe(vcpu: number): string[];
+  /** Direct switches so far, by direction. */
+  directSwitches(): { syscalls: number; returns: number };
+  /** Shadow pages built, for the summary. */
+  shadowPagesBuilt(): number;
+}

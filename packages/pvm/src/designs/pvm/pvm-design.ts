@@ -1,0 +1,354 @@
+import type { CpuCore } from '@pvm/cpu-jit';
+import {
+  ACCESS_RMW,
+  EXIT_EMULATE,
+  EXIT_EXCEPTION,
+  EXIT_PRIVILEGED,
+  EXIT_SOFT_INT,
+  EXIT_SYSCALL,
+  P_DIRECT_ERETUS,
+  P_DIRECT_SYSCALLS,
+  P_RETU_RIP,
+  S_CR2,
+  S_EXC,
+  S_EXC_ADDR,
+  S_EXC_ERROR,
+  S_EXIT_ACCESS,
+  S_EXIT_INSN_LEN,
+  S_EXIT_SIZE,
+  S_EXIT_VA,
+  S_EXIT_VALUE,
+} from '@pvm/cpu-jit/layout';
+import type { BootState, GuestRam } from '@pvm/machine';
+import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, ShadowMmu } from '@pvm/shadow-mmu';
+import { isLegal } from '../../abi-v2/address-range.ts';
+import * as abi from '../../abi-v2/constants.ts';
+import { installCpuid } from '../../abi-v2/cpuid.ts';
+import { emulate, emulateUser, type IoBus } from '../../abi-v2/emulate.ts';
+import { hypercall, hypercallName } from '../../abi-v2/hypercalls.ts';
+import { KvmClock } from '../../abi-v2/kvm-clock.ts';
+import { PvmVcpu, TripleFault, vectorName } from '../../abi-v2/pvm-vcpu.ts';
+import { GuestPageFault } from '../../guest-memory.ts';
+import type { ExitLedger } from '../../ledger.ts';
+import { R11, RAX, RCX } from '../../vcpu-state.ts';
+import type { Design, ExitOutcome } from '../design.ts';
+
+export interface PvmDesignOptions {
+  readonly core: CpuCore;
+  readonly ram: GuestRam;
+  readonly io: IoBus;
+  readonly ledger: ExitLedger;
+  /** TSC of a vCPU. */
+  readonly tsc: (vcpu: number) => bigint;
+  /** Nanoseconds since 1970 UTC. */
+  readonly wallClock: () => bigint;
+  readonly directSwitch: boolean;
+  /** Fill the shadow of a page when the guest returns from its fault handler. */
+  readonly prefault: boolean;
+}
+
+/** PVM: guest kernel and user at privilege level 3 on shadow page tables, ABI revision v2. */
+export class PvmDesign implements Design {
+  readonly name = 'pvm';
+  readonly mmu: ShadowMmu;
+  private readonly core: CpuCore;
+  private readonly ledger: ExitLedger;
+  private readonly io: IoBus;
+  private readonly prefault: boolean;
+  private readonly vcpus: readonly PvmVcpu[];
+  private readonly clocks: readonly KvmClock[];
+  private readonly rows: ReturnType<typeof internRows>;
+  private hookNs = 0;
+
+  constructor(options: PvmDesignOptions) {
+    const { core, ledger } = options;
+    this.core = core;
+    this.ledger = ledger;
+    this.io = options.io;
+    this.prefault = options.prefault;
+    this.rows = internRows(ledger);
+    this.mmu = new ShadowMmu({
+      memory: core.memory.buffer,
+      framePoolBase: core.framePoolBase,
+      framePoolFrames: core.framePoolFrames,
+      ramBase: core.ramBase,
+      ramBytes: core.ramBytes,
+      gpaToHpa: (gpa) => (gpa < core.ramBytes ? core.ramBase + gpa : -1),
+      vcpus: core.vcpus,
+      flush: {
+        flushArray: (vcpu, array) => core.tlbFlushArray(vcpu, array),
+        invlpg: (vcpu, array, low, high) => core.tlbInvlpg(vcpu, array, (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)),
+        flushAll: (vcpu) => core.tlbFlushAll(vcpu),
+      },
+      isLegal: (_low, high, levels) => isLegal(this.vcpu(0).range, high, levels),
+    });
+    this.vcpus = Array.from({ length: core.vcpus }, (_, i) => new PvmVcpu(core, i, this.mmu, options.directSwitch));
+    this.clocks = this.vcpus.map((v) => new KvmClock(options.ram, () => options.tsc(v.index), options.wallClock));
+    for (const vcpu of this.vcpus) installCpuid(vcpu);
+  }
+
+  /** The ABI state of a vCPU. */
+  vcpu(index: number): PvmVcpu {
+    const vcpu = this.vcpus[index];
+    if (vcpu === undefined) throw new RangeError(`no vCPU ${index}`);
+    return vcpu;
+  }
+
+  boot(index: number, state: BootState): void {
+    this.vcpu(index).boot(state);
+  }
+
+  prepareEntry(index: number): void {
+    this.vcpu(index).prepareEntry();
+  }
+
+  // ------------------------------------------------------------ exits
+  handleExit(index: number, reason: number, outcome: ExitOutcome): void {
+    const vcpu = this.vcpu(index);
+    outcome.wait = undefined;
+    try {
+      switch (reason) {
+        case EXIT_SYSCALL:
+          outcome.row = this.syscall(vcpu);
+          return;
+        case EXIT_EXCEPTION:
+          this.exception(vcpu, outcome);
+          return;
+        case EXIT_SOFT_INT:
+          outcome.row = this.softInterrupt(vcpu);
+          return;
+        case EXIT_EMULATE:
+        case EXIT_PRIVILEGED:
+          outcome.row = this.rows.emulate;
+          this.privileged(vcpu, 0, outcome);
+          return;
+        default:
+          throw new TripleFault(`exit reason ${reason} that this design never asked for`);
+      }
+    } catch (e) {
+      if (!(e instanceof GuestPageFault)) throw e;
+      // The emulated instruction touched a page the guest's tables forbid.
+      vcpu.set64(S_CR2, e.va);
+      vcpu.deliver(abi.VECTOR_PF, e.errorCode);
+    }
+  }
+
+  private syscall(vcpu: PvmVcpu): number {
+    const { rows } = this;
+    const length = vcpu.get32(S_EXIT_INSN_LEN);
+    if (!vcpu.smod) {
+      if (vcpu.selector(1) !== abi.USER_CS) {
+        // SYSCALL in compat mode: CSTAR is stored and ignored.
+        vcpu.deliver(abi.VECTOR_UD, 0);
+        return rows.exception(abi.VECTOR_UD);
+      }
+      vcpu.skip(length);
+      vcpu.setReg(RCX, vcpu.rip);
+      vcpu.setReg(R11, BigInt(vcpu.rflags));
+      vcpu.deliverSyscall();
+      return rows.syscall;
+    }
+    if (vcpu.rip === vcpu.get64(P_RETU_RIP)) {
+      vcpu.eretu();
+      this.fillAfterFault(vcpu);
+      return rows.eretu;
+    }
+    const row = rows.hypercall(Number(BigInt.asUintN(32, vcpu.reg(RAX))));
+    hypercall(vcpu, this.clock(vcpu), length);
+    return row;
+  }
+
+  /** The guest's fault handler is done: the page it mapped goes into the shadow now, not by a second fault. */
+  private fillAfterFault(vcpu: PvmVcpu): void {
+    if (vcpu.prefaultAccess < 0) return;
+    this.mmu.prefault(vcpu.index, 1, vcpu.prefaultLow, vcpu.prefaultHigh, vcpu.prefaultAccess);
+    vcpu.prefaultAccess = -1;
+  }
+
+  private exception(vcpu: PvmVcpu, outcome: ExitOutcome): void {
+    const vector = vcpu.get32(S_EXC) - 1;
+    const error = vcpu.get32(S_EXC_ERROR);
+    vcpu.set32(S_EXC, 0);
+    if (vector === abi.VECTOR_PF) {
+      outcome.row = this.rows.guestFault;
+      vcpu.copy64(S_CR2, S_EXC_ADDR);
+      if (this.prefault && !vcpu.smod) {
+        vcpu.prefaultLow = vcpu.get32(S_EXC_ADDR);
+        vcpu.prefaultHigh = vcpu.get32(S_EXC_ADDR + 4);
+        vcpu.prefaultAccess = vcpu.get32(S_EXIT_ACCESS) & 3;
+      }
+    } else if (vector === abi.VECTOR_GP && error === 0 && vcpu.smod) {
+      outcome.row = this.rows.exception(vector);
+      this.privileged(vcpu, error, outcome);
+      return;
+    } else {
+      outcome.row = this.rows.exception(vector);
+    }
+    vcpu.deliver(vector, error);
+  }
+
+  /** An instruction the CPU refused: emulate it, or give the guest the exception. */
+  private privileged(vcpu: PvmVcpu, error: number, outcome: ExitOutcome): void {
+    const insn = this.core.decodeAt(vcpu.index, vcpu.rip);
+    if (typeof insn === 'string') {
+      vcpu.deliver(insn === 'ud' ? abi.VECTOR_UD : abi.VECTOR_GP, 0);
+      return;
+    }
+    if (!vcpu.smod) {
+      const vector = emulateUser(vcpu, insn);
+      if (vector !== undefined) vcpu.deliver(vector, error);
+      return;
+    }
+    const result = emulate(vcpu, this.clock(vcpu), this.io, insn);
+    outcome.row = this.ledger.row(vectorName(abi.VECTOR_GP), result.sub);
+    if ('fault' in result) vcpu.deliver(result.fault, error);
+    else outcome.wait = result.wait;
+  }
+
+  /** INT n, INT3, INTO: only 3, 4 and 0x80 have an entry. */
+  private softInterrupt(vcpu: PvmVcpu): number {
+    const vector = vcpu.get32(S_EXIT_VA) & 0xff;
+    if (vector !== abi.VECTOR_BP && vector !== abi.VECTOR_OF && vector !== 0x80) {
+      // Error code: the vector's IDT entry (SDM vol. 3, 7.13).
+      vcpu.deliver(abi.VECTOR_GP, vector * 8 + 2);
+      return this.rows.badInt;
+    }
+    vcpu.skip(vcpu.get32(S_EXIT_INSN_LEN));
+    vcpu.deliver(vector, 0);
+    return vector === 0x80 ? this.rows.int80 : this.rows.exception(vector);
+  }
+
+  private clock(vcpu: PvmVcpu): KvmClock {
+    const clock = this.clocks[vcpu.index];
+    if (clock === undefined) throw new RangeError(`no vCPU ${vcpu.index}`);
+    return clock;
+  }
+
+  // ------------------------------------------------------------ hooks of the CPU
+  mmuFault(index: number): 0 | 1 | 2 | 3 {
+    const start = performance.now();
+    const vcpu = this.vcpu(index);
+    const access = vcpu.get32(S_EXIT_ACCESS) & 3;
+    const low = vcpu.get32(S_EXIT_VA);
+    const high = vcpu.get32(S_EXIT_VA + 4);
+    const { mmu, core } = this;
+    switch (mmu.fault(index, vcpu.smod ? 0 : 1, low, high, access)) {
+      case FAULT_FIXED:
+        this.recordHook(this.rows.shadowFault, start, vcpu);
+        return 0;
+      case FAULT_PF:
+        vcpu.set32(S_EXC, abi.VECTOR_PF + 1);
+        vcpu.set32(S_EXC_ERROR, mmu.errorCode);
+        vcpu.copy64(S_EXC_ADDR, S_EXIT_VA);
+        this.hookNs += (performance.now() - start) * 1e6;
+        return 1;
+      case FAULT_TRACKED: {
+        const size = vcpu.get32(S_EXIT_SIZE);
+        const hpa = mmu.faultHpa;
+        const value = vcpu.base + S_EXIT_VALUE;
+        if (access === ACCESS_RMW) {
+          // The old value now; the store that completes the instruction comes back as a write, and is the exit.
+          core.u8.copyWithin(value, hpa, hpa + size);
+          this.hookNs += (performance.now() - start) * 1e6;
+          return 2;
+        }
+        mmu.emulateWrite(hpa, size, value);
+        core.dirtyCode(hpa, size);
+        this.recordHook(this.rows.tableWrite, start, vcpu);
+        return 2;
+      }
+      case FAULT_MMIO:
+        return this.unbacked(vcpu, access, start);
+      default:
+        throw new RangeError('unknown answer of the shadow MMU');
+    }
+  }
+
+  /** No device has memory yet: reads give all ones, writes are lost, code cannot be fetched. */
+  private unbacked(vcpu: PvmVcpu, access: number, start: number): 1 | 2 {
+    this.recordHook(this.rows.mmio, start, vcpu);
+    if (access === 2) {
+      vcpu.set32(S_EXC, abi.VECTOR_GP + 1);
+      vcpu.set32(S_EXC_ERROR, 0);
+      return 1;
+    }
+    if (access !== 1) this.core.u8.fill(0xff, vcpu.base + S_EXIT_VALUE, vcpu.base + S_EXIT_VALUE + 16);
+    return 2;
+  }
+
+  mmio(index: number): 1 | 2 {
+    const vcpu = this.vcpu(index);
+    return this.unbacked(vcpu, vcpu.get32(S_EXIT_ACCESS) & 3, performance.now());
+  }
+
+  private recordHook(row: number, start: number, vcpu: PvmVcpu): void {
+    this.ledger.record(row, (performance.now() - start) * 1e6 + this.takeHookTime(), vcpu.rip);
+  }
+
+  takeHookTime(): number {
+    const ns = this.hookNs;
+    this.hookNs = 0;
+    return ns;
+  }
+
+  // ------------------------------------------------------------ events and reports
+  injectInterrupt(index: number, vector: number): void {
+    this.vcpu(index).raiseInterrupt(vector);
+  }
+  injectNmi(index: number): void {
+    this.vcpu(index).raiseNmi();
+  }
+  halted(index: number): 'no' | 'wakeable' | 'dead' {
+    const vcpu = this.vcpu(index);
+    if (!vcpu.halted) return 'no';
+    return vcpu.virtualIf ? 'wakeable' : 'dead';
+  }
+
+  describe(index: number): string[] {
+    const vcpu = this.vcpu(index);
+    const hex = (n: number) => n.toString(16).padStart(4, '0');
+    const lines = [`mode ${vcpu.smod ? 'smod' : 'umod'}  virtual IF ${vcpu.virtualIf ? 1 : 0}`];
+    if (vcpu.pvcs === 0) return [...lines, 'no PVCS'];
+    const { view } = this.core;
+    const word = (offset: number) => view.getUint16(vcpu.pvcs + offset, true);
+    const quad = (offset: number) => view.getBigUint64(vcpu.pvcs + offset, true).toString(16).padStart(16, '0');
+    lines.push(`PVCS at gpa 0x${vcpu.pvcsAddress.toString(16)}: flags ${hex(word(abi.PVCS_EVENT_FLAGS))} vector ${hex(word(abi.PVCS_EVENT_VECTOR))} errcode ${hex(word(abi.PVCS_EVENT_ERRCODE))} cr2 ${quad(abi.PVCS_CR2)}`);
+    lines.push(`     rip ${quad(abi.PVCS_RIP)} rcx ${quad(abi.PVCS_RCX)} r11 ${quad(abi.PVCS_R11)} eflags ${view.getUint32(vcpu.pvcs + abi.PVCS_EFLAGS, true).toString(16)}`);
+    return lines;
+  }
+
+  directSwitches(): { syscalls: number; returns: number } {
+    const sum = (field: number) => this.vcpus.reduce((n, v) => n + Number(v.get64(field)), 0);
+    return { syscalls: sum(P_DIRECT_SYSCALLS), returns: sum(P_DIRECT_ERETUS) };
+  }
+
+  shadowPagesBuilt(): number {
+    return this.mmu.stats().pagesBuilt;
+  }
+}
+
+/** Ledger rows that are used often, looked up once. */
+function internRows(ledger: ExitLedger) {
+  const exceptions = new Map<number, number>();
+  const hypercalls = new Map<number, number>();
+  const once = (map: Map<number, number>, key: number, make: () => number) => {
+    const known = map.get(key);
+    if (known !== undefined) return known;
+    const row = make();
+    if (map.size < 64) map.set(key, row);
+    return row;
+  };
+  return {
+    syscall: ledger.row('SYSCALL'),
+    eretu: ledger.row('ERETU'),
+    int80: ledger.row('INT80'),
+    badInt: ledger.row('#GP', 'INT n'),
+    emulate: ledger.row('#GP', 'emulate'),
+    guestFault: ledger.row('#PF', 'guest'),
+    shadowFault: ledger.row('#PF', 'shadow'),
+    tableWrite: ledger.row('#PF', 'table write'),
+    mmio: ledger.row('#PF', 'mmio'),
+    exception: (vector: number) => once(exceptions, vector, () => ledger.row(vectorName(vector))),
+    hypercall: (number: number) => once(hypercalls, number, () => ledger.row('HYPERCALL', hypercallName(number))),
+  };
+}

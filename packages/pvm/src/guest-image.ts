@@ -1,0 +1,54 @@
+import { readFile } from 'node:fs/promises';
+import { buildCpio, parseElf64 } from '@pvm/machine';
+import { PvmError } from './errors.ts';
+import type { CheckedOptions } from './options.ts';
+
+const EMBEDDED_KERNEL = new URL('../../../guests/kernel/kernel.elf', import.meta.url);
+
+/** What the boot loader needs: the kernel and the RAM disk with the program. */
+export interface GuestImage {
+  readonly kernel: Uint8Array;
+  readonly initrd: Uint8Array;
+}
+
+/**
+ * Read and check everything the machine will run.
+ *
+ * @throws PvmError `unreadable-file`, MachineError for a program that is not a static x86-64 ELF
+ */
+export async function loadGuestImage(options: CheckedOptions): Promise<GuestImage> {
+  const programName = typeof options.program === 'string' ? options.program : 'program';
+  const program = await load(options.program, programName);
+  parseElf64(program, programName);
+  const kernel = options.kernel === undefined ? await load(EMBEDDED_KERNEL, 'the embedded kernel') : await load(options.kernel, 'kernel');
+  const files = await Promise.all(Object.entries(options.files).map(async ([path, file]) => ({ name: path.slice(1), data: await load(file, String(file)) })));
+  return {
+    kernel,
+    initrd: buildCpio([
+      { name: '.pvm/init', data: program, mode: 0o755 },
+      { name: '.pvm/argv', data: strings([options.argv0, ...options.args]) },
+      { name: '.pvm/envp', data: strings(Object.entries(options.env).map(([key, value]) => `${key}=${value}`)) },
+      ...files,
+    ]),
+  };
+}
+
+async function load(source: string | URL | Uint8Array, name: string): Promise<Uint8Array> {
+  if (source instanceof Uint8Array) return source;
+  try {
+    return new Uint8Array(await readFile(source));
+  } catch (cause) {
+    const reason = cause instanceof Error && 'code' in cause ? describe(String(cause.code)) : String(cause);
+    throw new PvmError('unreadable-file', `${name}: ${reason}`, { cause });
+  }
+}
+
+function describe(code: string): string {
+  const known: Readonly<Record<string, string>> = { ENOENT: 'no such file', EACCES: 'permission denied', EISDIR: 'is a directory' };
+  return known[code] ?? `cannot be read (${code})`;
+}
+
+/** Each string ended by NUL. */
+function strings(list: readonly string[]): Uint8Array {
+  return new TextEncoder().encode(list.map((s) => `${s}\0`).join(''));
+}

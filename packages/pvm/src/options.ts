@@ -1,0 +1,199 @@
+import { PvmError } from './errors.ts';
+
+/** A chunk of output; the receiver may keep it. Returning a promise holds the guest until it settles. */
+export type OutputHandler = (chunk: Uint8Array) => void | Promise<void>;
+
+/** Everything `createVm` accepts. Only `program` is required. */
+export interface VmOptions {
+  /** The static x86-64 Linux ELF to run: a path of the host, or the file's bytes. */
+  program: string | Uint8Array;
+  /** Arguments after argv[0]. Default none. */
+  args?: readonly string[];
+  /** argv[0]. Default: the path given as `program`, or `program`. */
+  argv0?: string;
+  /** Environment of the program. Default `PATH=/usr/bin:/bin` and `HOME=/`. */
+  env?: Readonly<Record<string, string>>;
+  /** Files for the guest: absolute guest path to a host path or the contents. Default none. */
+  files?: Readonly<Record<string, string | Uint8Array>>;
+  /** Input of the program. Default: empty. */
+  stdin?: string | Uint8Array | AsyncIterable<Uint8Array>;
+  /** Guest RAM in bytes, or with a suffix: `64M`, `1G`. 8 MiB to 3.5 GiB. Default 64 MiB. */
+  memory?: number | string;
+  /** Memory for shadow page tables, like `memory`. Default 16 MiB. */
+  shadowMemory?: number | string;
+  /** Revision of the PVM guest ABI. `auto` and `v2` are what the embedded kernel speaks. Default `auto`. */
+  abi?: 'auto' | 'v2';
+  /** Virtualisation design. Default `pvm`, the only one so far. */
+  design?: 'pvm';
+  /** Let the switcher serve syscalls and returns without an exit. Default true. */
+  directSwitch?: boolean;
+  /** Fill the shadow of a faulting page when the guest returns from its fault handler, instead of by a second fault. Default true. */
+  prefault?: boolean;
+  /** `host`: the guest's clock is the host's; `icount`: it counts retired instructions, and the run is repeatable. Default `host`. */
+  clock?: 'host' | 'icount';
+  /** `on`: compile hot code in a worker; `sync`: at once on this thread; `off`: interpret only. Default `on`. */
+  jit?: 'on' | 'off' | 'sync';
+  /** The program's standard output and error. Default: dropped. */
+  onConsole?: OutputHandler;
+  onStderr?: OutputHandler;
+  /** What the kernel writes to its serial port (its log). Default: dropped. */
+  onSerial?: OutputHandler;
+  /** Which of stdin, stdout, stderr the program sees as a terminal (bits 0, 1, 2). Default 0. */
+  terminals?: number;
+  /** Another PVM guest kernel, as `program`. Default: the embedded one. */
+  kernel?: string | Uint8Array;
+  /** Kernel command line. Default empty. */
+  commandLine?: string;
+  /** Stop with `instruction-limit` after so many guest instructions. Default: no limit. */
+  maxInstructions?: number;
+  /** Stops the machine with `aborted`. */
+  signal?: AbortSignal;
+}
+
+/** Options with defaults filled in and sizes in bytes. */
+export interface CheckedOptions {
+  readonly program: string | Uint8Array;
+  readonly args: readonly string[];
+  readonly argv0: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly files: Readonly<Record<string, string | Uint8Array>>;
+  readonly stdin: string | Uint8Array | AsyncIterable<Uint8Array>;
+  readonly memory: number;
+  readonly shadowMemory: number;
+  readonly directSwitch: boolean;
+  readonly prefault: boolean;
+  readonly clock: 'host' | 'icount';
+  readonly jit: 'on' | 'off' | 'sync';
+  readonly onConsole: OutputHandler;
+  readonly onStderr: OutputHandler;
+  readonly onSerial: OutputHandler;
+  readonly terminals: number;
+  readonly kernel: string | Uint8Array | undefined;
+  readonly commandLine: string;
+  readonly maxInstructions: number | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
+const MIB = 2 ** 20;
+const MIN_MEMORY = 8 * MIB;
+const MAX_MEMORY = 3.5 * 1024 * MIB;
+const MIN_SHADOW = 1 * MIB;
+
+type Check = (value: unknown) => string | undefined;
+const isBytes: Check = (v) => (typeof v === 'string' || v instanceof Uint8Array ? undefined : 'a path or a Uint8Array');
+const isString: Check = (v) => (typeof v === 'string' && !v.includes('\0') ? undefined : 'a string without NUL');
+const isBoolean: Check = (v) => (typeof v === 'boolean' ? undefined : 'true or false');
+const isFunction: Check = (v) => (typeof v === 'function' ? undefined : 'a function');
+const isSize: Check = (v) => (parseSize(v) === undefined ? 'a number of bytes or a string such as "64M"' : undefined);
+const oneOf =
+  (...names: readonly string[]): Check =>
+  (v) =>
+    typeof v === 'string' && names.includes(v) ? undefined : `one of ${names.join(', ')}`;
+const record =
+  (inner: Check, what: string): Check =>
+  (v) =>
+    typeof v === 'object' && v !== null && !Array.isArray(v) && Object.entries(v).every(([key, value]) => !key.includes('\0') && inner(value) === undefined) ? undefined : what;
+
+const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
+  program: isBytes,
+  args: (v) => (Array.isArray(v) && v.every((a) => isString(a) === undefined) ? undefined : 'an array of strings without NUL'),
+  argv0: isString,
+  env: record(isString, 'an object of strings'),
+  files: (v) =>
+    record(isBytes, '')(v) === undefined && Object.keys(v as object).every((path) => path.startsWith('/') && path !== '/') ? undefined : 'an object from absolute guest paths to host paths or Uint8Arrays',
+  stdin: (v) => (isBytes(v) === undefined || (typeof v === 'object' && v !== null && Symbol.asyncIterator in v) ? undefined : 'a string, a Uint8Array or an async iterable of them'),
+  memory: isSize,
+  shadowMemory: isSize,
+  abi: oneOf('auto', 'v2'),
+  design: oneOf('pvm'),
+  directSwitch: isBoolean,
+  prefault: isBoolean,
+  clock: oneOf('host', 'icount'),
+  jit: oneOf('on', 'off', 'sync'),
+  onConsole: isFunction,
+  onStderr: isFunction,
+  onSerial: isFunction,
+  terminals: (v) => (Number.isInteger(v) && Number(v) >= 0 && Number(v) <= 7 ? undefined : 'a number from 0 to 7'),
+  kernel: isBytes,
+  commandLine: isString,
+  maxInstructions: (v) => (Number.isSafeInteger(v) && Number(v) > 0 ? undefined : 'a positive integer'),
+  signal: (v) => (v instanceof AbortSignal ? undefined : 'an AbortSignal'),
+};
+
+/** @throws PvmError `bad-option` that names the option, what came and what was expected */
+export function checkOptions(options: VmOptions): CheckedOptions {
+  const given = options as unknown as Readonly<Record<string, unknown>>;
+  if (typeof given !== 'object' || given === null) throw new PvmError('bad-option', 'createVm expects an object of options');
+  for (const [key, value] of Object.entries(given)) {
+    const check = (CHECKS as Readonly<Record<string, Check | undefined>>)[key];
+    if (check === undefined) throw new PvmError('bad-option', `unknown option "${key}"; did you mean "${nearest(key, Object.keys(CHECKS))}"?`);
+    if (value === undefined) continue;
+    const expected = check(value);
+    if (expected !== undefined) throw new PvmError('bad-option', `option ${key}: expected ${expected}, got ${show(value)}`);
+  }
+  if (given['program'] === undefined) throw new PvmError('bad-option', 'option program is missing');
+  const memory = size('memory', options.memory ?? 64 * MIB, MIN_MEMORY, MAX_MEMORY, 4096);
+  return {
+    program: options.program,
+    args: options.args ?? [],
+    argv0: options.argv0 ?? (typeof options.program === 'string' ? options.program : 'program'),
+    env: options.env ?? { PATH: '/usr/bin:/bin', HOME: '/' },
+    files: options.files ?? {},
+    stdin: options.stdin ?? new Uint8Array(0),
+    memory,
+    // Guest RAM follows the pool and must begin at a multiple of 2 MiB for large shadow leaves.
+    shadowMemory: size('shadowMemory', options.shadowMemory ?? 16 * MIB, MIN_SHADOW, 1024 * MIB, 2 * MIB),
+    directSwitch: options.directSwitch ?? true,
+    prefault: options.prefault ?? true,
+    clock: options.clock ?? 'host',
+    jit: options.jit ?? 'on',
+    onConsole: options.onConsole ?? drop,
+    onStderr: options.onStderr ?? drop,
+    onSerial: options.onSerial ?? drop,
+    terminals: options.terminals ?? 0,
+    kernel: options.kernel,
+    commandLine: options.commandLine ?? '',
+    maxInstructions: options.maxInstructions,
+    signal: options.signal,
+  };
+}
+
+function drop(): void {}
+
+/** Bytes of `64M`, `1G`, `4096`, 4096; undefined when it is none of these. */
+export function parseSize(value: unknown): number | undefined {
+  if (typeof value === 'number') return Number.isSafeInteger(value) && value > 0 ? value : undefined;
+  if (typeof value !== 'string') return undefined;
+  const match = /^(\d+)([KMG]?)(?:i?B)?$/i.exec(value);
+  if (match === null) return undefined;
+  const unit = { '': 1, K: 1024, M: MIB, G: 1024 * MIB }[(match[2] ?? '').toUpperCase()] ?? 1;
+  return Number(match[1]) * unit;
+}
+
+function size(name: string, value: number | string, min: number, max: number, multiple: number): number {
+  const bytes = Math.ceil((parseSize(value) ?? 0) / multiple) * multiple;
+  if (bytes < min || bytes > max) throw new PvmError('bad-option', `option ${name}: expected ${min / MIB}M to ${max / MIB}M, got ${show(value)}`);
+  return bytes;
+}
+
+function show(value: unknown): string {
+  return typeof value === 'string' ? `"${value}"` : typeof value === 'object' && value !== null ? (value.constructor?.name ?? 'an object') : String(value);
+}
+
+/** The candidate with the smallest edit distance (Levenshtein) to `word`, ignoring case. */
+export function nearest(word: string, candidates: readonly string[]): string {
+  const distance = (a: string, b: string): number => {
+    let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+    for (let i = 1; i <= a.length; i++) {
+      const next = [i];
+      for (let j = 1; j <= b.length; j++) {
+        next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)));
+      }
+      row = next;
+    }
+    return row[b.length] ?? 0;
+  };
+  const lower = word.toLowerCase();
+  const ranked = candidates.map((candidate) => ({ candidate, d: distance(lower, candidate.toLowerCase()) })).sort((x, y) => x.d - y.d);
+  return ranked[0]?.candidate ?? '';
+}

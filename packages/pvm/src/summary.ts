@@ -1,0 +1,62 @@
+import type { CpuStats } from '@pvm/cpu-jit';
+import type { ExitStats } from './ledger.ts';
+
+/** What a run cost, measured on this machine. */
+export interface Summary {
+  /** Guest instructions retired. */
+  readonly instructions: bigint;
+  /** Host time from the first instruction to the stop, ms; without waiting for input. */
+  readonly runMs: number;
+  /** Million guest instructions per second of `runMs`. */
+  readonly mips: number;
+  /** Parts of `runMs` spent in the hypervisor (exit handling), and in the guest. */
+  readonly hypervisorMs: number;
+  readonly guestMs: number;
+  /** VM exits; world switches of all kinds. */
+  readonly exits: number;
+  readonly worldSwitches: number;
+  readonly shadowPagesBuilt: number;
+  /** Counters of the CPU. */
+  readonly cpu: CpuStats;
+  /** Syscalls the guest kernel does not know: number and count. */
+  readonly unknownSyscalls: ReadonlyMap<number, number>;
+}
+
+/** An interval that the guest's program marked (`bench`). */
+export interface Interval {
+  readonly id: number;
+  /** Host time, ns. */
+  readonly ns: number;
+  readonly instructions: bigint;
+  readonly exits: number;
+  readonly worldSwitches: number;
+  readonly directSyscalls: number;
+  /** Exits of the interval by reason and sub-reason. */
+  readonly byReason: readonly { readonly reason: string; readonly sub: string; readonly count: number }[];
+}
+
+/** Counters at one moment. */
+export interface Snapshot {
+  readonly ns: number;
+  readonly instructions: bigint;
+  readonly exits: number;
+  readonly worldSwitches: number;
+  readonly directSyscalls: number;
+  readonly entries: readonly ExitStats[];
+}
+
+/** What happened between two snapshots. */
+export function interval(id: number, begin: Snapshot, end: Snapshot): Interval {
+  const before = new Map(begin.entries.map((e) => [`${e.reason}\0${e.sub}`, e.count]));
+  return {
+    id,
+    ns: end.ns - begin.ns,
+    instructions: end.instructions - begin.instructions,
+    exits: end.exits - begin.exits,
+    worldSwitches: end.worldSwitches - begin.worldSwitches,
+    directSyscalls: end.directSyscalls - begin.directSyscalls,
+    byReason: end.entries
+      .map((e) => ({ reason: e.reason, sub: e.sub, count: e.count - (before.get(`${e.reason}\0${e.sub}`) ?? 0) }))
+      .filter((e) => e.count > 0),
+  };
+}
