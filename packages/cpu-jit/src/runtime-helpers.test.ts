@@ -353,7 +353,7 @@ describe('CPUID and time', () => {
       [7, 1, 9, 0, 0, 0],
     ];
     m.set(CPUID_COUNT, rows.length);
-    rows.flat().forEach((v, i) => m.set(CPUID_ENTRIES + i * 4, v));
+    for (const [i, v] of rows.flat().entries()) m.set(CPUID_ENTRIES + i * 4, v);
     m.set(S_CR4, 1 << 18);
     const ask = (leaf: number, sub: number) => {
       m.setReg(0, BigInt(leaf) | (1n << 40n));

@@ -60,7 +60,7 @@ function setWindow(bytes: Uint8Array): void {
 }
 function getWindow(): Uint8Array {
   const bytes = new Uint8Array(WINDOW);
-  FRAMES.forEach((frame, i) => bytes.set(m.u8.slice(RAM_BASE + frame * PAGE, RAM_BASE + (frame + 1) * PAGE), i * PAGE));
+  for (const [i, frame] of FRAMES.entries()) bytes.set(m.u8.slice(RAM_BASE + frame * PAGE, RAM_BASE + (frame + 1) * PAGE), i * PAGE);
   return bytes;
 }
 const regs = (): Regs => ({ rax: m.reg(RAX), rcx: m.reg(RCX), rsi: m.reg(RSI), rdi: m.reg(RDI) });
