@@ -4,7 +4,8 @@ import { decode } from './decoder/index.ts';
 import type { Insn } from './decoder/types.ts';
 import { CpuError } from './errors.ts';
 import { FIRST_HANDLER, handlerForms, handlerIndex } from './interp/handler-table.ts';
-import { Jit } from './jit/jit.ts';
+import { type Compiler, Jit, type JitCounts } from './jit/jit.ts';
+import { WorkerCompiler } from './jit/worker-compiler.ts';
 import {
   C_INTERP_BLOCKS,
   C_JC_MISSES,
@@ -58,6 +59,8 @@ const PAGE = 4096;
 const STATUS_FLAGS = 0x8d5n;
 /** Interpreter entries after which a block is compiled. */
 const HOT_THRESHOLD = 200;
+/** For `setLimit`: never. */
+export const NO_LIMIT = 0xffff_ffff_ffff_ffffn;
 
 /** Synchronous calls from generated code; arguments are in the `S_EXIT_*` fields of the state block. */
 export interface CpuHooks {
@@ -99,6 +102,12 @@ export interface CpuStats {
   readonly codeInvalidations: number;
 }
 
+/** Loaded on demand: the code generator is large, and only this mode runs it on the main thread. */
+async function syncCompiler(u8: Uint8Array): Promise<Compiler> {
+  const { SyncCompiler } = await import('./jit/sync-compiler.ts');
+  return new SyncCompiler(u8);
+}
+
 interface InterpreterModule {
   module: WebAssembly.Module;
   handlers: Int32Array;
@@ -134,6 +143,7 @@ export class CpuCore implements MemoryLayout {
   private runtime: RuntimeExports;
   private code: CodeCache;
   private jit: Jit | undefined;
+  private readonly limits = new BigUint64Array(MAX_VCPUS);
 
   /** Allocates memory and instantiates the Wasm modules. Throws `CpuError` for bad options or an unbuilt package. */
   static async create(options: CpuOptions): Promise<CpuCore> {
@@ -179,7 +189,7 @@ export class CpuCore implements MemoryLayout {
         this.code.invalidate(u32[(cpu + S_EXIT_BLOCK) >>> 2] ?? 0, u32[(cpu + S_EXIT_SIZE) >>> 2] ?? 1);
         return 0;
       },
-      hot: (cpu) => this.jit?.compileHot(cpu),
+      hot: (cpu) => this.jit?.hot(cpu),
       hostTsc: () => performance.now() * 1e6,
     });
     const runtime = this.runtime;
@@ -208,8 +218,10 @@ export class CpuCore implements MemoryLayout {
       handlers,
     );
     if (options.jit === 'off') return;
+    const compiler = options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler(memory, this.cpuAddress(0) + S_ICOUNT_LIMIT);
     this.jit = new Jit(
       { u8: this.u8, u32, view: this.view, table, imports, code: this.code, probeExec: (cpu, va) => runtime.probeExec(cpu, va) },
+      compiler,
       FIRST_HANDLER + handlerCount,
     );
   }
@@ -238,7 +250,7 @@ export class CpuCore implements MemoryLayout {
     set(V_LEVELS, 4);
     set(V_CLOCK, CLOCK_ICOUNT);
     set(S_HOT_THRESHOLD, this.jit === undefined ? 0 : HOT_THRESHOLD);
-    this.setU64(cpu + S_ICOUNT_LIMIT, 0xffff_ffff_ffff_ffffn);
+    this.setLimit(vcpu, NO_LIMIT);
     this.runtime.setFlags(cpu, 0);
     this.runtime.tlbFlushAll(cpu);
   }
@@ -282,13 +294,31 @@ export class CpuCore implements MemoryLayout {
         if (!this.decodeBlock(cpu)) return EXIT_EXCEPTION;
         continue;
       }
+      if (reason === EXIT_LIMIT && !this.limitReached(cpu)) {
+        this.jit?.poll();
+        continue;
+      }
       if (reason !== EXIT_RESTART) return reason;
       this.u32[(cpu + S_EXC) >>> 2] = 0;
       reason = this.step(vcpu);
       if (reason === NEXT) continue;
       if (reason !== NEXT_CHECK) return reason;
-      if (this.getU64(cpu + S_ICOUNT) >= this.getU64(cpu + S_ICOUNT_LIMIT)) return EXIT_LIMIT;
+      if (this.limitReached(cpu)) return EXIT_LIMIT;
     }
+  }
+
+  /** Retired instructions at which `run` returns EXIT_LIMIT, at the next check point (taken backward and indirect branches). */
+  setLimit(vcpu: number, instructions: bigint): void {
+    const cpu = this.cpuAddress(vcpu);
+    this.limits[vcpu] = instructions;
+    Atomics.store(this.u64, (cpu + S_ICOUNT_LIMIT) >>> 3, instructions);
+  }
+  /** The compiler thread lowers S_ICOUNT_LIMIT to be heard; the limit that was asked for is put back here. */
+  private limitReached(cpu: number): boolean {
+    const limit = this.limits[(cpu - CPU_BASE) / CPU_STRIDE] ?? 0n;
+    if (this.getU64(cpu + S_ICOUNT) >= limit) return true;
+    Atomics.store(this.u64, (cpu + S_ICOUNT_LIMIT) >>> 3, limit);
+    return false;
   }
 
   /** Runs exactly one instruction (one chunk of a REP instruction), uncached; returns NEXT, NEXT_CHECK or EXIT_*. */
@@ -368,9 +398,14 @@ export class CpuCore implements MemoryLayout {
     };
   }
 
-  /** Lets the memory go; the object must not be used afterwards. */
-  dispose(): void {
-    this.code.flush();
+  /** Counters of the compiler, undefined with `jit: 'off'`. */
+  get jitCounts(): Readonly<JitCounts> | undefined {
+    return this.jit?.counts;
+  }
+
+  /** Ends the compiler thread; the object must not be used afterwards. */
+  async dispose(): Promise<void> {
+    await this.jit?.dispose();
   }
 
   /** Chooses the TSC source for all vCPUs. */

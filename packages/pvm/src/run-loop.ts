@@ -1,5 +1,5 @@
 import type { CpuCore } from '@pvm/cpu-jit';
-import { EXIT_LIMIT, EXIT_REQUEST, S_ICOUNT, S_ICOUNT_LIMIT } from '@pvm/cpu-jit/layout';
+import { EXIT_LIMIT, EXIT_REQUEST, S_ICOUNT } from '@pvm/cpu-jit/layout';
 import type { Design, ExitOutcome } from './designs/design.ts';
 import type { ExitLedger } from './ledger.ts';
 
@@ -60,7 +60,7 @@ export class RunLoop {
     const count = () => words[(base + S_ICOUNT) >>> 3] ?? 0n;
     const first = count();
     const target = first + BigInt(this.slice);
-    words[(base + S_ICOUNT_LIMIT) >>> 3] = target < this.limit ? target : this.limit;
+    core.setLimit(vcpu, target < this.limit ? target : this.limit);
     const sliceStart = performance.now();
     for (;;) {
       design.prepareEntry(vcpu);

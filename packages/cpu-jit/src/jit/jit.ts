@@ -1,10 +1,35 @@
-import { performance } from 'node:perf_hooks';
-import { setFlagsFromString } from 'node:v8';
 import type { CodeCache } from '../code-cache.ts';
 import { decode } from '../decoder/index.ts';
-import { BD_FN, BD_HPA, BD_MAX_PAGES, BD_MODE, BD_PAGE_LIST, BD_PAGES, BD_REGION_PAGES, S_EXIT_BLOCK, S_RIP } from '../layout.ts';
-import { compileRegions } from './compile.ts';
+import { BD_COUNT, BD_FN, BD_HPA, BD_MAX_PAGES, BD_MODE, BD_PAGE_LIST, BD_PAGES, BD_REGION_PAGES, S_EXIT_BLOCK, S_RIP } from '../layout.ts';
 import { discover, type Region, type RegionSource } from './region.ts';
+
+/** A region to compile, as it is sent to a compiler: enough to find the same instructions again in the shared memory. */
+export interface CompileRequest {
+  readonly id: number;
+  readonly hpa: number;
+  readonly codeSize: 16 | 32 | 64;
+  readonly pages: Region['pages'];
+}
+
+/** What came of some requests. The module exports `r<i>` for `ids[i]`. */
+export interface CompileResult {
+  readonly ids: readonly number[];
+  readonly module: WebAssembly.Module;
+  /** Bytes of Wasm. */
+  readonly bytes: number;
+  /** Milliseconds in the code generator and in V8. */
+  readonly emitMs: number;
+  readonly engineMs: number;
+}
+
+/** Turns requests into modules, at once or later. */
+export interface Compiler {
+  /** Takes a request; a compiler on this thread has its result in `poll` right away. */
+  request(r: CompileRequest): void;
+  /** The next finished result, undefined when there is none now. */
+  poll(): CompileResult | undefined;
+  dispose(): Promise<void>;
+}
 
 /** Counters of the compiler since creation. */
 export interface JitCounts {
@@ -13,12 +38,14 @@ export interface JitCounts {
   instructions: number;
   /** Bytes of Wasm emitted. */
   bytes: number;
-  /** Milliseconds in the code generator and in V8. */
+  /** Milliseconds in the code generator and in V8, on whatever thread. */
   emitMs: number;
   engineMs: number;
+  /** Milliseconds of this thread spent on finding regions and linking results. */
+  linkMs: number;
 }
 
-/** What the compiler needs from the CPU. */
+/** What the JIT needs from the CPU. */
 export interface JitHost {
   readonly u8: Uint8Array;
   readonly u32: Uint32Array;
@@ -30,97 +57,141 @@ export interface JitHost {
   probeExec(cpu: number, va: bigint): number;
 }
 
-/** Compiles hot blocks into regions on the calling thread and links them. */
-export class Jit {
-  readonly counts: JitCounts = { regions: 0, instructions: 0, bytes: 0, emitMs: 0, engineMs: 0 };
-  private readonly host: JitHost;
-  private nextSlot: number;
-  private readonly freeSlots: number[] = [];
+interface Pending {
+  readonly desc: number;
+  readonly region: Region;
+  /** The code changed, or was forgotten, before the result came. */
+  cancelled: boolean;
+  /** Table slot once linked. */
+  slot: number;
+}
 
-  constructor(host: JitHost, firstSlot: number) {
+/** Finds regions where blocks become hot, has them compiled, and links the results. */
+export class Jit {
+  readonly counts: JitCounts = { regions: 0, instructions: 0, bytes: 0, emitMs: 0, engineMs: 0, linkMs: 0 };
+  private readonly host: JitHost;
+  private readonly compiler: Compiler;
+  private nextSlot: number;
+  private nextId = 1;
+  private readonly freeSlots: number[] = [];
+  private readonly pending = new Map<number, Pending>();
+  /** HPA of each block inside a region that is being compiled -> how many such regions. */
+  private readonly pendingBlocks = new Map<number, number>();
+
+  constructor(host: JitHost, compiler: Compiler, firstSlot: number) {
     this.host = host;
+    this.compiler = compiler;
     this.nextSlot = firstSlot;
   }
 
-  /** The block in S_EXIT_BLOCK became hot: compiles the region that starts there. */
-  compileHot(cpu: number): void {
+  /** The block in S_EXIT_BLOCK became hot. */
+  hot(cpu: number): void {
+    const start = performance.now();
+    this.poll();
     const { u32 } = this.host;
     const desc = u32[(cpu + S_EXIT_BLOCK) >>> 2] ?? 0;
-    const region = this.discoverAt(cpu, desc);
-    if (region === undefined) return;
-    const start = performance.now();
-    const wasm = compileRegions([region]);
-    const emitted = performance.now();
-    const module = compileOptimised(wasm);
-    const instance = new WebAssembly.Instance(module, { env: this.host.imports });
-    const done = performance.now();
-    this.counts.regions++;
-    this.counts.instructions += region.insnCount;
-    this.counts.bytes += wasm.length;
-    this.counts.emitMs += emitted - start;
-    this.counts.engineMs += done - emitted;
-    const fn = instance.exports['r0'];
-    if (typeof fn === 'function') this.link(desc, region, fn as unknown as WebAssembly.ExportValue);
+    const hpa = u32[(desc + BD_HPA) >>> 2] ?? 0;
+    if (this.pendingBlocks.has(hpa)) {
+      // Most likely it will run inside that region; if it is still entered by itself afterwards, it will be back.
+      u32[(desc + BD_COUNT) >>> 2] = 0;
+    } else {
+      const region = this.regionAt(cpu, hpa, u32[(desc + BD_MODE) >>> 2] ?? 64);
+      if (region !== undefined) this.request(desc, region);
+    }
+    this.counts.linkMs += performance.now() - start;
   }
 
-  private discoverAt(cpu: number, desc: number): Region | undefined {
-    const { u8, u32, view } = this.host;
-    const rip = view.getBigUint64(cpu + S_RIP, true);
-    const mode = u32[(desc + BD_MODE) >>> 2];
-    const codeSize = mode === 16 || mode === 32 ? mode : 64;
-    if (codeSize !== 64) return undefined;
-    const page = rip & ~0xfffn;
-    const source: RegionSource = {
-      hpa: u32[(desc + BD_HPA) >>> 2] ?? 0,
-      codeSize,
-      page: (delta) => this.host.probeExec(cpu, BigInt.asUintN(64, page + BigInt(delta * 4096))) >>> 0,
-      decode: (hpa) => {
-        const insn = decode(u8, hpa, 4096 - (hpa & 0xfff), codeSize);
-        return typeof insn === 'string' ? undefined : insn;
-      },
-    };
-    return discover(source);
+  /** Links what has been compiled since the last call. Only when no compiled region of the same code is being replaced: links are never patched in place. */
+  poll(): void {
+    for (let r = this.compiler.poll(); r !== undefined; r = this.compiler.poll()) this.install(r);
   }
 
-  private link(desc: number, region: Region, fn: WebAssembly.ExportValue): void {
+  dispose(): Promise<void> {
+    return this.compiler.dispose();
+  }
+
+  /** The region that would be compiled for code at the current RIP; undefined when its first instruction cannot be decoded. */
+  regionAt(cpu: number, hpa: number, mode: number): Region | undefined {
+    const { u8, view } = this.host;
+    if (mode !== 64) return undefined;
+    const page = view.getBigUint64(cpu + S_RIP, true) & ~0xfffn;
+    return discover(regionSource(u8, hpa, mode, (delta) => this.host.probeExec(cpu, BigInt.asUintN(64, page + BigInt(delta * 4096))) >>> 0));
+  }
+
+  private request(desc: number, region: Region): void {
+    const p: Pending = { desc, region, cancelled: false, slot: 0 };
+    const id = this.nextId++;
+    this.pending.set(id, p);
+    this.countBlocks(region, 1);
+    this.host.code.track({ ranges: region.ranges, drop: () => this.drop(p) });
+    this.compiler.request({ id, hpa: region.hpa, codeSize: region.codeSize, pages: region.pages });
+    this.poll();
+  }
+
+  private countBlocks(region: Region, by: 1 | -1): void {
+    for (const hpa of region.heads) {
+      const n = (this.pendingBlocks.get(hpa) ?? 0) + by;
+      if (n === 0) this.pendingBlocks.delete(hpa);
+      else this.pendingBlocks.set(hpa, n);
+    }
+  }
+
+  private drop(p: Pending): void {
+    p.cancelled = true;
+    if (p.slot === 0) return;
+    const { u32, table } = this.host;
+    if (u32[(p.desc + BD_FN) >>> 2] === p.slot) u32[(p.desc + BD_FN) >>> 2] = 0;
+    table.set(p.slot, null);
+    this.freeSlots.push(p.slot);
+    p.slot = 0;
+  }
+
+  private install(r: CompileResult): void {
+    this.counts.bytes += r.bytes;
+    this.counts.emitMs += r.emitMs;
+    this.counts.engineMs += r.engineMs;
+    const instance = new WebAssembly.Instance(r.module, { env: this.host.imports });
+    for (const [i, id] of r.ids.entries()) {
+      const p = this.pending.get(id);
+      this.pending.delete(id);
+      if (p === undefined) continue;
+      this.countBlocks(p.region, -1);
+      const fn = instance.exports[`r${i}`];
+      if (p.cancelled || fn === undefined) continue;
+      this.counts.regions++;
+      this.counts.instructions += p.region.insnCount;
+      this.link(p, fn);
+    }
+  }
+
+  private link(p: Pending, fn: WebAssembly.ExportValue): void {
     const { u32, view, table } = this.host;
+    const { desc, region } = p;
     // The list of pages starts with the one the interpreter's block needs.
     const needed = view.getUint16(desc + BD_PAGES, true);
-    const pages = region.pages.filter((p) => needed === 0 || p.delta !== 1);
+    const pages = region.pages.filter((page) => needed === 0 || page.delta !== 1);
     if (pages.length + needed > BD_MAX_PAGES) return;
-    for (const [i, p] of pages.entries()) {
-      view.setInt32(desc + BD_PAGE_LIST + (needed + i) * 8, p.delta, true);
-      view.setUint32(desc + BD_PAGE_LIST + (needed + i) * 8 + 4, p.hpa, true);
+    for (const [i, page] of pages.entries()) {
+      view.setInt32(desc + BD_PAGE_LIST + (needed + i) * 8, page.delta, true);
+      view.setUint32(desc + BD_PAGE_LIST + (needed + i) * 8 + 4, page.hpa, true);
     }
     view.setUint16(desc + BD_REGION_PAGES, needed + pages.length, true);
-    const slot = this.freeSlots.pop() ?? this.nextSlot++;
-    if (slot >= table.length) table.grow(table.length);
-    table.set(slot, fn);
-    u32[(desc + BD_FN) >>> 2] = slot;
-    this.host.code.track({
-      ranges: region.ranges,
-      drop: () => {
-        if (u32[(desc + BD_FN) >>> 2] === slot) u32[(desc + BD_FN) >>> 2] = 0;
-        table.set(slot, null);
-        this.freeSlots.push(slot);
-      },
-    });
+    p.slot = this.freeSlots.pop() ?? this.nextSlot++;
+    if (p.slot >= table.length) table.grow(table.length);
+    table.set(p.slot, fn);
+    u32[(desc + BD_FN) >>> 2] = p.slot;
   }
 }
 
-/**
- * Compiles with V8's optimising tier at once: baseline code is 3 to 4 times slower and a hot loop can stay in it for seconds.
- * The flags are put back, since Binaryen and the interpreter are large modules that must stay lazy.
- */
-function compileOptimised(wasm: Uint8Array): WebAssembly.Module {
-  setFlagsFromString('--experimental-wasm-branch-hinting');
-  setFlagsFromString('--no-liftoff');
-  setFlagsFromString('--no-wasm-lazy-compilation');
-  try {
-    return new WebAssembly.Module(wasm as Uint8Array<ArrayBuffer>);
-  } finally {
-    setFlagsFromString('--liftoff');
-    setFlagsFromString('--wasm-lazy-compilation');
-  }
+/** Code for `discover` in linear memory; `page` gives the HPA of other pages by their distance from the first. */
+export function regionSource(u8: Uint8Array, hpa: number, codeSize: 16 | 32 | 64, page: (delta: number) => number): RegionSource {
+  return {
+    hpa,
+    codeSize,
+    page,
+    decode: (at) => {
+      const insn = decode(u8, at, 4096 - (at & 0xfff), codeSize);
+      return typeof insn === 'string' ? undefined : insn;
+    },
+  };
 }
-

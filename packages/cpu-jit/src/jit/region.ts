@@ -26,6 +26,8 @@ export interface Region {
   /** Bytes of linear memory it was made from. */
   readonly ranges: readonly { readonly start: number; readonly end: number }[];
   readonly insnCount: number;
+  /** HPA of the first instruction of each block. */
+  readonly heads: readonly number[];
 }
 
 /** Where the guest's code is: decodes the instruction at an offset from the region's first one. */
@@ -114,6 +116,7 @@ export function discover(source: RegionSource): Region | undefined {
     pages: [...pages].map(([delta, hpa]) => ({ delta, hpa })),
     ranges: mergeRanges(ranges),
     insnCount: insns.size,
+    heads: [...blocks.keys()].map(hpaOf),
   };
 }
 

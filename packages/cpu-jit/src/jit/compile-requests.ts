@@ -1,0 +1,38 @@
+import { setFlagsFromString } from 'node:v8';
+import { compileRegions } from './compile.ts';
+import { type CompileRequest, type CompileResult, regionSource } from './jit.ts';
+import { discover, type Region } from './region.ts';
+
+/** Compiles requests into one module. Requests whose code has vanished meanwhile are left out of the result. */
+export function compileRequests(u8: Uint8Array, requests: readonly CompileRequest[]): CompileResult {
+  const start = performance.now();
+  const ids: number[] = [];
+  const regions: Region[] = [];
+  for (const r of requests) {
+    const source = regionSource(u8, r.hpa, r.codeSize, (delta) => r.pages.find((p) => p.delta === delta)?.hpa ?? 0);
+    const region = discover(source);
+    if (region === undefined) continue;
+    ids.push(r.id);
+    regions.push(region);
+  }
+  const wasm = compileRegions(regions);
+  const emitted = performance.now();
+  const module = compileOptimised(wasm);
+  return { ids, module, bytes: wasm.length, emitMs: emitted - start, engineMs: performance.now() - emitted };
+}
+
+/**
+ * Compiles with V8's optimising tier at once: baseline code is 3 to 4 times slower and a hot loop can stay in it for seconds.
+ * The flags are put back, since Binaryen and the interpreter are large modules that must stay lazy.
+ */
+function compileOptimised(wasm: Uint8Array): WebAssembly.Module {
+  setFlagsFromString('--experimental-wasm-branch-hinting');
+  setFlagsFromString('--no-liftoff');
+  setFlagsFromString('--no-wasm-lazy-compilation');
+  try {
+    return new WebAssembly.Module(wasm as Uint8Array<ArrayBuffer>);
+  } finally {
+    setFlagsFromString('--liftoff');
+    setFlagsFromString('--wasm-lazy-compilation');
+  }
+}

@@ -1,0 +1,45 @@
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
+import type { CompileRequest, CompileResult, Compiler } from './jit.ts';
+
+/** What the worker is started with. */
+export interface WorkerStart {
+  readonly memory: WebAssembly.Memory;
+  readonly port: MessagePort;
+  /** Address of the u64 the worker stores 0 to when a result is ready: S_ICOUNT_LIMIT, so that generated code returns at its next check. */
+  readonly kick: number;
+}
+
+/** Compiles on a worker thread. Results are picked up with `poll`, without an event loop. */
+export class WorkerCompiler implements Compiler {
+  private readonly worker: Worker;
+  private readonly port: MessagePort;
+  /** Set when the worker failed: what it said. Guests then go on in the interpreter. */
+  failure: Error | undefined;
+
+  constructor(memory: WebAssembly.Memory, kick: number) {
+    const { port1, port2 } = new MessageChannel();
+    this.port = port1;
+    const isSource = import.meta.url.endsWith('.ts');
+    const start: WorkerStart = { memory, port: port2, kick };
+    this.worker = new Worker(new URL(isSource ? './worker.ts' : './worker.js', import.meta.url), {
+      workerData: start,
+      transferList: [port2],
+      execArgv: isSource ? ['-C', 'source'] : [],
+    });
+    this.worker.on('error', (error: Error) => {
+      this.failure = error;
+    });
+    this.worker.unref();
+    port1.unref();
+  }
+  request(r: CompileRequest): void {
+    this.port.postMessage(r);
+  }
+  poll(): CompileResult | undefined {
+    return (receiveMessageOnPort(this.port) as { message: CompileResult } | undefined)?.message;
+  }
+  async dispose(): Promise<void> {
+    this.port.close();
+    await this.worker.terminate();
+  }
+}
