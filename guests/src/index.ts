@@ -1,0 +1,31 @@
+/**
+ * The guest programs of this project, built and committed: absolute paths of their ELF images.
+ */
+import { fileURLToPath } from 'node:url';
+
+const image = (name: string): string => fileURLToPath(new URL(`../${name}`, import.meta.url));
+
+/** The PVM guest kernel: runs one static Linux program. Entered by the Linux boot protocol at a physical address. */
+export const kernelPath = image('kernel/kernel.elf');
+/** The program that runs when no other is named. */
+export const demoPath = image('demo/demo.elf');
+/** Microbenchmarks: `bench <kind> <n>`, see `benchKinds`. */
+export const benchPath = image('bench/bench.elf');
+
+/** What `bench` can measure. The first eight loop in supervisor mode, through a private system call of the kernel. */
+export const benchKinds = [
+  'hypercall',
+  'exception',
+  'msr-read',
+  'msr-write',
+  'cpuid',
+  'cpuid-synthetic',
+  'pio-in',
+  'pio-out',
+  'getpid',
+  'fault',
+  'touch',
+  'exception-user',
+] as const;
+
+export type BenchKind = (typeof benchKinds)[number];
