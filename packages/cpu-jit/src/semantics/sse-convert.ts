@@ -30,18 +30,44 @@ function roundByMxcsr(e: Emitter, prefix: string, x: Val): Val {
   return result.get();
 }
 
-/** Integral `x` to a `size`-byte integer; out of range and NaN give the integer indefinite (only the sign bit set). */
-function toInteger(e: Emitter, type: FloatType, x: Val, size: number): Val {
-  const bound = e.let(x);
-  // Saturation already gives the indefinite below the range.
-  const inRange = e.op(`${type}.lt`, 'i32', bound, constant(e, type, size === 8 ? TWO_63 : TWO_31));
-  const to = size === 8 ? 'i64' : 'i32';
-  return e.select(inRange, convert(e, to, 'trunc_s_sat', type, bound), size === 8 ? e.i64(0, -0x8000_0000) : e.i32(-0x8000_0000));
+/** 1.5 * 2^52: adding it to a double below 2^51 in magnitude leaves the nearest integer in the low bits. */
+const MAGIC = 3 * 2 ** 51;
+/** High half of MAGIC's bits; the low half is 0. */
+const MAGIC_HIGH = 0x4338_0000;
+/** Sign and exponent of doubles from 2^52 to 2^53. */
+const MAGIC_EXPONENT = 0x433;
+
+/** `x`, rounded already when MXCSR asks for something else than to nearest. */
+function directed(e: Emitter, x: Val): Val {
+  const result = e.variable(x);
+  const mxcsr = e.state(S_MXCSR, 4);
+  e.if(e.and(mxcsr, e.i32(RC_MASK)), () => result.set(roundBy(e, 'f64', 'f64', x, e.let(e.shrU(mxcsr, e.i32(RC_SHIFT))))));
+  return result.get();
+}
+/** Double to 4-byte integer, to nearest; out of range and NaN give the integer indefinite 8000_0000h. */
+function toDword(e: Emitter, x: Val): Val {
+  const bits = e.let(e.op('i64.reinterpret', 'i64', e.op('f64.add', 'f64', x, e.f64(MAGIC))));
+  const fromLeast = e.sub(bits, e.i64(-0x8000_0000, MAGIC_HIGH - 1));
+  return e.select(e.eqz(e.shrU(fromLeast, e.i64(32))), e.wrap(bits), e.i32(-0x8000_0000));
+}
+/** Double to 8-byte integer, to nearest. Wasm's own conversion, which saturates and has a NaN case, is several times slower. */
+function toQword(e: Emitter, x: Val): Val {
+  const bits = e.let(e.op('i64.reinterpret', 'i64', e.op('f64.add', 'f64', x, e.f64(MAGIC))));
+  const result = e.variable(e.sub(bits, e.i64(0, MAGIC_HIGH)));
+  e.if(e.ne(e.shrU(bits, e.i64(52)), e.i64(MAGIC_EXPONENT)), () => {
+    // From 2^51 on. Saturation gives the indefinite below the range; it would be wrong above and for NaN.
+    const integral = e.op('f64.nearest', 'f64', x);
+    const saturated = convert(e, 'i64', 'trunc_s_sat', 'f64', integral);
+    result.set(e.select(e.op('f64.lt', 'i32', x, e.f64(TWO_63)), saturated, e.i64(0, -0x8000_0000)));
+  });
+  return result.get();
 }
 /** CVTSx2SI, CVTTSx2SI. */
 const scalarToInteger = (type: FloatType, truncate: boolean): Semantics => (e) => {
-  const x = scalar(e, type, 1);
-  e.write(0, e.let(toInteger(e, type, truncate ? x : roundByMxcsr(e, type, x), e.size(0))));
+  const source = scalar(e, type, 1);
+  const x = e.let(type === 'f32' ? e.op('f64.promote', 'f64', source) : source);
+  const rounded = truncate ? e.let(e.op('f64.trunc', 'f64', x)) : directed(e, x);
+  e.write(0, e.let(e.size(0) === 8 ? toQword(e, rounded) : toDword(e, rounded)));
 };
 /** CVTSI2Sx. */
 const integerToScalar = (type: FloatType): Semantics => (e) => {

@@ -3,8 +3,10 @@
  *
  * Arithmetic is the Wasm instruction, which V8 on x86-64 compiles to the SSE instruction itself, so signed zeros,
  * denormals, infinities and NaNs are the hardware's, first operand first. Wasm leaves to the engine which payload a
- * NaN result has, and the sign of a generated one: on a host other than x86-64 those bits may differ. MXCSR's rounding mode is honoured by conversions to integer and ROUNDx; its rounding mode for
- * arithmetic, FTZ, DAZ, unmasked exceptions and sticky exception flags are not modelled.
+ * NaN result has, and the sign of a generated one: on a host other than x86-64 those bits may differ.
+ *
+ * MXCSR's rounding mode is honoured by conversions to integer and ROUNDx; its rounding mode for arithmetic, FTZ, DAZ,
+ * unmasked exceptions and sticky exception flags are not modelled.
  */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
@@ -88,16 +90,13 @@ const scalarCompare = (type: FloatType): Semantics => (e) => {
   mergeLow(e, type, e.let(compare(e, type, e.let(e.readXmm(0)), b)));
 };
 
-/** COMISx, UCOMISx: unordered sets ZF, PF and CF; OF, SF, AF are cleared. */
+/** COMISx, UCOMISx: unordered sets ZF, PF and CF; OF, SF, AF are cleared. Two comparisons, both false when unordered, tell all. */
 const compareFlags = (type: FloatType): Semantics => (e) => {
   const b = scalar(e, type, 1);
   const a = e.let(lowLane(e, type, e.readXmm(0)));
-  const test = (op: string, x: Val, y: Val) => e.op(`${type}.${op}`, 'i32', x, y);
-  e.setFlagsExplicit({
-    zf: e.eqz(e.or(test('lt', a, b), test('gt', a, b))),
-    pf: e.or(test('ne', a, a), test('ne', b, b)),
-    cf: e.eqz(test('ge', a, b)),
-  });
+  const ge = e.let(e.op(`${type}.ge`, 'i32', a, b));
+  const le = e.let(e.op(`${type}.le`, 'i32', a, b));
+  e.setFlagsExplicit({ zf: e.eq(ge, le), pf: e.eqz(e.or(ge, le)), cf: e.eqz(ge) });
 };
 
 /** 1 / x with denormals taken as zero and denormal results flushed. Real parts give 12 bits; here all 24 are right. */
