@@ -278,6 +278,12 @@ export function roundPack(sign: u32, e: i32, high: u64, low: u64, bits: i32): vo
   setZ((sign << 15) | roundedE, m);
 }
 
+/** Count the result as inexact even if it is not: where hardware does not keep track it says so. */
+export function forceInexact(): void {
+  flag(PE);
+  if ((zS & 0x7fff) == 0 && zM != 0) flag(UE);
+}
+
 /** Like `roundPack` for a significand that still has leading zeros; high:low = 0 gives +0. */
 export function normalizeRoundPack(sign: u32, e: i32, high: u64, low: u64, bits: i32): void {
   if (high == 0) {

@@ -2,8 +2,8 @@
  * Captures what this machine's x87 unit does: one instruction at a time, from a state set by FRSTOR to a state read by FNSAVE.
  *
  *   gcc -O1 -o x87-vectors x87-vectors.c
- *   ./x87-vectors basic 20000 1 | gzip -9n > ../vectors/x87-basic.bin.gz
- *   ./x87-vectors transcendental 5000 2 | gzip -9n > ../vectors/x87-transcendental.bin.gz
+ *   ./x87-vectors basic 30000 1 | gzip -9n > ../vectors/x87-basic.bin.gz
+ *   ./x87-vectors transcendental 8000 2 | gzip -9n > ../vectors/x87-transcendental.bin.gz
  *
  * Needs an x86-64 Linux with permission to map executable memory; nothing else. Output: records of 72 bytes, see `struct record`.
  */
