@@ -132,8 +132,9 @@ class RandomGuest {
         machine.store(at + random.below(8) - 4, this.entry(), random.pick([1, 2, 4, 8]));
         break;
       case 5: // the page is used for data, then (perhaps) as a table again
-        if (random.chance(15)) for (let i = 0, base = random.pick(TABLES); i < 12; i++)
-          machine.store(base + random.pick([...TOP, ...LOW]) * 8, 0x5a5a_5a5a_0000_0000n | BigInt(i * 2));
+        if (random.chance(15))
+          for (let i = 0, base = random.pick(TABLES); i < 12; i++)
+            machine.store(base + random.pick([...TOP, ...LOW]) * 8, 0x5a5a_5a5a_0000_0000n | BigInt(i * 2));
         break;
       case 6: // a device writes, and says so afterwards
         machine.view.setBigUint64(machine.gpaToHpa(at), this.entry(), true);
