@@ -23,6 +23,15 @@
 	pushq %r15
 .endm
 
+.macro PUSH_ARGUMENT_REGS
+	pushq %rdi
+	pushq %rsi
+	pushq %rdx
+	pushq %r10
+	pushq %r8
+	pushq %r9
+.endm
+
 .macro POP_ARGUMENT_REGS
 	popq %r9
 	popq %r8
@@ -32,7 +41,10 @@
 	popq %rdi
 .endm
 
-/* The hot path: no call to the hypervisor, no register saved that C code preserves. */
+/*
+ * The hot path: no call to the hypervisor, no register saved that C code preserves. A system call may
+ * change RCX and R11, so what the PVCS holds of them is good enough on the way back.
+ */
 	.balign 64
 	.globl syscall_entry
 syscall_entry:
@@ -41,13 +53,8 @@ syscall_entry:
 	pushq %gs:PERCPU_USER_RSP
 	pushq %gs:PVCS_EFLAGS
 	pushq %gs:PVCS_RIP
+	PUSH_ARGUMENT_REGS
 	pushq %rax
-	pushq %rdi
-	pushq %rsi
-	pushq %rdx
-	pushq %r10
-	pushq %r8
-	pushq %r9
 	subq $REGS_LAZY_SIZE, %rsp
 	cmpq $511, %rax
 	ja unknown_syscall
@@ -57,18 +64,20 @@ syscall_entry:
 syscall_return:
 	cmpl $0, %gs:PERCPU_WORK
 	jne syscall_work
-	addq $REGS_LAZY_SIZE, %rsp
+	addq $REGS_LAZY_SIZE + 8, %rsp
+return_from_syscall:
 	POP_ARGUMENT_REGS
-	addq $8, %rsp
-	popq %rcx
-	movq %rcx, %gs:PVCS_RIP
-	movq %rcx, %gs:PVCS_RCX
+	popq %gs:PVCS_RIP
 	popq %r11
 	movl %r11d, %gs:PVCS_EFLAGS
-	movl %r11d, %r11d
-	movq %r11, %gs:PVCS_R11
 	movq (%rsp), %rsp
-	jmp retu_rip
+	/* fall through */
+
+/* ERETU: the SYSCALL at this very address returns to user mode. */
+	.globl retu_rip
+retu_rip:
+	syscall
+	ud2
 
 unknown_syscall:
 	call sys_unknown
@@ -102,13 +111,8 @@ event_entry:
 	pushq %gs:PERCPU_USER_RSP
 	pushq %gs:PVCS_EFLAGS
 	pushq %gs:PVCS_RIP
+	PUSH_ARGUMENT_REGS
 	pushq %gs:PVCS_USER_CS
-	pushq %rdi
-	pushq %rsi
-	pushq %rdx
-	pushq %r10
-	pushq %r8
-	pushq %r9
 	PUSH_LAZY_REGS
 	movq %rsp, %rdi
 	movq %gs:PVCS_CR2, %rsi
@@ -128,19 +132,8 @@ return_to_user:
 	popq %gs:PVCS_R11
 	popq %gs:PVCS_RCX
 	popq %rax
-	POP_ARGUMENT_REGS
 	addq $8, %rsp
-	popq %gs:PVCS_RIP
-	popq %r11
-	movl %r11d, %gs:PVCS_EFLAGS
-	movq (%rsp), %rsp
-	/* fall through */
-
-/* ERETU: the SYSCALL at this very address returns to user mode. */
-	.globl retu_rip
-retu_rip:
-	syscall
-	ud2
+	jmp return_from_syscall
 
 /*
  * EVENT_ENTRY + 512: an event in the kernel itself. RSP is the interrupted one. The slot above RFLAGS
@@ -151,13 +144,8 @@ supervisor_event_entry:
 	pushq %rsp
 	pushq %gs:PVCS_EFLAGS
 	pushq %gs:PVCS_RIP
+	PUSH_ARGUMENT_REGS
 	pushq %gs:PVCS_USER_CS
-	pushq %rdi
-	pushq %rsi
-	pushq %rdx
-	pushq %r10
-	pushq %r8
-	pushq %r9
 	PUSH_LAZY_REGS
 	movq %rsp, %rdi
 	movq %gs:PVCS_CR2, %rsi
@@ -180,8 +168,9 @@ supervisor_event_entry:
 	popq %r11
 	popq %rcx
 	popq %rax
+	addq $8, %rsp
 	POP_ARGUMENT_REGS
-	addq $16, %rsp
+	addq $8, %rsp
 	popfq
 	ret
 

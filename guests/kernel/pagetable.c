@@ -9,6 +9,8 @@
 /* More unmapped pages than this are flushed together. */
 #define FLUSH_SINGLE_MAX 8
 #define GATHER_MAX 256
+/* Bytes that one last-level table maps. */
+#define TABLE_SPAN (512ull * PAGE_SIZE)
 
 u64 page_table_root;
 
@@ -100,23 +102,32 @@ static void gather_add(u64 address, u64 entry, bool free_frames)
 	gather.entries[gather.count++] = entry;
 }
 
-/* The next address from `address` whose last-level table exists, with its entry; false at the end. */
+/*
+ * Step through the last-level entries of [*address, end) whose tables exist. *entry is NULL at first, and
+ * afterwards the entry of *address; false at the end.
+ */
 static bool next_entry(u64 *address, u64 end, u64 **entry)
 {
-	while (*address < end) {
+	if (*entry) {
+		*address += PAGE_SIZE;
+		if (*address < end && entry_index(*address, 1)) {
+			++*entry;
+			return true;
+		}
+	}
+	for (; *address < end; *address = ALIGN_DOWN(*address, TABLE_SPAN) + TABLE_SPAN) {
 		*entry = find_entry(*address);
 		if (*entry)
 			return true;
-		*address = ALIGN_DOWN(*address, 512 * PAGE_SIZE) + 512 * PAGE_SIZE;
 	}
 	return false;
 }
 
 void unmap_range(u64 start, u64 end)
 {
-	u64 *entry;
+	u64 *entry = NULL;
 
-	for (u64 a = start; next_entry(&a, end, &entry); a += PAGE_SIZE) {
+	for (u64 a = start; next_entry(&a, end, &entry);) {
 		u64 old = *entry;
 		if (!(old & PTE_P))
 			continue;
@@ -128,9 +139,9 @@ void unmap_range(u64 start, u64 end)
 
 void protect_range(u64 start, u64 end, u32 prot)
 {
-	u64 *entry;
+	u64 *entry = NULL;
 
-	for (u64 a = start; next_entry(&a, end, &entry); a += PAGE_SIZE) {
+	for (u64 a = start; next_entry(&a, end, &entry);) {
 		u64 old = *entry;
 		u64 value = (old & (PTE_FRAME | PTE_SHARED)) | prot_to_entry(prot);
 		if (!(old & PTE_P) || old == value)
@@ -143,10 +154,10 @@ void protect_range(u64 start, u64 end, u32 prot)
 
 result_t move_range(u64 from, u64 to, u64 length)
 {
-	u64 *entry;
+	u64 *entry = NULL;
 	result_t result = 0;
 
-	for (u64 a = from; next_entry(&a, from + length, &entry); a += PAGE_SIZE) {
+	for (u64 a = from; next_entry(&a, from + length, &entry);) {
 		u64 old = *entry;
 		if (!(old & PTE_P))
 			continue;

@@ -18,8 +18,8 @@ struct paravirt_ops {
 	/* The program's GS base; its live GS base is the kernel's while the kernel runs. */
 	u64 (*user_gs_base)(void);
 	void (*set_user_gs_base)(u64 base);
-	/* Apply the interrupt flag (bit 9) of an interrupted kernel context. */
-	void (*restore_interrupts)(u64 rflags);
+	/* An interrupted kernel context is about to continue: apply its interrupt flag (bit 9). */
+	void (*resume_kernel)(u64 rflags);
 	u64 (*read_msr)(u32 index);
 	result_t (*write_msr)(u32 index, u64 value);
 	/* The cheapest call into the hypervisor, for benchmarks. */

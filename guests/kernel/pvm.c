@@ -94,8 +94,10 @@ static void pvm_set_user_gs_base(u64 base)
 	cpu0.pvcs.user_gsbase = base;
 }
 
-static void pvm_restore_interrupts(u64 rflags)
+static void pvm_resume_kernel(u64 rflags)
 {
+	/* The event left kernel values here, which the fast return of a system call would show the program. */
+	cpu0.pvcs.rcx = cpu0.pvcs.r11 = 0;
 	if (!(rflags & PVCS_EVENT_FLAG_IF))
 		return;
 	cpu0.pvcs.event_flags |= PVCS_EVENT_FLAG_IF;
@@ -117,7 +119,7 @@ const struct paravirt_ops pvm_ops = {
 	.flush_all = pvm_flush_all,
 	.user_gs_base = pvm_user_gs_base,
 	.set_user_gs_base = pvm_set_user_gs_base,
-	.restore_interrupts = pvm_restore_interrupts,
+	.resume_kernel = pvm_resume_kernel,
 	.read_msr = pvm_read_msr,
 	.write_msr = pvm_write_msr,
 	.null_hypercall = pvm_null_hypercall,

@@ -17,9 +17,9 @@
 struct regs {
 	u64 r15, r14, r13, r12, rbp, rbx;
 	u64 r11, rcx, rax;
-	u64 r9, r8, r10, rdx, rsi, rdi;
 	/* Syscall number, or for events the PVCS words user_cs, user_ss, error code, vector. */
 	u64 origin;
+	u64 r9, r8, r10, rdx, rsi, rdi;
 	u64 rip;
 	/* Low 32 bits RFLAGS; the high half is noise (PVCS.pkru). */
 	u64 rflags;

@@ -102,5 +102,5 @@ void trap_from_kernel(struct regs *r, u64 cr2)
 	} else if (vector < EXCEPTION_COUNT) {
 		panic_regs("unexpected exception in the kernel", r, vector, error, cr2);
 	}
-	pv->restore_interrupts(r->rflags);
+	pv->resume_kernel(r->rflags);
 }
