@@ -242,6 +242,27 @@ describe('bug classes of shadow paging', () => {
     expect(machine.mmu.stats().framesFree).toBe(61);
   });
 
+  it('13: tables nested so that one page has 2^27 addresses cost neither time nor a stale translation', () => {
+    const machine = machineWithPage();
+    for (const [table, next] of [
+      [ROOT, PDPT],
+      [PDPT, PD],
+      [PD, PT],
+      [PT, DATA],
+    ] as const) {
+      for (let i = 0; i < 200; i++) set(machine, table, i, next);
+    }
+    for (let i = 0; i < 200; i++) machine.expect(USER, va(i, i, i, i), 'write');
+    for (let i = 0; i < 200; i++) for (let j = 0; j < 200; j += 23) machine.expect(USER, va(j, i, j, i), 'write');
+    const start = performance.now();
+    machine.store(PT, 0n);
+    set(machine, DATA, 0, DATA);
+    set(machine, PD, 0, DATA); // DATA becomes a table: every writable mapping of it goes
+    machine.expect(USER, va(0, 0, 0, 0), 'read');
+    expect(performance.now() - start).toBeLessThan(2_000);
+    finish(machine);
+  });
+
   for (const [level, table] of [ROOT, PDPT, PD, PT].entries()) {
     for (const [what, flags] of [
       ['not present', 0n],

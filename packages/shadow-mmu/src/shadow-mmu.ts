@@ -184,8 +184,11 @@ export class ShadowMmu {
   /**
    * Performs a store to a guest page table: copies `size` bytes (1..64, inside one 4 KiB page) from linear-memory address `source` to `hpa`,
    * then brings the shadow tables and the TLBs in step. Does not look for translated code: call CpuCore.dirtyCode for that.
+   * @throws RangeError when `hpa` is not in guest RAM
    */
   emulateWrite(hpa: number, size: number, source: number): void {
+    const frame = (hpa >>> 12) - this.pages.ramBase;
+    if (frame < 0 || frame >= this.pages.ramFrames) throw new RangeError(`emulateWrite needs an address in guest RAM, got 0x${hpa.toString(16)}`);
     this.pteWrites.emulate(hpa, size, source);
   }
 

@@ -7,6 +7,8 @@ import { ACC_W, PTE_A, PTE_ADDR_LOW, PTE_D, PTE_P, PTE_PS, PTE_U, PTE_W, ROLE_DI
 import type { TlbReach } from './tlb-reach.ts';
 
 const DIRECT_BUCKETS = 4096;
+/** Writable mappings of one frame after which write protection flushes everything instead of page by page. */
+const FLUSH_ALL_FROM = 32;
 /** Accessed and dirty are set from the start: nobody reads them, and the walker need not write them. */
 const TABLE_BITS = PTE_P | PTE_W | PTE_U | PTE_A;
 const LEAF_BITS = PTE_P | PTE_U | PTE_A | PTE_D;
@@ -203,14 +205,17 @@ export class ShadowPages {
       const head = pool.blockHeads + block;
       for (let sidx = pool.heads[head] as number; sidx !== 0; sidx = pool.heads[head] as number) this.drop(sidx);
     }
+    let protectedEntries = 0;
     for (let sidx = pool.heads[ramFrame] as number; sidx !== 0; sidx = pool.next[sidx] as number) {
       const word = pool.word0 + sidx * 2;
       const low = pool.words[word] as number;
       if ((low & PTE_W) === 0) continue;
       pool.words[word] = low & ~PTE_W;
+      if (++protectedEntries > FLUSH_ALL_FROM) continue;
       this.reach.collect(sidx >>> 9);
       this.reach.flushLeaf(sidx & 511);
     }
+    if (protectedEntries > FLUSH_ALL_FROM) this.reach.everything();
   }
 
   private untrack(ramFrame: number): void {

@@ -8,6 +8,8 @@ import { ROLE_LA57, ROLE_USER, vaHighOf, vaLowOf } from './paging.ts';
 
 /** Most paths kept apart; with more, everything is flushed. */
 const MAX_PATHS = 128;
+/** Most links climbed: a guest can nest tables so that paths multiply by 512 at each level. Also roots in no slot cost a step. */
+const MAX_STEPS = 2048;
 /** Most single pages invalidated before a whole array is. */
 const MAX_PAGES = 16;
 export const SLOTS = 16;
@@ -21,7 +23,9 @@ export class TlbReach {
   private readonly pool: FramePool;
   private readonly hooks: TlbFlush;
   private readonly vcpus: number;
+  /** Paths found; MAX_PATHS + 1 when there are more or it took too long to find them. */
   private count = 0;
+  private steps = 0;
   private readonly pathVcpu = new Int32Array(MAX_PATHS);
   private readonly pathArray = new Int32Array(MAX_PATHS);
   private readonly pathLow = new Int32Array(MAX_PATHS);
@@ -38,6 +42,7 @@ export class TlbReach {
   /** Finds the paths to a shadow page. Call before its parents are unlinked, then one of the `flush...` methods after the entries changed. */
   collect(frame: number): void {
     this.count = 0;
+    this.steps = 0;
     this.climb(frame, 0, 0);
   }
 
@@ -45,6 +50,10 @@ export class TlbReach {
     const pool = this.pool;
     if (pool.slotUses[frame] !== 0) this.addRoot(frame, low, high);
     for (let sidx = pool.heads[pool.parentHeads + frame] as number; sidx !== 0; sidx = pool.next[sidx] as number) {
+      if (++this.steps > MAX_STEPS || this.count > MAX_PATHS) {
+        this.count = MAX_PATHS + 1;
+        return;
+      }
       const parent = sidx >>> 9;
       const level = pool.level(parent);
       this.climb(parent, low | vaLowOf(sidx & 511, level), high | vaHighOf(sidx & 511, level));
@@ -61,7 +70,10 @@ export class TlbReach {
       for (let slot = 0; slot < SLOTS; slot++) {
         if (roots[vcpu * SLOTS + slot] !== root) continue;
         const at = this.count++;
-        if (at >= MAX_PATHS) return;
+        if (at >= MAX_PATHS) {
+          this.count = MAX_PATHS + 1;
+          return;
+        }
         this.pathVcpu[at] = vcpu;
         this.pathArray[at] = slot * 2 + user;
         this.pathLow[at] = low;
