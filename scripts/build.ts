@@ -20,7 +20,7 @@ interface Step {
 const tsc = join(root, 'node_modules/typescript/bin/tsc');
 const script = (file: string): string[] => ['-C', 'source', join(root, file)];
 /** In dependency order: each one sees the declarations of those before it. */
-const PACKAGES = ['cpu-jit', 'shadow-mmu', 'machine', 'pvm', 'cli'];
+const PACKAGES = ['packages/cpu-jit', 'packages/shadow-mmu', 'packages/machine', 'packages/pvm', 'guests', 'packages/cli'];
 
 const steps: Step[] = [
   {
@@ -45,11 +45,11 @@ const steps: Step[] = [
     cwd: 'packages/pvm',
   },
   ...PACKAGES.map(
-    (name): Step => ({
-      name: `@pvm/${name}`,
-      inputs: [`packages/${name}/src`, 'tsconfig.base.json', ...PACKAGES.slice(0, PACKAGES.indexOf(name)).map((p) => `packages/${p}/src`)],
-      outputs: [`packages/${name}/dist/index.js`],
-      command: [tsc, '-p', `packages/${name}/tsconfig.json`],
+    (folder): Step => ({
+      name: folder,
+      inputs: [`${folder}/src`, 'tsconfig.base.json', ...PACKAGES.slice(0, PACKAGES.indexOf(folder)).map((p) => `${p}/src`)],
+      outputs: [`${folder}/dist/index.js`],
+      command: [tsc, '-p', `${folder}/tsconfig.json`],
     }),
   ),
 ];

@@ -1,0 +1,125 @@
+import { type BenchKind, benchPath } from '@pvm/guests';
+import { createVm, type Interval, PvmError } from '@pvm/pvm';
+import type { Argv, CommandModule } from 'yargs';
+import { MACHINE_OPTIONS, type MachineArgs, machineSettings } from './machine-options.ts';
+
+/** One row of a benchmark: what is measured, how often by default, and what counts as one operation. */
+interface BenchRow {
+  readonly name: string;
+  readonly kind: BenchKind;
+  readonly iterations: number;
+  /** Operations per iteration of the guest's loop. */
+  readonly opsPerIteration: number;
+}
+
+const PAGES_PER_MIB = 256;
+const EXIT_ROWS: readonly BenchRow[] = [
+  { name: 'getpid', kind: 'getpid', iterations: 1_000_000, opsPerIteration: 1 },
+  { name: 'hypercall', kind: 'hypercall', iterations: 200_000, opsPerIteration: 1 },
+  { name: 'exception', kind: 'exception', iterations: 200_000, opsPerIteration: 1 },
+  { name: 'msr-read', kind: 'msr-read', iterations: 200_000, opsPerIteration: 1 },
+  { name: 'msr-write', kind: 'msr-write', iterations: 200_000, opsPerIteration: 1 },
+  { name: 'cpuid', kind: 'cpuid', iterations: 200_000, opsPerIteration: 1 },
+  { name: 'cpuid-synthetic', kind: 'cpuid-synthetic', iterations: 200_000, opsPerIteration: 1 },
+  { name: 'pio-in', kind: 'pio-in', iterations: 200_000, opsPerIteration: 1 },
+  { name: 'pio-out', kind: 'pio-out', iterations: 200_000, opsPerIteration: 1 },
+];
+
+interface BenchArgs extends MachineArgs {
+  readonly clock: 'host' | 'icount';
+  readonly what: 'exits' | 'faults';
+  readonly json: boolean;
+  readonly scale: number;
+  readonly mib: number;
+}
+
+/** Result of one row, as `--json` prints it. */
+export interface BenchOp {
+  readonly name: string;
+  readonly ops: number;
+  readonly exitsPerOp: number;
+  readonly worldSwitchesPerOp: number;
+  readonly nsPerOp: number;
+  readonly instructionsPerOp: number;
+  readonly exitsByReason: Readonly<Record<string, number>>;
+}
+
+function toOp(row: BenchRow, ops: number, i: Interval): BenchOp {
+  const per = (n: number) => Number((n / ops).toFixed(4));
+  return {
+    name: row.name,
+    ops,
+    exitsPerOp: per(i.exits),
+    worldSwitchesPerOp: per(i.worldSwitches),
+    nsPerOp: Number((i.ns / ops).toFixed(1)),
+    instructionsPerOp: per(Number(i.instructions)),
+    exitsByReason: Object.fromEntries(i.byReason.map((r) => [r.sub === '' ? r.reason : `${r.reason} ${r.sub}`, r.count])),
+  };
+}
+
+/** Runs one loop in a fresh machine. The first tenth warms the code up; the guest marks the measured part. */
+async function measure(row: BenchRow, iterations: number, a: BenchArgs): Promise<BenchOp> {
+  const vm = await createVm({ ...machineSettings(a), program: benchPath, argv0: 'bench', args: [row.kind, String(iterations)], clock: a.clock });
+  try {
+    const result = await vm.run();
+    const marked = result.intervals.at(-1);
+    if (result.exitCode !== 0 || marked === undefined) throw new PvmError('wrong-state', `the ${row.name} benchmark ended with exit code ${result.exitCode}`);
+    return toOp(row, iterations * row.opsPerIteration, marked);
+  } finally {
+    await vm.dispose();
+  }
+}
+
+function print(ops: readonly BenchOp[], json: boolean): void {
+  if (json) {
+    process.stdout.write(`${JSON.stringify({ ops })}\n`);
+    return;
+  }
+  const rows = [
+    ['operation', 'operations', 'exits/op', 'world switches/op', 'ns/op', 'instructions/op', 'exits by reason'],
+    ...ops.map((o) => [
+      o.name,
+      o.ops.toLocaleString('en-US'),
+      o.exitsPerOp.toFixed(3),
+      o.worldSwitchesPerOp.toFixed(3),
+      o.nsPerOp.toFixed(1),
+      o.instructionsPerOp.toFixed(1),
+      Object.entries(o.exitsByReason)
+        .map(([reason, n]) => `${reason} ${n.toLocaleString('en-US')}`)
+        .join(', '),
+    ]),
+  ];
+  const widths = (rows[0] ?? []).map((_, c) => Math.max(...rows.map((r) => r[c]?.length ?? 0)));
+  const isText = (c: number) => c === 0 || c === widths.length - 1;
+  for (const r of rows) {
+    process.stdout.write(`${r.map((cell, c) => (isText(c) ? cell.padEnd(widths[c] ?? 0) : cell.padStart(widths[c] ?? 0))).join('  ').trimEnd()}\n`);
+  }
+}
+
+/** `pvm bench exits|faults`. */
+export const benchCommand: CommandModule<object, BenchArgs> = {
+  command: 'bench <what>',
+  describe: 'Measure round trips (exits) or page faults (faults)',
+  builder: (y) =>
+    y
+      .positional('what', { choices: ['exits', 'faults'], demandOption: true, describe: 'What to measure' })
+      .options({
+        ...MACHINE_OPTIONS,
+        clock: { choices: ['host', 'icount'], default: 'icount', requiresArg: true, describe: "The guest's clock; host time is measured either way" },
+        scale: { type: 'number', default: 1, requiresArg: true, describe: 'exits: multiplies the number of operations' },
+        mib: { type: 'number', default: 256, requiresArg: true, describe: 'faults: stop when so many MiB were touched' },
+        json: { type: 'boolean', default: false, describe: 'JSON on stdout and nothing else' },
+      })
+      .example('pvm bench exits', "The rows of the paper's tables 1 and 2")
+      .example('pvm bench faults --mib 1024 --json', "The paper's page-fault loop, as data") as unknown as Argv<BenchArgs>,
+  handler: async (a) => {
+    const { what } = a;
+    if (!(a.scale > 0)) throw new PvmError('bad-option', `option --scale: expected a positive number, got ${a.scale}`);
+    if (!Number.isInteger(a.mib) || a.mib < 1) throw new PvmError('bad-option', `option --mib: expected a positive whole number, got ${a.mib}`);
+    const rows: readonly BenchRow[] =
+      what === 'exits' ? EXIT_ROWS : [{ name: 'page-fault', kind: 'fault', iterations: a.mib, opsPerIteration: PAGES_PER_MIB }];
+    const ops: BenchOp[] = [];
+    for (const row of rows) ops.push(await measure(row, what === 'exits' ? Math.max(1, Math.round(row.iterations * a.scale)) : row.iterations, a));
+    print(ops, a.json);
+  },
+};

@@ -1,0 +1,53 @@
+import { PvmError, VmError } from '@pvm/pvm';
+import yargs from 'yargs';
+import { benchCommand } from './commands/bench.ts';
+import { demoCommand } from './commands/demo.ts';
+import { runCommand } from './commands/run.ts';
+import { EXIT_GUEST, EXIT_USAGE, UsageError } from './errors.ts';
+import { splitProgram } from './split.ts';
+
+const DESCRIPTION = `pvm - run x86-64 Linux programs in a PVM guest, and see what every VM exit cost
+
+Usage: pvm <command> [options]`;
+
+/** Runs the command line; sets the exit code of the process. Never throws for wrong input. */
+export async function main(argv: readonly string[]): Promise<void> {
+  const debug = argv.includes('--debug');
+  try {
+    const { own, program } = splitProgram(argv);
+    await yargs(own)
+      .scriptName('pvm')
+      .usage(DESCRIPTION)
+      .command(runCommand(program))
+      .command(benchCommand)
+      .command(demoCommand)
+      .option('debug', { type: 'boolean', default: false, describe: 'Show a stack trace when pvm itself fails', global: true })
+      .demandCommand(1, 'name a command: run, bench or demo (pvm --help lists them)')
+      .strict()
+      .recommendCommands()
+      .wrap(Math.min(110, process.stdout.columns ?? 110))
+      .version('0.1.0')
+      .help()
+      .alias('h', 'help')
+      .epilogue('Exit codes: that of the program; 128+n when signal n killed it; 2 wrong use or unsuitable file; 70 the guest cannot go on.')
+      .fail((message, error) => {
+        throw error ?? new UsageError(message);
+      })
+      .parseAsync();
+  } catch (error) {
+    process.exitCode = report(error, debug);
+  }
+}
+
+/** Says what went wrong in one line (a dead guest: its report) and returns the exit code. */
+function report(error: unknown, debug: boolean): number {
+  if (error instanceof VmError) {
+    process.stderr.write(`pvm: ${error.report}\n`);
+    return EXIT_GUEST;
+  }
+  const isExpected = error instanceof UsageError || error instanceof PvmError || (error instanceof Error && 'code' in error);
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`pvm: ${isExpected ? '' : 'internal error: '}${message}${isExpected || debug ? '' : ' (run again with --debug for the stack)'}\n`);
+  if (debug && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`);
+  return isExpected ? EXIT_USAGE : EXIT_GUEST;
+}

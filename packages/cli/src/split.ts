@@ -1,0 +1,19 @@
+import { UsageError } from './errors.ts';
+import { RUN_VALUE_OPTIONS } from './commands/run-options.ts';
+
+/**
+ * Splits `run [options] program args...` before the program: what follows it belongs to it, even `--help`.
+ * A `--` ends pvm's options.
+ */
+export function splitProgram(argv: readonly string[]): { own: string[]; program: string[] } {
+  if (argv[0] !== 'run') return { own: [...argv], program: [] };
+  for (let i = 1; i < argv.length; i++) {
+    const word = argv[i] ?? '';
+    if (word === '--') return { own: argv.slice(0, i), program: argv.slice(i + 1) };
+    if (!word.startsWith('-') || word === '-') return { own: argv.slice(0, i), program: argv.slice(i) };
+    const takesValue = RUN_VALUE_OPTIONS.has(word);
+    if (takesValue && i + 1 >= argv.length) throw new UsageError(`option ${word} needs a value`);
+    if (takesValue) i++;
+  }
+  return { own: [...argv], program: [] };
+}
