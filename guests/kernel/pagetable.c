@@ -38,24 +38,35 @@ u64 prot_to_entry(u32 prot)
 	return entry;
 }
 
+/* The last-level table found last. Tables are never freed, so it stays valid. */
+static u64 cached_span = ~0ull, *cached_table;
+
 u64 *find_entry(u64 address)
 {
 	u64 *table = phys_to_virt(page_table_root);
 
+	if (address / TABLE_SPAN == cached_span)
+		return &cached_table[entry_index(address, 1)];
 	for (u32 level = 4; level > 1; level--) {
 		u64 entry = table[entry_index(address, level)];
 		if (!(entry & PTE_P))
 			return NULL;
 		table = table_of(entry);
 	}
+	cached_span = address / TABLE_SPAN;
+	cached_table = table;
 	return &table[entry_index(address, 1)];
 }
 
 result_t map_page(u64 address, u64 entry)
 {
-	u64 *table = phys_to_virt(page_table_root);
+	u64 *table = phys_to_virt(page_table_root), *existing = find_entry(address);
 	u32 top = 4;
 
+	if (existing) {
+		pv->set_entry(existing, entry);
+		return 0;
+	}
 	for (; top > 1; top--) {
 		u64 e = table[entry_index(address, top)];
 		if (!(e & PTE_P))
