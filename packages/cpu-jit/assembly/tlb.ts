@@ -6,7 +6,7 @@ import {
   TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING,
 } from "../src/layout";
 import { count, cpuIndex, tlbArray } from "./cpu";
-import { walkExec, walkGlobal, walkHpa, walkOnce, walkRead, walkShift, walkWrite } from "./walk";
+import { forgetWalks, walkExec, walkGlobal, walkHpa, walkOnce, walkRead, walkShift, walkWrite } from "./walk";
 
 export const PAGE_MASK: u64 = 0xffff_ffff_ffff_f000;
 /** Never equal to a page address. Flushing fills with ones. */
@@ -28,8 +28,9 @@ export function codeBits(hpa: u32): u64 {
 
 // @ts-ignore: decorator
 @inline
-function arrayOf(cpu: u32, tlb: u32): u32 {
-  return (tlb - tlbArray(cpu, 0)) / <u32>TLB_ARRAY_SIZE;
+function arrayOf(tlb: u32): u32 {
+  // TLB_BASE is aligned to TLB_CPU_SIZE.
+  return tlb / <u32>TLB_ARRAY_SIZE & (TLB_ARRAYS - 1);
 }
 
 /** Enter the result of the last walk, which was for `va`. */
@@ -38,8 +39,9 @@ export function fill(cpu: u32, va: u64, access: u32): void {
   const tlb = load<u32>(cpu, S_TLB);
   const entry = entryOf(cpu, va);
   const page = va & PAGE_MASK;
-  const array = arrayOf(cpu, tlb);
-  store<u32>(cpu, load<u32>(cpu, T_USED) | (1 << array), T_USED);
+  const array = arrayOf(tlb);
+  const used = load<u32>(cpu, T_USED);
+  if (!(used >> array & 1)) store<u32>(cpu, used | (1 << array), T_USED);
 
   let flags: u32 = walkGlobal ? TLB_FLAG_GLOBAL : 0;
   if (walkShift > 12) {
@@ -137,6 +139,7 @@ function forgetCode(cpu: u32, array: u32): void {
 
 export function tlbFlushArray(cpu: u32, array: u32): void {
   count(cpu, C_TLB_FLUSHES);
+  forgetWalks(cpu);
   const used = load<u32>(cpu, T_USED);
   if (!(used >> array & 1)) return;
   memory.fill(tlbArray(cpu, array), 0xff, TLB_ARRAY_SIZE);
@@ -148,6 +151,7 @@ export function tlbFlushArray(cpu: u32, array: u32): void {
 /** Flush what is not global (MOV to CR3 without PCID). */
 export function tlbFlushNonGlobal(cpu: u32, array: u32): void {
   count(cpu, C_TLB_FLUSHES);
+  forgetWalks(cpu);
   if (!(load<u32>(cpu, T_USED) >> array & 1)) return;
   const tlb = tlbArray(cpu, array);
   const end = tlb + TLB_ARRAY_SIZE;
@@ -161,6 +165,7 @@ export function tlbFlushNonGlobal(cpu: u32, array: u32): void {
 
 /** Flush every array. On a zeroed state block also makes what is in memory a valid, empty TLB and jump cache. */
 export function tlbFlushAll(cpu: u32): void {
+  forgetWalks(cpu);
   if (!load<u32>(cpu, T_NEXT_CTX)) {
     store<u32>(cpu, -1, T_USED);
     jumpCacheFlush(cpu);
@@ -192,6 +197,7 @@ function pageOf(entry: u32): u64 {
 
 /** Forget the page of `va` in `array`: all of it when it is large. */
 export function tlbInvlpg(cpu: u32, array: u32, va: u64): void {
+  forgetWalks(cpu);
   if (!(load<u32>(cpu, T_USED) >> array & 1)) return;
   const tlb = tlbArray(cpu, array);
   const page = va & PAGE_MASK;

@@ -2,7 +2,8 @@
 // accessed and dirty bits; results stay in the module variables below until the next walk.
 import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, C_WALKS, MAXPHYADDR, PAGING_EPT, PAGING_OFF, PAGING_SHADOW, S_CPL, S_CR0, S_CR3,
-  S_CR4, S_EFER, S_PKRU, S_RFLAGS, V_LEVELS, V_PAGING, V_RAM_BASE, V_RAM_HIGH, V_RAM_LOW, V_ROOT,
+  S_CR4, S_EFER, S_PKRU, S_RFLAGS, S_WALK_CACHE,
+  S_WALK_GENERATION, V_LEVELS, V_PAGING, V_RAM_BASE, V_RAM_HIGH, V_RAM_LOW, V_ROOT, WALK_CACHE_ENTRIES,
 } from "../src/layout";
 import {
   CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PKE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, RFLAGS_AC, count,
@@ -165,58 +166,121 @@ function check(cpu: u32, access: u32, user: bool, writable: bool, nx: bool, pkey
   return ok ? WALK_OK : fault(cpu, access, PF_P | refused, shadow);
 }
 
-/** 4- and 5-level tables, and PAE tables below the PDPTE (`levels` 2). `rights`: W and U inherited from above. */
+/** Entry of the paging-structure cache that may hold the last-level table of `va`. */
+// @ts-ignore: decorator
+@inline
+function cacheEntry(cpu: u32, va: u64): u32 {
+  return cpu + S_WALK_CACHE + (<u32>(va >> 21) & (WALK_CACHE_ENTRIES - 1)) * 32;
+}
+// @ts-ignore: decorator
+@inline
+function cacheTag(cpu: u32, va: u64): u64 {
+  return va >> 21 | <u64>load<u32>(cpu, S_WALK_GENERATION) << 43;
+}
+
+/** Empty the paging-structure cache. */
+export function forgetWalks(cpu: u32): void {
+  const generation = load<u32>(cpu, S_WALK_GENERATION) + 1;
+  if (generation >> 21) {
+    memory.fill(cpu + S_WALK_CACHE, 0, WALK_CACHE_ENTRIES * 32);
+    store<u32>(cpu, 1, S_WALK_GENERATION);
+  } else {
+    store<u32>(cpu, generation, S_WALK_GENERATION);
+  }
+}
+
+/** 4- and 5-level tables, through the paging-structure cache. */
+function walkCached(cpu: u32, mode: u32, va: u64, access: u32, root: u64, levels: u32): u32 {
+  const cached = cacheEntry(cpu, va);
+  if (mode != PAGING_EPT && load<u64>(cached) == cacheTag(cpu, va) && load<u64>(cached, 8) == root) {
+    const slot = load<u32>(cached, 16) + ((<u32>(va >> 12) & 511) << 3);
+    const entry = load<u64>(slot);
+    const shadow = mode == PAGING_SHADOW;
+    const rights = <u64>load<u32>(cached, 20);
+    if (entry & PTE_P && !(entry & reservedBits(cpu, shadow, true))) {
+      if (!leaf(cpu, mode, va, access, slot, 0, entry, rights & entry, rights << 32 | entry, 12)) return WALK_OK;
+      if (walkMiss) return WALK_MMIO;
+    }
+    // A fault must be one of the tables as they are now.
+  }
+  return walkLong(cpu, mode, va, access, root, levels, true);
+}
+
+// @ts-ignore: decorator
+@inline
+function reservedBits(cpu: u32, shadow: bool, long: bool): u64 {
+  if (shadow) return 0;
+  const bits = long ? RESERVED_ADDRESS : RESERVED_ADDRESS | 0x7ff0_0000_0000_0000;
+  return load<u32>(cpu, S_EFER) & EFER_NXE ? bits : bits | PTE_NX;
+}
+
+/** `leaf` ended with WALK_MMIO. */
+let walkMiss: bool = false;
+
+/** Last step: rights, accessed and dirty bits, second stage. `slot`: HPA of the entry; `table`: its table, for EPT; `all`, `nx`: combined rights. */
+function leaf(cpu: u32, mode: u32, va: u64, access: u32, slot: u32, table: u64, entry: u64, all: u64, nx: u64, shift: u32): u32 {
+  walkMiss = false;
+  const refused = check(cpu, access, (all & PTE_U) != 0, (all & PTE_W) != 0, (nx & PTE_NX) != 0, <u32>(entry >> 59) & 15, mode == PAGING_SHADOW);
+  if (refused) return refused;
+  let marks = PTE_A;
+  if (access & 1) marks |= PTE_D;
+  if ((entry & marks) != marks) {
+    if (mode == PAGING_EPT) {
+      const base = eptTranslate(cpu, table, EPT_TO_WRITE, true);
+      if (!base) return WALK_EPT;
+      slot = base + (slot & 0xfff);
+    }
+    atomic.or<u64>(slot, marks);
+  }
+  walkShift = shift;
+  walkGlobal = (entry & PTE_G) != 0;
+  const below = (<u64>1 << shift) - 1;
+  const w = allowWrite && ((entry | marks) & PTE_D) != 0;
+  const result = finish(cpu, mode, (entry & ADDRESS & ~below) | (va & below), access, allowRead, w, allowExec);
+  walkMiss = result == WALK_MMIO;
+  return result;
+}
+
+/** 4- and 5-level tables, and PAE tables below the PDPTE (`levels` 2). */
 function walkLong(cpu: u32, mode: u32, va: u64, access: u32, root: u64, levels: u32, long: bool): u32 {
   const shadow = mode == PAGING_SHADOW;
-  const nxe = shadow || (load<u32>(cpu, S_EFER) & EFER_NXE) != 0;
-  let reserved = shadow ? <u64>0 : long ? RESERVED_ADDRESS : RESERVED_ADDRESS | 0x7ff0_0000_0000_0000;
-  if (!nxe) reserved |= PTE_NX;
-  let table = root;
+  const reserved = reservedBits(cpu, shadow, long);
+  let table = root & ADDRESS;
   let shift: u32 = 3 + 9 * levels;
   let all: u64 = PTE_W | PTE_U;
   let nx: u64 = 0;
   while (true) {
-    const offset = <u32>(va >> shift) & 511;
+    const offset = (<u32>(va >> shift) & 511) << 3;
     let base = tableHpa(cpu, mode, table, EPT_TO_READ);
     if (!base) {
       // A table outside RAM reads as all ones on real buses: present, with reserved bits.
       return mode == PAGING_EPT ? WALK_EPT : fault(cpu, access, PF_P | PF_RSVD, shadow);
     }
-    let slot = base + (offset << 3);
-    const entry = load<u64>(slot);
+    const entry = load<u64>(base + offset);
     if (!(entry & PTE_P)) return fault(cpu, access, 0, shadow);
     if (entry & reserved) return fault(cpu, access, PF_P | PF_RSVD, shadow);
+    if (shift == 12) {
+      if (long && mode != PAGING_EPT) {
+        const cached = cacheEntry(cpu, va);
+        store<u64>(cached, cacheTag(cpu, va));
+        store<u64>(cached, root, 8);
+        store<u32>(cached, base, 16);
+        store<u32>(cached, <u32>all | <u32>(nx >> 32 & 0x8000_0000), 20);
+      }
+      return leaf(cpu, mode, va, access, base + offset, table, entry, all & entry, nx | entry, 12);
+    }
     all &= entry;
     nx |= entry;
-    if (shift == 12 || entry & PTE_PS) {
-      if (shift > 12 && (shift > 30 || entry & (((<u64>1 << shift) - 1) & 0x000f_ffff_ffff_e000))) {
-        return fault(cpu, access, PF_P | PF_RSVD, shadow);
-      }
-      const refused = check(cpu, access, (all & PTE_U) != 0, (all & PTE_W) != 0, (nx & PTE_NX) != 0, <u32>(entry >> 59) & 15, shadow);
-      if (refused) return refused;
-      let marks = PTE_A;
-      if (access & 1) marks |= PTE_D;
-      if ((entry & marks) != marks) {
-        if (mode == PAGING_EPT) {
-          base = tableHpa(cpu, mode, table, EPT_TO_WRITE);
-          if (!base) return WALK_EPT;
-          slot = base + (offset << 3);
-        }
-        atomic.or<u64>(slot, marks);
-      }
-      walkShift = shift;
-      walkGlobal = (entry & PTE_G) != 0;
-      const below = (<u64>1 << shift) - 1;
-      const w = allowWrite && ((entry | marks) & PTE_D) != 0;
-      return finish(cpu, mode, (entry & ADDRESS & ~below) | (va & below), access, allowRead, w, allowExec);
+    if (entry & PTE_PS) {
+      if (shift > 30 || entry & (((<u64>1 << shift) - 1) & 0x000f_ffff_ffff_e000)) return fault(cpu, access, PF_P | PF_RSVD, shadow);
+      return leaf(cpu, mode, va, access, base + offset, table, entry, all, nx, shift);
     }
     if (!(entry & PTE_A)) {
       if (mode == PAGING_EPT) {
-        base = tableHpa(cpu, mode, table, EPT_TO_WRITE);
+        base = eptTranslate(cpu, table, EPT_TO_WRITE, true);
         if (!base) return WALK_EPT;
-        slot = base + (offset << 3);
       }
-      atomic.or<u64>(slot, PTE_A);
+      atomic.or<u64>(base + offset, PTE_A);
     }
     table = entry & ADDRESS;
     shift -= 9;
@@ -285,8 +349,9 @@ export function walk(cpu: u32, va: u64, access: u32): u32 {
   const long = (load<u32>(cpu, S_EFER) & EFER_LMA) != 0;
   if (mode == PAGING_SHADOW) {
     const levels = load<u32>(cpu, V_LEVELS);
-    if (levels < 4) return walkLong(cpu, mode, va, access, load<u32>(cpu, V_ROOT), levels, true);
-    return canonical(va, levels) ? walkLong(cpu, mode, va, access, load<u32>(cpu, V_ROOT), levels, true) : WALK_GP;
+    const root = <u64>load<u32>(cpu, V_ROOT);
+    if (levels < 4) return walkLong(cpu, mode, va, access, root, levels, true);
+    return canonical(va, levels) ? walkCached(cpu, mode, va, access, root, levels) : WALK_GP;
   }
   const cr4 = load<u32>(cpu, S_CR4);
   if (mode == PAGING_OFF || !(load<u32>(cpu, S_CR0) & CR0_PG)) {
@@ -298,7 +363,7 @@ export function walk(cpu: u32, va: u64, access: u32): u32 {
   if (long) {
     const levels: u32 = cr4 & CR4_LA57 ? 5 : 4;
     if (!canonical(va, levels)) return WALK_GP;
-    return walkLong(cpu, mode, va, access, load<u64>(cpu, S_CR3) & ADDRESS, levels, true);
+    return walkCached(cpu, mode, va, access, load<u64>(cpu, S_CR3), levels);
   }
   return cr4 & CR4_PAE ? walkPae(cpu, mode, va, access) : walk32(cpu, mode, va, access);
 }

@@ -266,6 +266,11 @@ export const CPUID_ANY_SUBLEAF = -1;
 
 /** Where FXSAVE/XSAVE images are put together. 1 KiB. */
 export const S_XSAVE_AREA = 0x6000;
+/** Paging-structure cache: generation u32; then WALK_CACHE_ENTRIES entries of 32 bytes: tag u64 (va >> 21, generation above),
+ *  root u64, HPA of the last-level table u32, W and U at their places and NX in bit 31 u32. Every TLB flush or INVLPG empties it. */
+export const S_WALK_GENERATION = 0xb88;
+export const S_WALK_CACHE = 0x6400;
+export const WALK_CACHE_ENTRIES = 64;
 
 // ---------------------------------------------------------------- TLB entry
 /** Tag = virtual page address (bits 12..63), or TLB_INVALID. An access hits when

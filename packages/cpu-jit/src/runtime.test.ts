@@ -227,6 +227,25 @@ describe('TLB', () => {
     expect(m.phys64(leaf) & D).toBe(D);
   });
 
+  it('walks the tables as they are before it faults, and after any INVLPG', () => {
+    m.map(0x10_0000n, 0x8_0000n, P | W);
+    m.map(0x10_1000n, 0x8_1000n, P | W);
+    m.rt.store8(CPU, 0x10_0000n, 1);
+    // The directory entry (in the third table) is made read-only and writable again: no fault may come of what was cached.
+    const directory = 0x3000;
+    const entry = m.phys64(directory);
+    m.setPhys64(directory, entry & ~W);
+    m.rt.tlbInvlpg(CPU, 0, 0x70_0000n);
+    m.rt.load8(CPU, 0x10_1000n);
+    m.setPhys64(directory, entry);
+    m.rt.store8(CPU, 0x10_1000n, 1);
+    expect(m.takeException()).toBeUndefined();
+    m.setPhys64(directory, 0n);
+    m.rt.tlbInvlpg(CPU, 0, 0x70_0000n);
+    m.rt.load8(CPU, 0x10_2000n);
+    expect(m.takeException()?.error).toBe(0);
+  });
+
   it('forgets user pages of a supervisor under SMAP at once when AC is cleared', () => {
     m.set(S_CR4, CR4_PAE | (1 << 21));
     m.map(0x10_0000n, 0x8_0000n, P | W | U);
