@@ -139,6 +139,7 @@ export class CpuCore implements MemoryLayout {
   readonly framePoolBase = FRAME_POOL_BASE;
   readonly framePoolFrames: number;
   readonly vcpus: number;
+  private readonly clock: 'icount' | 'host';
   readonly table: WebAssembly.Table;
   private runtime: RuntimeExports;
   private code: CodeCache;
@@ -161,6 +162,7 @@ export class CpuCore implements MemoryLayout {
     }
     if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MAX_VCPUS) throw new CpuError('bad-option', `vcpus must be 1 to ${MAX_VCPUS}, got ${vcpus}`);
     this.vcpus = vcpus;
+    this.clock = options.clock ?? 'icount';
     this.framePoolFrames = Math.ceil(framePoolBytes / PAGE);
     this.ramBase = FRAME_POOL_BASE + this.framePoolFrames * PAGE;
     this.ramBytes = ramBytes;
@@ -248,7 +250,7 @@ export class CpuCore implements MemoryLayout {
     set(V_RAM_LOW, this.ramBytes);
     set(V_RAM_HIGH, 0);
     set(V_LEVELS, 4);
-    set(V_CLOCK, CLOCK_ICOUNT);
+    set(V_CLOCK, this.clock === 'host' ? CLOCK_HOST : CLOCK_ICOUNT);
     set(S_HOT_THRESHOLD, this.jit === undefined ? 0 : HOT_THRESHOLD);
     this.setLimit(vcpu, NO_LIMIT);
     this.runtime.setFlags(cpu, 0);
@@ -406,11 +408,6 @@ export class CpuCore implements MemoryLayout {
   /** Ends the compiler thread; the object must not be used afterwards. */
   async dispose(): Promise<void> {
     await this.jit?.dispose();
-  }
-
-  /** Chooses the TSC source for all vCPUs. */
-  setClock(clock: 'icount' | 'host'): void {
-    for (let v = 0; v < this.vcpus; v++) this.u32[(this.cpuAddress(v) + V_CLOCK) >>> 2] = clock === 'host' ? CLOCK_HOST : CLOCK_ICOUNT;
   }
 }
 

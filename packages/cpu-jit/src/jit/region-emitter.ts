@@ -474,7 +474,7 @@ export class RegionEmitter extends Emitter {
       ),
     );
   }
-  rmw(i: number, f: (old: Val) => Val): void {
+  rmw(i: number, f: (old: Val) => Val, address?: Val): void {
     if (!this.isMem(i)) {
       this.write(i, f(this.read(i)));
       return;
@@ -482,7 +482,7 @@ export class RegionEmitter extends Emitter {
     const { m, b } = this;
     const size = this.size(i);
     const type = typeOfSize(size);
-    const { va, entry } = this.lookup(this.address(i));
+    const { va, entry } = this.lookup(address ?? this.address(i));
     const host = this.newLocal('i32');
     const old = this.newLocal(type);
     this.emit(
@@ -554,8 +554,9 @@ export class RegionEmitter extends Emitter {
       res = this.let(this.sext64(flags.result, flags.size));
       src = flags.kind === 'logic' ? this.i64(0) : this.let(this.zext64(flags.src));
     }
-    for (const s of this.body) add(s);
+    const needed = this.body;
     this.body = outer;
+    for (const s of needed) add(s);
     return [m.i32.const(kind), res.take(), src.take()];
   }
   private storeIcount(extra: number): void {
