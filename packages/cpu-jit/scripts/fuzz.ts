@@ -1,0 +1,82 @@
+// Compares the interpreter with compiled code on random programs for as long as wanted:
+//   node -C source scripts/fuzz.ts [seconds = 60] [seed] [kinds, such as integer,sse,x87]
+// A difference is shrunk to the fewest instructions and printed; exit code 1.
+import { decode, formatInsn } from '../src/decoder/index.ts';
+import { assemble, CODE, type Node, type ProgramOptions, type Program, randomProgram, shrink } from '../tests/random-program.ts';
+import type { Kind } from '../tests/random-instruction.ts';
+import { compareRuns, Tier } from '../tests/tiers.ts';
+
+const seconds = Number(process.argv[2] ?? 60);
+const seed = BigInt(process.argv[3] ?? Date.now());
+const kinds = (process.argv[4] ?? 'integer,sse').split(',') as Kind[];
+const skipped = new Set((process.argv[5] ?? '').split(','));
+
+let interpreter = await Tier.create(false);
+let compiler = await Tier.create(true);
+
+function listing(nodes: readonly Node[]): string {
+  const code = assemble(nodes);
+  const lines: string[] = [];
+  for (let at = 0; at < code.length && lines.length < 80; ) {
+    const insn = decode(code, at, code.length - at, 64);
+    const length = typeof insn === 'string' ? 1 : insn.length;
+    const bytes = Buffer.from(code.subarray(at, at + length)).toString('hex');
+    lines.push(`${(CODE + at).toString(16)}  ${bytes.padEnd(24)}  ${typeof insn === 'string' ? insn : formatInsn(insn, CODE + at)}`);
+    if (code[at] === 0xf4 && code[at + 1] === 0xf4) break;
+    at += length;
+  }
+  return lines.join('\n');
+}
+
+function differences(nodes: readonly Node[], program: Program, interval: number): string[] {
+  const code = assemble(nodes);
+  interpreter.load(code, program.machine);
+  compiler.load(code, program.machine);
+  const a = interpreter.run({ interval });
+  const b = compiler.run({ interval });
+  return compareRuns(a, b);
+}
+
+let programs = 0;
+let ended = 0;
+const start = Date.now();
+for (let n = seed; Date.now() - start < seconds * 1000; n++) {
+  const options: ProgramOptions = {
+    kinds,
+    size: 20 + Number(n % 180n),
+    faults: n % 3n === 0n ? 40 : 0,
+    selfModifying: n % 4n === 0n,
+    avoid: (f) => skipped.has(f.row.name),
+  };
+  const program = randomProgram(n, options);
+  const interval = n % 5n === 0n ? 1 + Number(n % 37n) : 0;
+  let found: string[];
+  try {
+    found = differences(program.nodes, program, interval);
+  } catch (error) {
+    found = [String(error), String((error as Error).stack)];
+  }
+  programs++;
+  ended++;
+  if (found.length === 0) continue;
+  console.log(`seed ${n}: ${found.length} differences; shrinking`);
+  const nodes = shrink(program.nodes, (candidate) => {
+    try {
+      return differences(candidate, program, interval).length > 0;
+    } catch {
+      return true;
+    }
+  });
+  console.log(listing(nodes));
+  console.log(`interpreter and compiled code, interval ${interval}:`);
+  try {
+    for (const line of differences(nodes, program, interval)) console.log(`  ${line}`);
+  } catch (error) {
+    console.log(error);
+  }
+  process.exitCode = 1;
+  break;
+}
+console.log(`${programs} programs from seed ${seed}`);
+interpreter.core.dispose();
+compiler.core.dispose();

@@ -1,0 +1,138 @@
+/** Encoder for tests: a decoder row and register numbers to bytes. 64-bit code only. */
+import { sizeClass } from '../src/decoder/forms.ts';
+import { needsModRm } from '../src/decoder/operands.ts';
+import type { Form } from '../src/decoder/types.ts';
+
+/** A memory operand: seg:[base + index * 2^scale + disp]. */
+export interface MemoryChoice {
+  /** GPR number, 16: RIP, -1: none. */
+  readonly base: number;
+  /** GPR number except RSP, -1: none. */
+  readonly index: number;
+  readonly scale: number;
+  /** Signed 32 bits; for `Ob`, `Ov` operands a whole address. */
+  readonly disp: number;
+}
+
+/** What an encoding is made of besides its form. */
+export interface Fields {
+  /** ModRM.reg, ModRM.rm or the opcode's register, VEX.vvvv; 0..15. */
+  readonly reg: number;
+  readonly rm: number;
+  readonly vvvv: number;
+  readonly mem: MemoryChoice | null;
+  /** Immediate or branch displacement, truncated to its field. */
+  readonly imm: bigint;
+  readonly lock?: boolean;
+  /** Emit a REX prefix even if no bit of it is needed (then byte registers 4..7 are SPL, BPL, SIL, DIL). */
+  readonly rex?: boolean;
+  /** 32-bit addresses; forms whose `addrSize` is 4 have them anyway. */
+  readonly addr32?: boolean;
+}
+
+/** Bytes of an instruction; `ripField`: offset of a RIP-relative displacement, -1: none. */
+export interface Encoded {
+  readonly bytes: Uint8Array;
+  readonly ripField: number;
+}
+
+const RIP = 16;
+const PREFIX = { '66': 0x66, f3: 0xf3, f2: 0xf2 } as const;
+
+/** Encodes one instruction. The caller checks the result by decoding it: some combinations of fields have no encoding. */
+export function encode(form: Form, f: Fields): Encoded {
+  const { row, opSize } = form;
+  const size = sizeClass(row);
+  const isVex = row.vex === true;
+  const hasModRm = row.map === 'x87' || row.ext !== undefined || row.mod !== undefined || row.rm !== undefined || needsModRm(row.operands);
+  const moffs = row.operands.some((o) => o.startsWith('O'));
+  const opcodeRegister = row.operands.some((o) => o.startsWith('Z'));
+  const mem = form.isMem ? f.mem : null;
+
+  let w = row.w === 1 || size === 'w1';
+  if ((size === 'v' || size === 'y') && opSize === 8) w = true;
+  const bytes: number[] = [];
+  if (f.lock === true) bytes.push(0xf0);
+  if (f.addr32 === true || (row.asz === true && form.addrSize === 4)) bytes.push(0x67);
+  if (!isVex) {
+    const sized = size === 'v' || size === 'z' || size === 'd64';
+    if (sized && opSize === 2 && row.pfx !== '66') bytes.push(0x66);
+    if (row.pfx !== undefined && row.pfx !== 'np') bytes.push(PREFIX[row.pfx]);
+    if (form.rep !== 0) bytes.push(form.rep === 2 ? 0xf2 : 0xf3);
+  }
+  const r = hasModRm && row.ext === undefined && f.reg >= 8 ? 4 : 0;
+  const x = mem !== null && mem.index >= 8 ? 2 : 0;
+  const b = (mem !== null ? mem.base >= 8 && mem.base < RIP : (hasModRm || opcodeRegister) && row.rm === undefined && f.rm >= 8) ? 1 : 0;
+  const escape = row.map === '0f' ? [0x0f] : row.map === '0f38' ? [0x0f, 0x38] : row.map === '0f3a' ? [0x0f, 0x3a] : [];
+  if (isVex) {
+    const map = row.map === '0f' ? 1 : row.map === '0f38' ? 2 : 3;
+    const pp = row.pfx === '66' ? 1 : row.pfx === 'f3' ? 2 : row.pfx === 'f2' ? 3 : 0;
+    const usesVvvv = row.operands.some((o) => /^[BH]/.test(o));
+    bytes.push(0xc4, ((~(r | x | b) & 7) << 5) | map, (w ? 0x80 : 0) | ((usesVvvv ? ~f.vvvv & 15 : 15) << 3) | ((row.l ?? 0) << 2) | pp);
+  } else {
+    const rex = (w ? 8 : 0) | r | x | b;
+    if (rex !== 0 || f.rex === true) bytes.push(0x40 | rex);
+    bytes.push(...escape);
+  }
+  bytes.push(opcodeRegister ? row.op | (f.rm & 7) : row.op);
+  let ripField = -1;
+  if (moffs && mem !== null) {
+    pushInt(bytes, BigInt(mem.disp), f.addr32 === true ? 4 : 8);
+  } else if (hasModRm) {
+    const reg = (row.ext ?? f.reg & 7) << 3;
+    if (mem === null) bytes.push(0xc0 | reg | (row.rm ?? f.rm & 7));
+    else {
+      const at = bytes.length;
+      bytes.push(...memoryBytes(mem, reg));
+      if (mem.base === RIP) ripField = at + 1;
+    }
+  }
+  let rest = f.imm;
+  for (const o of row.operands) {
+    const n = immediateBytes(o, opSize);
+    if (n === 0) continue;
+    pushInt(bytes, rest, n);
+    if (n < 8) rest >>= BigInt(n * 8);
+  }
+  return { bytes: Uint8Array.from(bytes), ripField };
+}
+
+function immediateBytes(operand: string, opSize: number): number {
+  switch (operand) {
+    case 'Ib':
+    case 'sIb':
+    case 'Jb':
+      return 1;
+    case 'Iw':
+      return 2;
+    case 'Iz':
+      return opSize === 2 ? 2 : 4;
+    case 'Jz':
+      return 4;
+    case 'Iv':
+      return opSize;
+    default:
+      return 0;
+  }
+}
+
+function pushInt(bytes: number[], value: bigint, size: number): void {
+  for (let i = 0; i < size; i++) bytes.push(Number((value >> BigInt(i * 8)) & 0xffn));
+}
+
+/** ModRM, SIB and displacement, in the shortest form there is. */
+function memoryBytes({ base, index, scale, disp }: MemoryChoice, reg: number): number[] {
+  const out: number[] = [];
+  if (base === RIP) {
+    out.push(reg | 5);
+    pushInt(out, BigInt(disp), 4);
+    return out;
+  }
+  const mod = base < 0 ? 0 : disp === 0 && (base & 7) !== 5 ? 0 : disp >= -128 && disp < 128 ? 1 : 2;
+  const needsSib = index >= 0 || base < 0 || (base & 7) === 4;
+  if (needsSib) out.push((mod << 6) | reg | 4, (scale << 6) | (((index < 0 ? 4 : index) & 7) << 3) | (base < 0 ? 5 : base & 7));
+  else out.push((mod << 6) | reg | (base & 7));
+  if (mod === 1) out.push(disp & 0xff);
+  else if (mod === 2 || base < 0) pushInt(out, BigInt(disp), 4);
+  return out;
+}

@@ -1,0 +1,481 @@
+/** Random programs: trees of instructions, loops, conditions and calls that assemble to user code ending in HLT. */
+import { handlerForms } from '../src/interp/handler-table.ts';
+import type { Form } from '../src/decoder/types.ts';
+import type { Encoded, MemoryChoice } from './encoder.ts';
+import { type Kind, kindOf, memorySize, randomInsn } from './random-instruction.ts';
+import { Prng } from './prng.ts';
+
+/** Where things are, in the native process and in the guest. */
+export const CODE = 0x10_0000;
+export const CODE_BYTES = 0x4000;
+export const DATA = 0x11_0000;
+export const DATA_BYTES = 0x2000;
+/** A page that can be read but not written. What follows the data is not mapped. */
+export const READ_ONLY = 0x11_8000;
+export const STACK = 0x12_0000;
+export const STACK_BYTES = 0x4000;
+export const STACK_TOP = 0x12_2000;
+
+const [RAX, RCX, RDX, RBX, RSP, RSI, RDI] = [0, 1, 2, 3, 4, 6, 7];
+const RBP = 5;
+const R12 = 12;
+const R13 = 13;
+/** Index of masked memory operands and target of indirect branches. */
+const R14 = 14;
+/** Always DATA. */
+const R15 = 15;
+const RIP = 16;
+const FREE = [RAX, RCX, RDX, RBX, RBP, RSI, RDI, 8, 9, 10, 11];
+const HLT = 0xf4;
+
+/** A piece of a program. */
+export type Node =
+  /** Instructions as bytes; `fixups`: offsets of RIP-relative displacements, the end of their instruction, and the address. */
+  | { readonly kind: 'code'; readonly bytes: Uint8Array; readonly fixups: readonly { at: number; end: number; target: number }[] }
+  /** Body `count` times; `counter` is R12 or R13. */
+  | { readonly kind: 'loop'; readonly counter: number; readonly count: number; readonly style: number; readonly body: readonly Node[] }
+  /** `yes` if condition `cc` holds, else `no`. */
+  | { readonly kind: 'if'; readonly cc: number; readonly near: boolean; readonly yes: readonly Node[]; readonly no: readonly Node[] }
+  | { readonly kind: 'call'; readonly style: number; readonly body: readonly Node[] }
+  /** PUSH, body, POP or LEAVE. */
+  | { readonly kind: 'bracket'; readonly before: Uint8Array; readonly after: Uint8Array; readonly body: readonly Node[] }
+  /** Bytes jumped over. */
+  | { readonly kind: 'hole'; readonly bytes: Uint8Array }
+  /** Changes an immediate of `target` (bytes; `at`: offset of the changed byte) by `patch`, placed before or after it. */
+  | { readonly kind: 'smc'; readonly target: Uint8Array; readonly at: number; readonly patch: number; readonly value: number; readonly first: boolean };
+
+export interface ProgramOptions {
+  /** Kinds of instructions to use. */
+  readonly kinds: readonly Kind[];
+  /** About how many instructions. */
+  readonly size: number;
+  /** One memory operand in so many faults; 0: none. */
+  readonly faults: number;
+  /** Programs may change their own code. */
+  readonly selfModifying: boolean;
+  /** Forms not to use. */
+  readonly avoid?: (form: Form) => boolean;
+}
+
+/** Initial state of a run. */
+export interface Machine {
+  readonly gprs: bigint[];
+  readonly flags: number;
+  /** 16 x 16 bytes. */
+  readonly xmm: Uint8Array;
+  /** DATA_BYTES bytes. */
+  readonly data: Uint8Array;
+}
+
+export interface Program {
+  readonly seed: bigint;
+  readonly nodes: readonly Node[];
+  readonly machine: Machine;
+}
+
+const formsByKind = new Map<Kind, Form[]>();
+for (const form of handlerForms()) {
+  const kind = kindOf(form);
+  if (kind === undefined) continue;
+  const list = formsByKind.get(kind) ?? [];
+  list.push(form);
+  formsByKind.set(kind, list);
+}
+/** By mnemonic, so that instructions with many forms do not crowd out the others. */
+const byName = new Map<Kind, Form[][]>();
+for (const [kind, list] of formsByKind) {
+  const names = new Map<string, Form[]>();
+  for (const f of list) names.set(f.row.name, [...(names.get(f.row.name) ?? []), f]);
+  byName.set(kind, [...names.values()]);
+}
+/** What compilers emit most, mixed in more often than one mnemonic in hundreds would be. */
+const COMMON = 'add or adc sbb and sub xor cmp test mov lea inc dec neg shl shr sar rol ror imul2 movzx movsx movsxd xchg setz setb setl setbe cmovz cmovb cmovle push'.split(' ');
+const commonForms = COMMON.map((name) => (formsByKind.get('integer') ?? []).filter((f) => f.row.name === name)).filter((l) => l.length > 0);
+
+/** Straight-line forms only: these are built by nodes of their own, or need registers that hold addresses. */
+const STRUCTURAL = new Set('push pop enter leave pushf popf ret xlat maskmovdqu movs cmps stos lods scas fldenv fnstenv frstor fnsave fldcw'.split(' '));
+const BIT_TESTS = new Set(['bt', 'bts', 'btr', 'btc']);
+const STRINGS = ['movs', 'cmps', 'stos', 'lods', 'scas'];
+
+class Generator {
+  private readonly rng: Prng;
+  private readonly options: ProgramOptions;
+  private left: number;
+
+  constructor(rng: Prng, options: ProgramOptions) {
+    this.rng = rng;
+    this.options = options;
+    this.left = options.size;
+  }
+
+  /** A list of pieces; `depth` limits nesting, `gprs` are free for use. */
+  list(n: number, depth: number, gprs: readonly number[], counters: readonly number[]): Node[] {
+    const out: Node[] = [];
+    for (let i = 0; i < n && this.left > 0; i++) {
+      const node = this.node(depth, gprs, counters);
+      if (node !== undefined) out.push(node);
+    }
+    return out;
+  }
+
+  private node(depth: number, gprs: readonly number[], counters: readonly number[]): Node | undefined {
+    const { rng } = this;
+    this.left--;
+    if (depth > 0) {
+      const inner = () => this.list(rng.between(1, 8), depth - 1, gprs, counters);
+      switch (rng.below(24)) {
+        case 0: {
+          const counter = counters[0];
+          if (counter === undefined) break;
+          return { kind: 'loop', counter, count: rng.between(1, 6), style: rng.below(4), body: this.list(rng.between(1, 10), depth - 1, gprs, counters.slice(1)) };
+        }
+        case 1:
+        case 2:
+          return { kind: 'if', cc: rng.below(16), near: rng.oneIn(2), yes: inner(), no: rng.oneIn(2) ? inner() : [] };
+        case 3:
+          return { kind: 'call', style: rng.below(4), body: inner() };
+        case 4:
+          return this.bracket(depth, gprs, counters);
+        case 5:
+          if (rng.oneIn(2)) return { kind: 'hole', bytes: Uint8Array.from({ length: rng.between(1, 9) }, () => rng.below(256)) };
+          break;
+        case 6:
+          if (this.options.selfModifying) return this.smc();
+      }
+    }
+    return this.straight(gprs);
+  }
+
+  private bracket(depth: number, gprs: readonly number[], counters: readonly number[]): Node {
+    const { rng } = this;
+    const inner = (free: readonly number[]) => this.list(rng.between(1, 5), depth - 1, free, counters);
+    const [from, to] = [rng.pick(gprs), rng.pick(gprs)];
+    const short = (op: number, n: number) => Uint8Array.from(n >= 8 ? [0x41, op | (n & 7)] : [op | n]);
+    switch (rng.below(4)) {
+      case 0: {
+        const locals = rng.below(64) * 8;
+        const enter = Uint8Array.from([0xc8, locals & 0xff, locals >> 8, rng.below(2)]);
+        return { kind: 'bracket', before: enter, after: Uint8Array.of(0xc9), body: inner(gprs.filter((n) => n !== RBP)) };
+      }
+      case 1:
+        return { kind: 'bracket', before: Uint8Array.of(0x9c), after: short(0x58, to), body: inner(gprs) };
+      case 2:
+        // AND of the pushed value keeps only status flags and DF for POPF.
+        return {
+          kind: 'bracket',
+          before: Uint8Array.of(...short(0x50, from), 0x48, 0x81, 0x24, 0x24, 0xd5, 0x0c, 0, 0),
+          after: Uint8Array.of(0x9d, 0xfc),
+          body: inner(gprs),
+        };
+      default:
+        return { kind: 'bracket', before: rng.oneIn(2) ? short(0x50, from) : Uint8Array.of(0x6a, rng.below(256)), after: short(0x58, to), body: inner(gprs) };
+    }
+  }
+
+  private smc(): Node {
+    const { rng } = this;
+    // ADD r32, imm32 or MOV r32, imm32 or LEA: any byte of the immediate may change.
+    const n = rng.below(4);
+    const target = rng.oneIn(2) ? [0x81, 0xc0 | n] : [0x69, 0xc0 | (n << 3) | n];
+    for (let i = 0; i < 4; i++) target.push(rng.below(256));
+    return { kind: 'smc', target: Uint8Array.from(target), at: 2 + rng.below(4), patch: rng.below(4), value: rng.below(256), first: rng.oneIn(2) };
+  }
+
+  private pickForm(): Form {
+    const { rng, options } = this;
+    for (;;) {
+      const names = rng.oneIn(2) && options.kinds.includes('integer') ? commonForms : (byName.get(rng.pick(options.kinds)) ?? commonForms);
+      const form = rng.pick(rng.pick(names));
+      if (form.row.end === true && !STRINGS.includes(form.row.name)) continue;
+      if (options.avoid?.(form) === true) continue;
+      return form;
+    }
+  }
+
+  private straight(gprs: readonly number[]): Node | undefined {
+    const { rng } = this;
+    const form = this.pickForm();
+    if (STRUCTURAL.has(form.row.name)) return this.addressed(form);
+    const before: Encoded[] = [];
+    let target = 0;
+    const mem = (size: number): MemoryChoice => {
+      before.length = 0;
+      const choice = this.memory(size, gprs, before);
+      target = choice.target;
+      return choice;
+    };
+    const random = randomInsn(rng, form, { gprs, mem, addr32: rng.oneIn(20) && form.isMem });
+    if (random === undefined) return undefined;
+    if (BIT_TESTS.has(form.row.name) && form.isMem) {
+      const bit = random.insn.operands.find((o) => o.kind === 'gpr');
+      // MOVSX r64, r8 keeps the bit offset near.
+      if (bit !== undefined) before.push(raw(0x48 | (random.insn.reg >= 8 ? 5 : 0), 0x0f, 0xbe, 0xc0 | ((random.insn.reg & 7) * 9)));
+    }
+    if (form.row.name === 'div' || form.row.name === 'idiv') {
+      if (!rng.oneIn(8)) before.push(raw(0x31, 0xd2), raw(0x66, 0x83, 0xe0, 0x7f));
+      if (!rng.oneIn(8) && random.insn.rm !== RDX && !random.insn.isMem) before.push(raw(0x40 | (random.insn.rm >= 8 ? 1 : 0), 0x80, 0xc8 | (random.insn.rm & 7), 1));
+    }
+    const bytes: number[] = [];
+    for (const e of before) bytes.push(...e.bytes);
+    const start = bytes.length;
+    bytes.push(...random.bytes);
+    const fixups = random.ripField < 0 ? [] : [{ at: start + random.ripField, end: bytes.length, target }];
+    return { kind: 'code', bytes: Uint8Array.from(bytes), fixups };
+  }
+
+  /** Instructions whose implicit operands are memory. */
+  private addressed(form: Form): Node | undefined {
+    const { rng } = this;
+    const name = form.row.name;
+    const bytes: number[] = [];
+    const lea = (n: number, disp: number) => bytes.push(0x49, 0x8d, 0x87 | (n << 3), disp & 0xff, disp >> 8, 0, 0);
+    const place = () => (rng.oneIn(3) ? 0xf80 + rng.below(0x80) : 0x100 + rng.below(DATA_BYTES - 0x300));
+    if (name === 'xlat') lea(RBX, place());
+    else if (name === 'maskmovdqu') lea(RDI, place());
+    else if (STRINGS.includes(name)) {
+      lea(RSI, place());
+      lea(RDI, place());
+      if (form.rep !== 0) bytes.push(0xb9, rng.below(20), 0, 0, 0);
+      const down = rng.oneIn(3);
+      if (down) bytes.push(0xfd);
+      const e = randomInsn(rng, form, { gprs: FREE, mem: () => ({ base: -1, index: -1, scale: 0, disp: DATA }) });
+      if (e === undefined) return undefined;
+      bytes.push(...e.bytes);
+      if (down) bytes.push(0xfc);
+      return { kind: 'code', bytes: Uint8Array.from(bytes), fixups: [] };
+    } else return undefined;
+    const e = randomInsn(rng, form, { gprs: FREE, mem: () => ({ base: -1, index: -1, scale: 0, disp: DATA }) });
+    if (e === undefined) return undefined;
+    bytes.push(...e.bytes);
+    return { kind: 'code', bytes: Uint8Array.from(bytes), fixups: [] };
+  }
+
+  /** A memory operand; instructions it needs go to `before`. */
+  private memory(size: number, gprs: readonly number[], before: Encoded[]): MemoryChoice & { target: number } {
+    const { rng, options } = this;
+    const none = { index: -1, scale: 0 };
+    if (options.faults > 0 && rng.oneIn(options.faults)) {
+      const bad = rng.pick([READ_ONLY + 0x80, DATA + DATA_BYTES + 0x10, DATA + DATA_BYTES - 2, READ_ONLY - 1]);
+      return rng.oneIn(2) ? { base: RIP, ...none, disp: 0, target: bad } : { base: R15, ...none, disp: bad - DATA, target: 0 };
+    }
+    const aligned = size === 16 && !rng.oneIn(16);
+    let offset = 0x100 + rng.below(DATA_BYTES - 0x400);
+    if (rng.oneIn(8)) offset = 0x1000 - rng.below(Math.max(size, 1) + 2);
+    if (aligned) offset &= ~15;
+    switch (rng.below(8)) {
+      case 0:
+        return { base: RIP, ...none, disp: 0, target: DATA + offset };
+      case 1:
+        return { base: -1, ...none, disp: DATA + offset, target: 0 };
+      case 2:
+        return { base: RSP, ...none, disp: aligned ? -64 : -rng.between(32, 120), target: 0 };
+      case 3: {
+        // MOV R14D, r32; AND R14D, mask: an index that depends on the data.
+        const from = rng.pick(gprs);
+        const scale = rng.below(4);
+        before.push(raw(0x44 | (from >= 8 ? 1 : 0), 0x8b, 0xf0 | (from & 7)), raw(0x41, 0x81, 0xe6, aligned ? 0xf0 : 0xff, rng.below(2), 0, 0));
+        return { base: R15, index: R14, scale, disp: aligned ? 0x80 : rng.below(0x80), target: 0 };
+      }
+      default:
+        return { base: R15, ...none, disp: rng.oneIn(2) && size < 16 ? rng.below(112) : offset, target: 0 };
+    }
+  }
+}
+
+function raw(...bytes: number[]): Encoded {
+  return { bytes: Uint8Array.from(bytes), ripField: -1 };
+}
+
+/** The program and initial state of a seed; the same for the same arguments. */
+export function randomProgram(seed: bigint, options: ProgramOptions): Program {
+  const rng = new Prng(seed);
+  const machine: Machine = {
+    gprs: Array.from({ length: 16 }, () => rng.interesting()),
+    flags: 0,
+    xmm: randomXmm(rng),
+    data: randomData(rng),
+  };
+  machine.gprs[RSP] = BigInt(STACK_TOP);
+  machine.gprs[R15] = BigInt(DATA);
+  const nodes = new Generator(rng, options).list(options.size, 3, FREE, [R13, R12]);
+  return { seed, nodes, machine: { ...machine, flags: rng.below(0x10000) & 0x8d5 } };
+}
+
+function randomXmm(rng: Prng): Uint8Array {
+  const out = new Uint8Array(256);
+  const view = new DataView(out.buffer);
+  for (let i = 0; i < 256; i += 8) {
+    if (rng.oneIn(2)) view.setFloat64(i, (rng.below(2000) - 1000) / 8, true);
+    else if (rng.oneIn(2)) [0, 4].forEach((k) => { view.setFloat32(i + k, (rng.below(2000) - 1000) / 8, true); });
+    else view.setBigUint64(i, rng.u64(), true);
+  }
+  return out;
+}
+function randomData(rng: Prng): Uint8Array {
+  const out = new Uint8Array(DATA_BYTES);
+  const view = new DataView(out.buffer);
+  for (let i = 0; i < DATA_BYTES; i += 8) view.setBigUint64(i, rng.oneIn(2) ? rng.interesting() : rng.u64(), true);
+  return out;
+}
+
+/** Assembles the program for address CODE; it ends in HLT, and the rest is HLT too. */
+export function assemble(nodes: readonly Node[]): Uint8Array {
+  const out: number[] = [];
+  const subroutines: { at: number; style: number; body: readonly Node[] }[] = [];
+  const put32 = (at: number, v: number) => {
+    for (let i = 0; i < 4; i++) out[at + i] = (v >> (i * 8)) & 0xff;
+  };
+  /** A near branch whose displacement is known later: returns its position. */
+  const near = (...opcode: number[]): number => {
+    out.push(...opcode, 0, 0, 0, 0);
+    return out.length - 4;
+  };
+  const land = (at: number) => put32(at, out.length - at - 4);
+  const emitAll = (list: readonly Node[]): void => {
+    for (const n of list) emit(n);
+  };
+  const emit = (n: Node): void => {
+    switch (n.kind) {
+      case 'code': {
+        const start = out.length;
+        out.push(...n.bytes);
+        for (const f of n.fixups) put32(start + f.at, f.target - (CODE + start + f.end));
+        return;
+      }
+      case 'loop': {
+        const low = n.counter & 7;
+        out.push(0x41, 0xb8 | low, n.count, 0, 0, 0);
+        const top = out.length;
+        emitAll(n.body);
+        // DEC r32, SUB r64, 1, DEC r64, LEA + TEST: all leave ZF for JNZ; the third counts up from the negative.
+        if (n.style === 0) out.push(0x41, 0xff, 0xc8 | low);
+        else if (n.style === 1) out.push(0x49, 0x83, 0xe8 | low, 1);
+        else if (n.style === 2) out.push(0x49, 0xff, 0xc8 | low);
+        else out.push(0x41, 0x80, 0xe8 | low, 1);
+        const distance = top - (out.length + 2);
+        if (distance >= -128) out.push(0x75, distance & 0xff);
+        else put32(near(0x0f, 0x85), top - (out.length));
+        return;
+      }
+      case 'if': {
+        const skip = near(0x0f, 0x80 | (n.cc ^ 1));
+        emitAll(n.yes);
+        if (n.no.length === 0) {
+          land(skip);
+          return;
+        }
+        const end = near(0xe9);
+        land(skip);
+        emitAll(n.no);
+        land(end);
+        return;
+      }
+      case 'call': {
+        // CALL rel32; LEA R14 + CALL R14; LEA R14 + PUSH + CALL [RSP] is style 2; JMP there and back through R14 would need a link.
+        if (n.style < 2) subroutines.push({ at: near(0xe8), style: n.style, body: n.body });
+        else {
+          const at = near(0x4c, 0x8d, 0x35);
+          subroutines.push({ at, style: n.style, body: n.body });
+          if (n.style === 2) out.push(0x41, 0xff, 0xd6);
+          else out.push(0x4c, 0x89, 0x74, 0x24, 0xf0, 0xff, 0x54, 0x24, 0xf0);
+        }
+        return;
+      }
+      case 'bracket':
+        out.push(...n.before);
+        emitAll(n.body);
+        out.push(...n.after);
+        return;
+      case 'hole':
+        out.push(0xeb, n.bytes.length, ...n.bytes);
+        return;
+      case 'smc': {
+        const emitPatch = (targetAt: (end: number) => number): void => {
+          const start = out.length;
+          // MOV byte, ADD byte, XOR byte, LOCK INC byte [rip+disp32].
+          if (n.patch === 0) out.push(0xc6, 0x05, 0, 0, 0, 0, n.value);
+          else if (n.patch === 1) out.push(0x80, 0x05, 0, 0, 0, 0, n.value);
+          else if (n.patch === 2) out.push(0x80, 0x35, 0, 0, 0, 0, n.value);
+          else out.push(0xf0, 0xfe, 0x05, 0, 0, 0, 0);
+          put32(start + (n.patch === 3 ? 3 : 2), targetAt(out.length) - out.length);
+        };
+        if (n.first) {
+          emitPatch((end) => end + n.at);
+          out.push(...n.target);
+        } else {
+          const at = out.length + n.at;
+          out.push(...n.target);
+          emitPatch(() => at);
+        }
+        return;
+      }
+    }
+  };
+  emitAll(nodes);
+  out.push(HLT);
+  for (let s = subroutines.shift(); s !== undefined; s = subroutines.shift()) {
+    land(s.at);
+    emitAll(s.body);
+    if (s.style === 1) out.push(0xc2, 0, 0);
+    else out.push(0xc3);
+  }
+  if (out.length > CODE_BYTES) throw new RangeError(`a program of ${out.length} bytes does not fit`);
+  const code = new Uint8Array(CODE_BYTES).fill(HLT);
+  code.set(out);
+  return code;
+}
+
+/** Number of instructions-like pieces, nested ones included. */
+export function weight(nodes: readonly Node[]): number {
+  let n = 0;
+  for (const node of nodes) n += 1 + children(node).reduce((sum, list) => sum + weight(list), 0);
+  return n;
+}
+function children(n: Node): (readonly Node[])[] {
+  switch (n.kind) {
+    case 'if':
+      return [n.yes, n.no];
+    case 'loop':
+    case 'call':
+    case 'bracket':
+      return [n.body];
+    default:
+      return [];
+  }
+}
+
+/** Smaller versions of a program, largest cuts first. */
+export function* smaller(nodes: readonly Node[]): Generator<readonly Node[]> {
+  for (let size = nodes.length >> 1; size > 1; size >>= 1) {
+    for (let at = 0; at + size <= nodes.length; at += size) yield [...nodes.slice(0, at), ...nodes.slice(at + size)];
+  }
+  for (const [i, node] of nodes.entries()) {
+    const replace = (...by: readonly Node[]) => [...nodes.slice(0, i), ...by, ...nodes.slice(i + 1)];
+    yield replace();
+    for (const list of children(node)) yield replace(...list);
+    if (node.kind === 'if') {
+      for (const yes of smaller(node.yes)) yield replace({ ...node, yes });
+      for (const no of smaller(node.no)) yield replace({ ...node, no });
+    } else if (node.kind === 'loop' || node.kind === 'call' || node.kind === 'bracket') {
+      for (const body of smaller(node.body)) yield replace({ ...node, body });
+      if (node.kind === 'loop' && node.count > 1) yield replace({ ...node, count: node.count - 1 });
+    }
+  }
+}
+
+/** The smallest program for which `fails` still holds that cutting finds. */
+export function shrink(nodes: readonly Node[], fails: (nodes: readonly Node[]) => boolean): readonly Node[] {
+  let best = nodes;
+  for (let found = true; found; ) {
+    found = false;
+    for (const candidate of smaller(best)) {
+      if (!fails(candidate)) continue;
+      best = candidate;
+      found = true;
+      break;
+    }
+  }
+  return best;
+}
+
+export { memorySize };

@@ -1,0 +1,191 @@
+/** Runs programs on a CPU with guest page tables, in one tier, and describes where they ended. */
+import { CpuCore } from '../src/cpu.ts';
+import {
+  EXIT_EXCEPTION,
+  EXIT_LIMIT,
+  PAGING_GUEST,
+  S_CPL,
+  S_CR0,
+  S_CR3,
+  S_CR4,
+  S_EFER,
+  S_EXC,
+  S_EXC_ADDR,
+  S_EXC_ERROR,
+  S_HOT_THRESHOLD,
+  S_ICOUNT,
+  S_ICOUNT_LIMIT,
+  S_MXCSR,
+  S_X87,
+  S_X87_CW,
+  S_X87_SW,
+  S_X87_TAGS,
+  S_X87_TOP,
+  S_XMM,
+  V_PAGING,
+} from '../src/layout.ts';
+import { CODE, CODE_BYTES, DATA, DATA_BYTES, type Machine, READ_ONLY, STACK, STACK_BYTES } from './random-program.ts';
+
+const PAGE = 4096;
+const RAM_BYTES = 2 << 20;
+/** Page tables of the guest: PML4, PDPT, PD, PT. */
+const TABLES = 0x1000;
+const UNLIMITED = 0xffff_ffff_ffff_ffffn;
+const NEVER = 200_000n;
+
+/** Where a program ended and everything it left. */
+export interface Outcome {
+  readonly reason: number;
+  /** Exception vector, or -1. */
+  readonly vector: number;
+  readonly error: number;
+  /** Address of a page fault, else 0. */
+  readonly address: bigint;
+  readonly rip: bigint;
+  readonly gprs: readonly bigint[];
+  readonly flags: number;
+  readonly mxcsr: number;
+  readonly icount: bigint;
+  readonly xmm: Uint8Array;
+  readonly x87: Uint8Array;
+  readonly data: Uint8Array;
+  readonly stack: Uint8Array;
+  readonly code: Uint8Array;
+}
+
+export interface RunOptions {
+  /** Most instructions between stops; 0: run through. At each stop the state is kept in `stops`. */
+  readonly interval?: number;
+}
+
+/** One tier: a CPU whose low 2 MiB are mapped one to one for user code as random programs expect. */
+export class Tier {
+  readonly core: CpuCore;
+  readonly compiled: boolean;
+
+  static async create(compiled: boolean): Promise<Tier> {
+    return new Tier(await CpuCore.create({ ramBytes: RAM_BYTES, jit: compiled ? 'sync' : 'off' }), compiled);
+  }
+  private constructor(core: CpuCore, compiled: boolean) {
+    this.core = core;
+    this.compiled = compiled;
+    const entry = (table: number, index: number, value: number) => core.view.setBigUint64(core.ramBase + TABLES + table * PAGE + index * 8, BigInt(value), true);
+    for (let level = 0; level < 3; level++) entry(level, 0, (TABLES + (level + 1) * PAGE) | 7);
+    const map = (at: number, bytes: number, flags: number) => {
+      for (let page = at; page < at + bytes; page += PAGE) entry(3, page / PAGE, page | flags);
+    };
+    map(CODE, CODE_BYTES, 7);
+    map(DATA, DATA_BYTES, 7);
+    map(READ_ONLY, PAGE, 5);
+    map(STACK, STACK_BYTES, 7);
+  }
+
+  private bytes(at: number, n: number): Uint8Array {
+    return this.core.u8.slice(this.core.ramBase + at, this.core.ramBase + at + n);
+  }
+
+  /** Puts program and state in place. */
+  load(code: Uint8Array, m: Machine): void {
+    const { core } = this;
+    const cpu = core.cpuAddress(0);
+    core.reset(0);
+    const set32 = (offset: number, v: number) => core.view.setUint32(cpu + offset, v, true);
+    const set64 = (offset: number, v: bigint) => core.view.setBigUint64(cpu + offset, v, true);
+    set32(V_PAGING, PAGING_GUEST);
+    set64(S_CR0, 0x8001_0033n);
+    set64(S_CR3, BigInt(TABLES));
+    set64(S_CR4, 0x620n);
+    set64(S_EFER, 0xd01n);
+    set32(S_CPL, 3);
+    set32(S_MXCSR, 0x1f80);
+    set32(S_X87_CW, 0x37f);
+    set32(S_HOT_THRESHOLD, this.compiled ? 1 : 0);
+    core.u8.set(code, core.ramBase + CODE);
+    core.u8.set(m.data, core.ramBase + DATA);
+    core.u8.fill(0, core.ramBase + READ_ONLY, core.ramBase + READ_ONLY + PAGE);
+    core.u8.fill(0, core.ramBase + STACK, core.ramBase + STACK + STACK_BYTES);
+    core.dirtyCode(core.ramBase + CODE, CODE_BYTES);
+    core.tlbFlushAll(0);
+    core.u8.set(m.xmm, cpu + S_XMM);
+    m.gprs.forEach((v, n) => { core.setReg(0, n, v); });
+    core.setRflags(0, BigInt(m.flags | 0x202));
+    core.setRip(0, BigInt(CODE));
+  }
+
+  /** Runs what was loaded until an exception; the last element is the end, those before it stops for the limit. */
+  run(options: RunOptions = {}): Outcome[] {
+    const { core } = this;
+    const cpu = core.cpuAddress(0);
+    const interval = BigInt(options.interval ?? 0);
+    const out: Outcome[] = [];
+    for (;;) {
+      const count = core.view.getBigUint64(cpu + S_ICOUNT, true);
+      const limit = interval > 0n && out.length < 40 ? count + interval : NEVER;
+      core.view.setBigUint64(cpu + S_ICOUNT_LIMIT, limit > NEVER ? NEVER : limit, true);
+      const reason = core.run(0);
+      out.push(this.outcome(reason));
+      if (reason !== EXIT_LIMIT || core.view.getBigUint64(cpu + S_ICOUNT, true) >= NEVER) break;
+    }
+    core.view.setBigUint64(cpu + S_ICOUNT_LIMIT, UNLIMITED, true);
+    core.view.setUint32(cpu + S_EXC, 0, true);
+    return out;
+  }
+
+  private outcome(reason: number): Outcome {
+    const { core } = this;
+    const cpu = core.cpuAddress(0);
+    const u32 = (offset: number) => core.view.getUint32(cpu + offset, true);
+    const vector = reason === EXIT_EXCEPTION ? u32(S_EXC) - 1 : -1;
+    return {
+      reason,
+      vector,
+      error: reason === EXIT_EXCEPTION ? u32(S_EXC_ERROR) : 0,
+      address: vector === 14 ? core.view.getBigUint64(cpu + S_EXC_ADDR, true) : 0n,
+      rip: core.getRip(0),
+      gprs: Array.from({ length: 16 }, (_, n) => core.getReg(0, n)),
+      flags: Number(core.getRflags(0)),
+      mxcsr: u32(S_MXCSR),
+      icount: core.view.getBigUint64(cpu + S_ICOUNT, true),
+      xmm: core.u8.slice(cpu + S_XMM, cpu + S_XMM + 256),
+      x87: Uint8Array.of(...core.u8.slice(cpu + S_X87, cpu + S_X87 + 128), ...[S_X87_CW, S_X87_SW, S_X87_TOP, S_X87_TAGS].flatMap((f) => [u32(f) & 0xff, u32(f) >>> 8])),
+      data: this.bytes(DATA, DATA_BYTES),
+      stack: this.bytes(STACK, STACK_BYTES),
+      code: this.bytes(CODE, CODE_BYTES),
+    };
+  }
+}
+
+const NAMES = 'rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15'.split(' ');
+
+/** What differs between two outcomes, as text; empty when they are equal. */
+export function compareOutcomes(a: Outcome, b: Outcome): string[] {
+  const found: string[] = [];
+  for (const key of ['reason', 'vector', 'error', 'address', 'rip', 'flags', 'mxcsr', 'icount'] as const) {
+    if (a[key] !== b[key]) found.push(`${key}: ${a[key].toString(16)} and ${b[key].toString(16)}`);
+  }
+  for (const [n, name] of NAMES.entries()) {
+    const [x, y] = [a.gprs[n] ?? 0n, b.gprs[n] ?? 0n];
+    if (x !== y) found.push(`${name}: ${x.toString(16)} and ${y.toString(16)}`);
+  }
+  for (const key of ['xmm', 'x87', 'data', 'stack', 'code'] as const) {
+    for (let i = 0; i < a[key].length; i += 8) {
+      const hex = (u: Uint8Array) => Buffer.from(u.subarray(i, i + 8)).reverse().toString('hex');
+      if (hex(a[key]) !== hex(b[key])) {
+        found.push(`${key}+${i.toString(16)}: ${hex(a[key])} and ${hex(b[key])}`);
+        if (found.length > 30) return found;
+      }
+    }
+  }
+  return found;
+}
+
+/** First difference between two runs. */
+export function compareRuns(a: readonly Outcome[], b: readonly Outcome[]): string[] {
+  for (const [i, x] of a.entries()) {
+    const y = b[i];
+    if (y === undefined) break;
+    const found = compareOutcomes(x, y);
+    if (found.length > 0) return i > 0 || a.length > 1 ? [`at stop ${i} of ${a.length}`, ...found] : found;
+  }
+  return a.length === b.length ? [] : [`${a.length} and ${b.length} stops`];
+}
