@@ -6,6 +6,7 @@ import { branches } from './branch.ts';
 import { decimal } from './decimal.ts';
 import { flagInstructions } from './flags.ts';
 import { io } from './io.ts';
+import { mmx } from './mmx.ts';
 import { moves } from './mov.ts';
 import { msrs } from './msr.ts';
 import { mulDiv } from './muldiv.ts';
@@ -23,6 +24,7 @@ const parts: readonly Readonly<Record<string, Semantics>>[] = [
   decimal,
   flagInstructions,
   io,
+  mmx,
   moves,
   msrs,
   mulDiv,
