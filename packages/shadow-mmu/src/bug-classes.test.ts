@@ -122,6 +122,11 @@ describe('bug classes of shadow paging', () => {
       set(machine, DATA + 0x3000, 0, DATA);
       set(machine, PD, 2, DATA + 0x3000);
       machine.expect(USER, va(0, 0, 2, 0), 'read');
+      // Now a large page that holds the page tables: a write there must not go through the old large entry.
+      set(machine, PD, 1, 0, ALL | PS);
+      machine.mmu.check();
+      machine.expect(USER, va(0, 0, 1, PT >> 12), 'write', 0n);
+      expect(machine.expect(USER, va(0), 'read').kind).toBe('fault');
       finish(machine);
     });
 
