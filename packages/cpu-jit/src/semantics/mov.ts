@@ -42,10 +42,8 @@ export function byteSwap(e: Emitter, v: Val, size: number): Val {
   const z = e.or(e.shl(e.and(y, words), e.i64(16)), e.and(e.shrU(y, e.i64(16)), words));
   return e.rotl(z, e.i64(32));
 }
-/** A 16-bit BSWAP is undefined in the SDM; Intel's cores write zero. */
 function bswap(e: Emitter): void {
-  const size = e.size(0);
-  e.write(0, size === 2 ? e.i32(0) : e.let(byteSwap(e, e.read(0), size)));
+  e.write(0, e.let(byteSwap(e, e.read(0), e.size(0))));
 }
 function movbe(e: Emitter): void {
   e.write(0, e.let(byteSwap(e, e.read(1), e.size(1))));

@@ -4,8 +4,8 @@ import { amount, at, bit, CF, mergeFlags, OF, RCX, signBit, update } from './com
 
 /**
  * Shifts and rotates. What the SDM leaves undefined follows Intel's cores (measured): AF is cleared by every shift; OF of a
- * count other than 1 is the OF that the first of the one-bit steps gives, except that ROL and ROR by an immediate
- * other than 1 keep it.
+ * count other than 1 is the OF that the first of the one-bit steps gives, except that ROL and ROR of a register by an
+ * immediate other than 1 keep it.
  */
 
 /** Count operand `i`: the immediate, the constant 1 or CL, masked to 5 bits (6 for 64-bit operands). */
@@ -114,9 +114,9 @@ function doubleWide(e: Emitter, a: Val, b: Val, count: Val, size: number, left: 
   return { stored: e.let(stored), cf: e.let(cf) };
 }
 
-/** OF of rotates changes unless the count is an immediate other than 1 (SDM: undefined; measured: kept). */
+/** OF of ROL and ROR changes unless they are of a register and by an immediate other than 1 (SDM: undefined; measured: kept). */
 function rotateKeepsOverflow(e: Emitter, count: Val): Val | boolean {
-  if (e.form.operands[1]?.kind !== 'imm') return false;
+  if (e.isMem(0) || e.form.operands[1]?.kind !== 'imm') return false;
   if (count.constant !== undefined) return count.constant !== 1;
   return e.let(e.ne(count, e.i32(1)));
 }

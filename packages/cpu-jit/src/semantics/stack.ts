@@ -36,9 +36,9 @@ export function stackAt(e: Emitter, delta: number, from = RSP): StackPointer {
   const base = e.reg(from, 4);
   return pointer(e, delta === 0 ? base : e.let(e.add(base, e.i32(delta))));
 }
-/** `p` moved by a run-time number of bytes, i32. */
+/** `p` moved by a run-time number of bytes, a signed i32. */
 export function stackMoved(e: Emitter, p: StackPointer, delta: Val): StackPointer {
-  return pointer(e, e.let(e.add(p.value, e.codeSize === 64 ? e.zext64(delta) : delta)));
+  return pointer(e, e.let(e.add(p.value, e.codeSize === 64 ? e.sext64(delta, 4) : delta)));
 }
 
 /** Linear address of a stack slot. */
