@@ -29,6 +29,11 @@ export function writeVirtual(vcpu: PvmVcpu, va: bigint, data: Uint8Array): void 
   }
 }
 
+/** Raise the #PF that a write there would. @throws GuestPageFault */
+export function checkWritable(vcpu: PvmVcpu, va: bigint, length: number): void {
+  pieces(vcpu, va, length, ACCESS_WRITE);
+}
+
 function pieces(vcpu: PvmVcpu, va: bigint, length: number, access: number): { hpa: number; offset: number; size: number }[] {
   const found: { hpa: number; offset: number; size: number }[] = [];
   for (let offset = 0; offset < length; ) {

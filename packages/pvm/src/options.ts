@@ -33,6 +33,8 @@ export interface VmOptions {
   clock?: 'host' | 'icount';
   /** `on`: compile hot code in a worker; `sync`: at once on this thread; `off`: interpret only. Default `on`. */
   jit?: 'on' | 'off' | 'sync';
+  /** Find out by sampling, on a thread of its own, how guest time divides between interpreter and compiled code. Default false. */
+  sampleTiers?: boolean;
   /** The program's standard output and error. Default: dropped. */
   onConsole?: OutputHandler;
   onStderr?: OutputHandler;
@@ -64,6 +66,7 @@ export interface CheckedOptions {
   readonly prefault: boolean;
   readonly clock: 'host' | 'icount';
   readonly jit: 'on' | 'off' | 'sync';
+  readonly sampleTiers: boolean;
   readonly onConsole: OutputHandler;
   readonly onStderr: OutputHandler;
   readonly onSerial: OutputHandler;
@@ -110,6 +113,7 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   prefault: isBoolean,
   clock: oneOf('host', 'icount'),
   jit: oneOf('on', 'off', 'sync'),
+  sampleTiers: isBoolean,
   onConsole: isFunction,
   onStderr: isFunction,
   onSerial: isFunction,
@@ -147,6 +151,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     prefault: options.prefault ?? true,
     clock: options.clock ?? 'host',
     jit: options.jit ?? 'on',
+    sampleTiers: options.sampleTiers ?? false,
     onConsole: options.onConsole ?? drop,
     onStderr: options.onStderr ?? drop,
     onSerial: options.onSerial ?? drop,

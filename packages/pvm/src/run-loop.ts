@@ -64,7 +64,7 @@ export class RunLoop {
     const sliceStart = performance.now();
     for (;;) {
       design.prepareEntry(vcpu);
-      const reason = core.run(vcpu);
+      const reason = design.enter(vcpu);
       const start = performance.now();
       if (reason === EXIT_LIMIT) {
         if (count() >= this.limit) return 'limit';

@@ -12,6 +12,12 @@ export interface Summary {
   /** Parts of `runMs` spent in the hypervisor (exit handling), and in the guest. */
   readonly hypervisorMs: number;
   readonly guestMs: number;
+  /** Parts of `guestMs` in the interpreter and in compiled code, from samples; undefined without `sampleTiers`. */
+  readonly interpreterMs: number | undefined;
+  readonly compiledMs: number | undefined;
+  /** Time spent on compiling: on the compiler thread, and the part of `guestMs` it took on the machine's own thread. */
+  readonly compileMs: number;
+  readonly compileStallMs: number;
   /** VM exits; world switches of all kinds. */
   readonly exits: number;
   readonly worldSwitches: number;
@@ -20,6 +26,20 @@ export interface Summary {
   readonly cpu: CpuStats;
   /** Syscalls the guest kernel does not know: number and count. */
   readonly unknownSyscalls: ReadonlyMap<number, number>;
+}
+
+/** Guest time by tier: what the CPU's samples say of it. */
+export function tierTimes(guestMs: number, cpu: CpuStats): Pick<Summary, 'interpreterMs' | 'compiledMs' | 'compileMs' | 'compileStallMs'> {
+  const { samples, jit } = cpu;
+  const seen = (samples?.interpreter ?? 0) + (samples?.compiled ?? 0);
+  const stall = jit?.linkMs ?? 0;
+  const share = (n: number) => (seen === 0 ? undefined : (Math.max(0, guestMs - stall) * n) / seen);
+  return {
+    interpreterMs: share(samples?.interpreter ?? 0),
+    compiledMs: share(samples?.compiled ?? 0),
+    compileMs: (jit?.emitMs ?? 0) + (jit?.engineMs ?? 0),
+    compileStallMs: stall,
+  };
 }
 
 /** An interval that the guest's program marked (`bench`). */

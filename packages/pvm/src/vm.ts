@@ -12,7 +12,7 @@ import { ExitLedger } from './ledger.ts';
 import { type CheckedOptions, checkOptions, type VmOptions } from './options.ts';
 import { RunLoop } from './run-loop.ts';
 import { StdinReader } from './stdin.ts';
-import { type Interval, interval, type Snapshot, type Summary } from './summary.ts';
+import { type Interval, interval, type Snapshot, type Summary, tierTimes } from './summary.ts';
 import { switcherModule } from './switcher/index.ts';
 
 /** How a run ended. */
@@ -79,6 +79,7 @@ export class Vm {
       framePoolBytes: options.shadowMemory,
       jit: options.jit,
       clock: options.clock,
+      sample: options.sampleTiers,
       switcher: await switcherModule(),
       hooks,
     });
@@ -231,7 +232,7 @@ export class Vm {
     if (this.state === 'running') this.halt('aborted', 130, 0);
     this.state = 'done';
     await this.stdin.close();
-    this.core.dispose();
+    await this.core.dispose();
   }
 
   private halt(reason: StopReason, exitCode: number, signal: number): void {
@@ -294,12 +295,14 @@ export class Vm {
     const cpu = this.core.stats(BOOT_VCPU);
     const hypervisorMs = this.ledger.totalNs / 1e6;
     const { exits, total } = this.ledger.worldSwitches();
+    const guestMs = Math.max(0, this.runMs - hypervisorMs);
     return {
       instructions: cpu.instructions,
       runMs: this.runMs,
       mips: this.runMs > 0 ? Number(cpu.instructions) / 1e3 / this.runMs : 0,
       hypervisorMs,
-      guestMs: Math.max(0, this.runMs - hypervisorMs),
+      guestMs,
+      ...tierTimes(guestMs, cpu),
       exits,
       worldSwitches: total,
       shadowPagesBuilt: this.design.shadowPagesBuilt(),

@@ -6,21 +6,9 @@ import * as abi from './constants.ts';
 import { cpuid } from './cpuid.ts';
 import { lookupDataSegment } from './hypercalls.ts';
 import type { KvmClock } from './kvm-clock.ts';
+import { type Emulation, type IoBus, portIo } from './port-io.ts';
 import { msrName, readMsr, writeMsr } from './msrs.ts';
 import { ATTR_CODE64, ATTR_DATA, CR0_FIXED_SET, CR4_FSGSBASE, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_SMEP, type PvmVcpu } from './pvm-vcpu.ts';
-
-/** The board, as the emulator sees it. */
-export interface IoBus {
-  in(port: number, size: 1 | 2 | 4): number;
-  /** A returned promise suspends the vCPU until it settles. */
-  out(port: number, size: 1 | 2 | 4, value: number): Promise<void> | undefined;
-}
-
-/** What came of an instruction: `sub` is its ledger sub-reason. */
-export type Emulation =
-  | { readonly sub: string; readonly wait?: Promise<void> | undefined }
-  /** Not one the hypervisor emulates, or its operands are bad: the exception goes to the guest. */
-  | { readonly sub: string; readonly fault: number };
 
 /** Linear address of the `invlpg` that starts the synthetic CPUID: "PVM" and its marks. */
 const SYNTHETIC_CPUID_ADDRESS = 0xffff_ffff_ff4d_5650n;
@@ -275,26 +263,4 @@ function interruptReturn(vcpu: PvmVcpu, insn: Insn): Emulation {
   vcpu.rflags = (stack.getUint32(16, true) & abi.RFLAGS_ERETU) | abi.RFLAGS_SMOD;
   vcpu.retire();
   return { sub: 'IRET' };
-}
-
-/** IN and OUT. The string forms are #GP: no known guest of this ABI uses them. */
-function portIo(vcpu: PvmVcpu, io: IoBus, insn: Insn): Emulation {
-  const { name } = insn.row;
-  const immediate = insn.row.op >= 0xe4 && insn.row.op <= 0xe7;
-  const port = immediate ? insn.immLow & 0xff : Number(vcpu.reg(RDX) & 0xffffn);
-  const size = insn.opSize === 1 ? 1 : insn.opSize === 2 ? 2 : 4;
-  const sub = `${name.toUpperCase()} 0x${port.toString(16)}`;
-  if (name === 'in') {
-    const value = BigInt(io.in(port, size) >>> 0);
-    const mask = (1n << BigInt(8 * size)) - 1n;
-    vcpu.setReg(RAX, size === 4 ? value : (vcpu.reg(RAX) & ~mask) | (value & mask));
-    vcpu.skip(insn.length);
-    return { sub };
-  }
-  if (name === 'out') {
-    const value = Number(vcpu.reg(RAX) & 0xffff_ffffn) & (size === 4 ? -1 : (1 << (8 * size)) - 1);
-    vcpu.skip(insn.length);
-    return { sub, wait: io.out(port, size, value >>> 0) };
-  }
-  return { sub, fault: abi.VECTOR_GP };
 }

@@ -31,6 +31,8 @@ export interface Design {
   boot(vcpu: number, state: BootState): void;
   /** Before each entry into the guest: deliver pending events. */
   prepareEntry(vcpu: number): void;
+  /** Run the guest until its next exit; returns EXIT_* of layout.ts. */
+  enter(vcpu: number): number;
   /**
    * Handle the exit `reason` (EXIT_* of layout.ts) and leave its ledger row in `outcome`.
    * @throws TripleFault, FailedEntry when the guest cannot go on

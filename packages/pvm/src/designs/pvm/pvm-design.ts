@@ -6,10 +6,13 @@ import {
   EXIT_PRIVILEGED,
   EXIT_SOFT_INT,
   EXIT_SYSCALL,
+  NEXT,
+  NEXT_CHECK,
   P_DIRECT_ERETUS,
   P_DIRECT_SYSCALLS,
   P_RETU_RIP,
   S_CR2,
+  S_DR,
   S_EXC,
   S_EXC_ADDR,
   S_EXC_ERROR,
@@ -18,20 +21,25 @@ import {
   S_EXIT_SIZE,
   S_EXIT_VA,
   S_EXIT_VALUE,
+  S_RFLAGS,
 } from '@pvm/cpu-jit/layout';
 import type { BootState, GuestRam } from '@pvm/machine';
 import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, ShadowMmu } from '@pvm/shadow-mmu';
 import { isLegal } from '../../abi-v2/address-range.ts';
 import * as abi from '../../abi-v2/constants.ts';
 import { installCpuid } from '../../abi-v2/cpuid.ts';
-import { emulate, emulateUser, type IoBus } from '../../abi-v2/emulate.ts';
+import { emulate, emulateUser } from '../../abi-v2/emulate.ts';
 import { hypercall, hypercallName } from '../../abi-v2/hypercalls.ts';
 import { KvmClock } from '../../abi-v2/kvm-clock.ts';
+import type { IoBus } from '../../abi-v2/port-io.ts';
 import { PvmVcpu, TripleFault, vectorName } from '../../abi-v2/pvm-vcpu.ts';
 import { GuestPageFault } from '../../guest-memory.ts';
 import type { ExitLedger } from '../../ledger.ts';
 import { R11, RAX, RCX } from '../../vcpu-state.ts';
 import type { Design, ExitOutcome } from '../design.ts';
+
+const DR6 = S_DR + 6 * 8;
+const DR6_BS = 1n << 14n;
 
 export interface PvmDesignOptions {
   readonly core: CpuCore;
@@ -100,6 +108,18 @@ export class PvmDesign implements Design {
 
   prepareEntry(index: number): void {
     this.vcpu(index).prepareEntry();
+  }
+
+  enter(index: number): number {
+    const vcpu = this.vcpu(index);
+    if ((vcpu.get32(S_RFLAGS) & abi.RFLAGS_TF) === 0) return this.core.run(index);
+    // Single-step: #DB after the instruction, unless it left the guest for another reason (SDM vol. 3, 18.3.1.4).
+    const reason = this.core.step(index);
+    if (reason !== NEXT && reason !== NEXT_CHECK) return reason;
+    vcpu.set64(DR6, vcpu.get64(DR6) | DR6_BS);
+    vcpu.set32(S_EXC, abi.VECTOR_DB + 1);
+    vcpu.set32(S_EXC_ERROR, 0);
+    return EXIT_EXCEPTION;
   }
 
   // ------------------------------------------------------------ exits
