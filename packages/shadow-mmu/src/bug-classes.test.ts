@@ -261,6 +261,7 @@ describe('bug classes of shadow paging', () => {
     for (let i = 0; i < 200; i++) for (let j = 0; j < 200; j += 23) machine.expect(USER, va(j, i, j, i), 'write');
     const start = performance.now();
     machine.store(PT, 0n);
+    machine.checkTlbs();
     set(machine, DATA, 0, DATA);
     set(machine, PD, 0, DATA); // DATA becomes a table: every writable mapping of it goes
     machine.expect(USER, va(0, 0, 0, 0), 'read');
