@@ -206,7 +206,6 @@ describe('random guests never see a difference between the shadow and their own 
           }
         }
         const stats = guest.machine.mmu.stats();
-        if (process.env.SHADOW_STATS) console.log(name, stats);
         expect(stats.faultsFixed).toBeGreaterThan(STEPS / 20);
         expect(stats.pteWritesVisible).toBeGreaterThan(STEPS / 100);
       });
