@@ -3,11 +3,24 @@ import type { Summary } from '@pvm/pvm';
 const ms = (n: number) => (n >= 1000 ? `${(n / 1000).toFixed(2)} s` : `${n.toFixed(1)} ms`);
 const count = (n: number | bigint) => n.toLocaleString('en-US');
 
+function guestTime(s: Summary): string {
+  if (s.interpreterMs === undefined || s.compiledMs === undefined) return `guest ${ms(s.guestMs)}`;
+  return `interpreter ${ms(s.interpreterMs)}, compiled code ${ms(s.compiledMs)}, waiting for the compiler ${ms(s.compileStallMs)}`;
+}
+
+function compiling(s: Summary): string {
+  const { jit } = s.cpu;
+  if (jit === undefined) return 'off';
+  const failed = jit.failures === 0 ? '' : `; ${jit.failures} regions failed: ${jit.failure ?? ''}`;
+  return `${count(jit.regions)} regions, ${count(jit.instructions)} instructions in ${ms(s.compileMs)}${failed}`;
+}
+
 /** What a run cost, for people. */
 export function formatSummary(s: Summary): string {
   const rows: [string, string][] = [
     ['instructions', `${count(s.instructions)} (${s.mips.toFixed(1)} MIPS)`],
-    ['run time', `${ms(s.runMs)}: guest ${ms(s.guestMs)}, hypervisor ${ms(s.hypervisorMs)}`],
+    ['run time', `${ms(s.runMs)}: ${guestTime(s)}, hypervisor ${ms(s.hypervisorMs)}`],
+    ['compiling', compiling(s)],
     ['exits', `${count(s.exits)}; world switches ${count(s.worldSwitches)}`],
     ['TLB misses', `${count(s.cpu.tlbMisses)}; flushes ${count(s.cpu.tlbFlushes)}`],
     ['shadow pages', `${count(s.shadowPagesBuilt)} built`],
@@ -25,6 +38,10 @@ export function summaryJson(s: Summary): Record<string, unknown> {
     runMs: s.runMs,
     guestMs: s.guestMs,
     hypervisorMs: s.hypervisorMs,
+    interpreterMs: s.interpreterMs,
+    compiledMs: s.compiledMs,
+    compileMs: s.compileMs,
+    compileStallMs: s.compileStallMs,
     exits: s.exits,
     worldSwitches: s.worldSwitches,
     shadowPagesBuilt: s.shadowPagesBuilt,

@@ -2,9 +2,9 @@
 import {
   BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REC, BD_REGION_PAGES, BLOCK_HEAD_COUNT, BLOCK_HEADS,
   C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, CS, EXC_REQUEST, EXC_RESTART, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, EXIT_REQUEST,
-  EXIT_RESTART, EXIT_SYSCALL, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, R_HANDLER,
-  S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_EXC, S_EXIT_BLOCK, S_EXIT_INSN_LEN, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_JC, S_RIP, S_SEG, SEG_BASE,
-  SEG_STRIDE,
+  EXIT_RESTART, EXIT_SYSCALL, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, NEXT_INTERPRET, R_HANDLER,
+  S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_EXC, S_EXIT_BLOCK, S_EXIT_INSN_LEN, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_JC, S_RIP, S_SEG, S_TIER, SEG_BASE,
+  SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER,
 } from "../src/layout";
 import { count } from "./cpu";
 import { hostHot } from "./host";
@@ -84,6 +84,8 @@ function exceptionReason(cpu: u32): u32 {
 
 /** Run from S_RIP until an exit; returns EXIT_*. S_EXC stays set for EXIT_EXCEPTION only. */
 export function run(cpu: u32): u32 {
+  // Set for one turn when compiled code declined to run.
+  let interpret = false;
   while (true) {
     const rip = load<u64>(cpu, S_RIP);
     let entry = jumpCacheEntry(cpu, rip);
@@ -91,9 +93,9 @@ export function run(cpu: u32): u32 {
       entry = lookupBlock(cpu);
       if (!entry) return load<u32>(cpu, S_EXC) ? exceptionReason(cpu) : EXIT_DECODE;
     }
-    let region = load<u32>(entry, JC_FN);
+    let region = interpret ? 0 : load<u32>(entry, JC_FN);
     let reason: u32;
-    if (!region) {
+    if (!region && !interpret) {
       const d = load<u32>(entry, JC_DESC);
       const entered = load<u32>(d, BD_COUNT) + 1;
       store<u32>(d, entered, BD_COUNT);
@@ -110,14 +112,17 @@ export function run(cpu: u32): u32 {
     }
     if (region) {
       count(cpu, C_JIT_ENTRIES);
+      store<u32>(cpu, TIER_COMPILED, S_TIER);
       reason = call_indirect<u32>(region, cpu);
     } else {
       count(cpu, C_INTERP_BLOCKS);
+      store<u32>(cpu, TIER_INTERPRETER, S_TIER);
       store<u64>(cpu, rip, S_BLOCK_RIP);
       const record = load<u32>(entry, JC_REC);
       reason = call_indirect<u32>(load<u32>(record, R_HANDLER), cpu, record);
     }
-    if (reason == NEXT) continue;
+    interpret = reason == NEXT_INTERPRET;
+    if (reason == NEXT || interpret) continue;
     if (reason == NEXT_CHECK) {
       if (load<u64>(cpu, S_ICOUNT) >= load<u64>(cpu, S_ICOUNT_LIMIT)) return EXIT_LIMIT;
       continue;

@@ -27,6 +27,7 @@ import {
   MAX_VCPUS,
   NEXT,
   NEXT_CHECK,
+  TIER_NONE,
   R_HANDLER,
   S_BLOCK_RIP,
   S_CODE_SIZE,
@@ -42,6 +43,7 @@ import {
   S_RFLAGS,
   S_RIP,
   S_STEP,
+  S_TIER,
   S_TLB,
   S_X87_CW,
   TLB_BASE,
@@ -54,6 +56,7 @@ import {
 } from './layout.ts';
 import type { MemoryLayout } from './memory.ts';
 import { instantiateRuntime, type RuntimeExports } from './runtime.ts';
+import { TierSampler, type TierSamples } from './sampler.ts';
 
 const PAGE = 4096;
 const STATUS_FLAGS = 0x8d5n;
@@ -81,6 +84,8 @@ export interface CpuOptions {
   readonly jit?: 'off' | 'on' | 'sync';
   /** Source of the TSC: retired instructions (default) or the host's clock, both nominally 1 tick = 1 ns. */
   readonly clock?: 'icount' | 'host';
+  /** Sample which tier runs (`stats().samples`), from a thread of its own; default false. */
+  readonly sample?: boolean;
   readonly hooks?: Partial<CpuHooks>;
   /** Module with an export `syscall(cpu: i32) -> i32` that serves SYSCALL in `SYSCALL_PVM` mode; it may import `env.memory`, `env.getFlags`, `env.setFlags`. */
   readonly switcher?: WebAssembly.Module;
@@ -100,6 +105,10 @@ export interface CpuStats {
   readonly blocksDecoded: number;
   readonly instructionsDecoded: number;
   readonly codeInvalidations: number;
+  /** Where vCPU 0 was found by the sampler; undefined without `sample`. */
+  readonly samples: TierSamples | undefined;
+  /** The compiler's counters; undefined with `jit: 'off'`. */
+  readonly jit: Readonly<JitCounts> | undefined;
 }
 
 /** Loaded on demand: the code generator is large, and only this mode runs it on the main thread. */
@@ -144,6 +153,7 @@ export class CpuCore implements MemoryLayout {
   private runtime: RuntimeExports;
   private code: CodeCache;
   private jit: Jit | undefined;
+  private sampler: TierSampler | undefined;
   private readonly limits = new BigUint64Array(MAX_VCPUS);
 
   /** Allocates memory and instantiates the Wasm modules. Throws `CpuError` for bad options or an unbuilt package. */
@@ -219,6 +229,7 @@ export class CpuCore implements MemoryLayout {
       },
       handlers,
     );
+    if (options.sample === true) this.sampler = new TierSampler(memory);
     if (options.jit === 'off') return;
     const compiler = options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler(memory, this.cpuAddress(0) + S_ICOUNT_LIMIT);
     this.jit = new Jit(
@@ -292,6 +303,7 @@ export class CpuCore implements MemoryLayout {
     const cpu = this.cpuAddress(vcpu);
     for (;;) {
       let reason = this.runtime.run(cpu) >>> 0;
+      this.u32[(cpu + S_TIER) >>> 2] = TIER_NONE;
       if (reason === EXIT_DECODE) {
         if (!this.decodeBlock(cpu)) return EXIT_EXCEPTION;
         continue;
@@ -397,17 +409,14 @@ export class CpuCore implements MemoryLayout {
       blocksDecoded: this.code.counts.blocks,
       instructionsDecoded: this.code.counts.instructions,
       codeInvalidations: this.code.counts.invalidated,
+      samples: this.sampler?.samples(),
+      jit: this.jit?.counts,
     };
-  }
-
-  /** Counters of the compiler, undefined with `jit: 'off'`. */
-  get jitCounts(): Readonly<JitCounts> | undefined {
-    return this.jit?.counts;
   }
 
   /** Ends the compiler thread; the object must not be used afterwards. */
   async dispose(): Promise<void> {
-    await this.jit?.dispose();
+    await Promise.all([this.jit?.dispose(), this.sampler?.dispose()]);
   }
 }
 

@@ -93,6 +93,8 @@ export const S_CODE_SIZE = 0x0e8;
 export const S_STEP = 0x0ec;
 /** Interpreter entries after which a block is reported to `host.hot`; 0: never. u32. */
 export const S_HOT_THRESHOLD = 0x0f0;
+/** What the vCPU is running, for the sampler: `TIER_*`. u32. */
+export const S_TIER = 0x0f4;
 /** State of the deterministic RDRAND generator, never 0 once seeded. u64. */
 export const S_RANDOM = 0x0f8;
 
@@ -141,6 +143,9 @@ export const S_APIC_BASE = 0x2e8;
 export const S_PKRU = 0x2f0;
 /** MXCSR u32. */
 export const S_MXCSR = 0x2f4;
+/** Its controls (exception masks, rounding, FTZ, DAZ) and their power-on value, for which the host's arithmetic is right. */
+export const MXCSR_CONTROLS = 0xffc0;
+export const MXCSR_DEFAULT = 0x1f80;
 /** TSC = clock source + this. u64. */
 export const S_TSC_OFFSET = 0x2f8;
 
@@ -379,6 +384,10 @@ export const EPT_QUAL_TABLE = 1;
 export const EPT_QUAL_MISCONFIG = 2;
 export const EPT_QUAL_PRESENT = 4;
 
+export const TIER_NONE = 0;
+export const TIER_INTERPRETER = 1;
+export const TIER_COMPILED = 2;
+
 export const PAGING_OFF = 0;
 export const PAGING_GUEST = 1;
 export const PAGING_EPT = 2;
@@ -409,6 +418,8 @@ export const EXC_REQUEST = 0x101;
 export const NEXT = 0;
 /** Go on at S_RIP after comparing S_ICOUNT with its limit (taken backward and all indirect branches). */
 export const NEXT_CHECK = 1;
+/** From compiled code that did nothing: go on at S_RIP, one block in the interpreter (MXCSR does not hold its default controls). */
+export const NEXT_INTERPRET = 2;
 /** S_EXC is set. RIP is at the faulting instruction. */
 export const EXIT_EXCEPTION = 16;
 /** S_ICOUNT reached its limit. */

@@ -74,6 +74,7 @@ export function runCommand(program: readonly string[]): CommandModule<object, Ru
           program: path,
           args,
           clock: a.clock,
+          sampleTiers: a.stat || a.json,
           ...(a.env.length > 0 ? { env: Object.fromEntries(a.env.map(parseEnv)) } : {}),
           files: Object.fromEntries(a.file.map(parseFile)),
           stdin: process.stdin,

@@ -3,8 +3,18 @@ import { compileRegions } from './compile.ts';
 import { type CompileRequest, type CompileResult, regionSource } from './jit.ts';
 import { discover, type Region } from './region.ts';
 
+/** Compiles requests; when that fails for several together, one by one, so that a bad one does not take the others with it. */
+export function compileRequests(u8: Uint8Array, requests: readonly CompileRequest[]): CompileResult[] {
+  try {
+    return [compileTogether(u8, requests)];
+  } catch (error) {
+    if (requests.length > 1) return requests.flatMap((r) => compileRequests(u8, [r]));
+    return [{ ids: requests.map((r) => r.id), failure: String(error), bytes: 0, emitMs: 0, engineMs: 0 }];
+  }
+}
+
 /** Compiles requests into one module. Requests whose code has vanished meanwhile are left out of the result. */
-export function compileRequests(u8: Uint8Array, requests: readonly CompileRequest[]): CompileResult {
+function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): CompileResult {
   const start = performance.now();
   const ids: number[] = [];
   const regions: Region[] = [];

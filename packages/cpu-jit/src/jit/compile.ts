@@ -11,8 +11,11 @@ import {
   JC_ENTRY_SIZE,
   JC_FN,
   JC_RIP,
+  MXCSR_CONTROLS,
+  MXCSR_DEFAULT,
   NEXT,
   NEXT_CHECK,
+  NEXT_INTERPRET,
   S_CC_KIND,
   S_CC_RES,
   S_CC_SRC,
@@ -20,6 +23,7 @@ import {
   S_ICOUNT,
   S_ICOUNT_LIMIT,
   S_JC,
+  S_MXCSR,
   S_RIP,
   S_TLB,
 } from '../layout.ts';
@@ -121,6 +125,10 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
     m.local.set(LOCAL.rip, m.i64.load(S_RIP, 8, cpu())),
     m.local.set(LOCAL.icount, m.i64.load(S_ICOUNT, 8, cpu())),
   ];
+  if (e.usesFloat) {
+    const controls = m.i32.and(m.i32.load(S_MXCSR, 4, cpu()), m.i32.const(MXCSR_CONTROLS));
+    body.unshift(m.if(m.i32.ne(controls, m.i32.const(MXCSR_DEFAULT)), m.return(m.i32.const(NEXT_INTERPRET))));
+  }
   e.loadRegisters((x) => body.push(x));
   if (flow.get(0)?.flagsLiveIn) {
     body.push(

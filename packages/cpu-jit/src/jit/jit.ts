@@ -11,10 +11,12 @@ export interface CompileRequest {
   readonly pages: Region['pages'];
 }
 
-/** What came of some requests. The module exports `r<i>` for `ids[i]`. */
+/** What came of some requests. The module exports `r<i>` for `ids[i]`; it is missing when compiling failed, which is a bug of this package. */
 export interface CompileResult {
   readonly ids: readonly number[];
-  readonly module: WebAssembly.Module;
+  readonly module?: WebAssembly.Module;
+  /** Message of the failure. */
+  readonly failure?: string;
   /** Bytes of Wasm. */
   readonly bytes: number;
   /** Milliseconds in the code generator and in V8. */
@@ -43,6 +45,9 @@ export interface JitCounts {
   engineMs: number;
   /** Milliseconds of this thread spent on finding regions and linking results. */
   linkMs: number;
+  /** Regions that could not be compiled, and why the last of them could not; they stay with the interpreter. */
+  failures: number;
+  failure: string | undefined;
 }
 
 /** What the JIT needs from the CPU. */
@@ -68,7 +73,7 @@ interface Pending {
 
 /** Finds regions where blocks become hot, has them compiled, and links the results. */
 export class Jit {
-  readonly counts: JitCounts = { regions: 0, instructions: 0, bytes: 0, emitMs: 0, engineMs: 0, linkMs: 0 };
+  readonly counts: JitCounts = { regions: 0, instructions: 0, bytes: 0, emitMs: 0, engineMs: 0, linkMs: 0, failures: 0, failure: undefined };
   private readonly host: JitHost;
   private readonly compiler: Compiler;
   private nextSlot: number;
@@ -150,13 +155,17 @@ export class Jit {
     this.counts.bytes += r.bytes;
     this.counts.emitMs += r.emitMs;
     this.counts.engineMs += r.engineMs;
-    const instance = new WebAssembly.Instance(r.module, { env: this.host.imports });
+    if (r.failure !== undefined) {
+      this.counts.failures += r.ids.length;
+      this.counts.failure = r.failure;
+    }
+    const instance = r.module === undefined ? undefined : new WebAssembly.Instance(r.module, { env: this.host.imports });
     for (const [i, id] of r.ids.entries()) {
       const p = this.pending.get(id);
       this.pending.delete(id);
       if (p === undefined) continue;
       this.countBlocks(p.region, -1);
-      const fn = instance.exports[`r${i}`];
+      const fn = instance?.exports[`r${i}`];
       if (p.cancelled || fn === undefined) continue;
       this.counts.regions++;
       this.counts.instructions += p.region.insnCount;

@@ -91,6 +91,8 @@ export class RegionEmitter extends Emitter {
   readonly codeSize: 16 | 32 | 64;
   /** Types of the locals after the fixed ones. */
   readonly extraLocals: binaryen.Type[] = [];
+  /** The region computes with the host's floating point, right only for MXCSR's default controls. */
+  usesFloat = false;
   /** Registers that any code of the region reads or writes (bit set). */
   touched = 0;
   private readonly imports: Map<string, { params: ValType[]; result: ValType | 'none' }>;
@@ -669,6 +671,9 @@ export class RegionEmitter extends Emitter {
     this.emit(m.i32.store(S_CC_KIND, 4, this.cpu(), kind));
     this.emit(m.i64.store(S_CC_RES, 8, this.cpu(), res));
     this.emit(m.i64.store(S_CC_SRC, 8, this.cpu(), src));
+  }
+  softFloat(): undefined {
+    this.usesFloat = true;
   }
   statusFlags(): Val {
     this.storeFlags();

@@ -9,7 +9,7 @@ export class SyncCompiler implements Compiler {
     this.u8 = u8;
   }
   request(r: CompileRequest): void {
-    this.results.push(compileRequests(this.u8, [r]));
+    this.results.push(...compileRequests(this.u8, [r]));
   }
   poll(): CompileResult | undefined {
     return this.results.shift();

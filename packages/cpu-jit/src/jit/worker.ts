@@ -24,7 +24,7 @@ port.on('message', (first: CompileRequest) => {
       batch.push(r);
     }
     if (batch.length === 0) return;
-    port.postMessage(compileRequests(u8, batch));
+    for (const result of compileRequests(u8, batch)) port.postMessage(result);
     Atomics.store(u64, kick >>> 3, 0n);
     batch.length = 0;
   }
