@@ -11,6 +11,7 @@ export { blockHead, lookupBlock, callRecord, run, syscall_native } from "./run";
 export { condition, getFlags, setFlags } from "./flags";
 export * from "./aes";
 export * from "./sha";
+export * from "./sse-float";
 export * from "./muldiv";
 export * from "./bits";
 export { rep_cmps, rep_lods, rep_movs, rep_scas, rep_stos } from "./string";

@@ -70,11 +70,11 @@ export const tableSystem = [
 
   // Group 15: 0F AE.
   { map: '0f', op: 0xae, ext: 0, mod: 'mem', pfx: 'np', name: 'fxsave', operands: ['M'], size: 'y' },
-  { map: '0f', op: 0xae, ext: 1, mod: 'mem', pfx: 'np', name: 'fxrstor', operands: ['M'], size: 'y' },
-  { map: '0f', op: 0xae, ext: 2, mod: 'mem', pfx: 'np', name: 'ldmxcsr', operands: ['Md'] },
+  { map: '0f', op: 0xae, ext: 1, mod: 'mem', pfx: 'np', name: 'fxrstor', operands: ['M'], size: 'y', end: true },
+  { map: '0f', op: 0xae, ext: 2, mod: 'mem', pfx: 'np', name: 'ldmxcsr', operands: ['Md'], end: true },
   { map: '0f', op: 0xae, ext: 3, mod: 'mem', pfx: 'np', name: 'stmxcsr', operands: ['Md'] },
   { map: '0f', op: 0xae, ext: 4, mod: 'mem', pfx: 'np', name: 'xsave', operands: ['M'], size: 'y', feature: 'xsave' },
-  { map: '0f', op: 0xae, ext: 5, mod: 'mem', pfx: 'np', name: 'xrstor', operands: ['M'], size: 'y', feature: 'xsave' },
+  { map: '0f', op: 0xae, ext: 5, mod: 'mem', pfx: 'np', name: 'xrstor', operands: ['M'], size: 'y', feature: 'xsave', end: true },
   { map: '0f', op: 0xae, ext: 6, mod: 'mem', pfx: 'np', name: 'xsaveopt', operands: ['M'], size: 'y', feature: 'xsaveopt' },
   { map: '0f', op: 0xae, ext: 7, mod: 'mem', pfx: 'np', name: 'clflush', operands: ['Mb'], feature: 'clflush' },
   { map: '0f', op: 0xae, ext: 6, mod: 'mem', pfx: '66', name: 'clwb', operands: ['Mb'], feature: 'clwb' },

@@ -246,6 +246,9 @@ export abstract class Emitter {
   /** All six status flags at their RFLAGS positions, i32; and set from such a value. */
   abstract statusFlags(): Val;
   abstract setStatusFlags(v: Val): void;
+  /** i32, non-zero while MXCSR holds other controls than its defaults (round to nearest, no FTZ, no DAZ, all exceptions masked);
+   *  undefined in compiled code, which is then not entered. */
+  abstract softFloat(): Val | undefined;
 
   // ------------------------------------------------------------ control
   /** Raise an exception now (registers as before the instruction). Inside `if` or at the end. */

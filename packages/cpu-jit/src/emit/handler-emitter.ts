@@ -8,6 +8,8 @@ import {
   FLAGS_INC,
   FLAGS_LOGIC,
   FLAGS_SUB,
+  MXCSR_CONTROLS,
+  MXCSR_DEFAULT,
   NEXT,
   NEXT_CHECK,
   R_BASE,
@@ -33,6 +35,7 @@ import {
   S_EXIT_INSN_LEN,
   S_GPR,
   S_ICOUNT,
+  S_MXCSR,
   S_RIP,
   S_SEG,
   S_TLB,
@@ -368,6 +371,9 @@ export class HandlerEmitter extends Emitter {
   }
   condition(cc: number): Val {
     return conditionFromFlags(this, cc);
+  }
+  softFloat(): Val {
+    return this.ne(this.and(this.state(S_MXCSR, 4), this.i32(MXCSR_CONTROLS)), this.i32(MXCSR_DEFAULT));
   }
   statusFlags(): Val {
     return this.call('getFlags', 'i32', []);

@@ -3,43 +3,43 @@
  *
  * Arithmetic is the Wasm instruction, which V8 on x86-64 compiles to the SSE instruction itself, so signed zeros,
  * denormals, infinities and NaNs are the hardware's, first operand first. Wasm leaves to the engine which payload a
- * NaN result has, and the sign of a generated one: on a host other than x86-64 those bits may differ.
- *
- * MXCSR's rounding mode is honoured by conversions to integer and ROUNDx; its rounding mode for arithmetic, FTZ, DAZ,
- * unmasked exceptions and sticky exception flags are not modelled.
+ * NaN result has, and the sign of a generated one: on a host other than x86-64 those bits may differ. MXCSR's controls
+ * other than the default ones take the way of sse-soft.ts.
  */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import {
-  aligned, dwords4, type FloatType, imm8, lowLane, mergeLow, scalar, scalarVector, shapeOf, shuffleLanes, splat, v,
-  writeLow, zero,
+  aligned, dwords4, type FloatType, imm8, lowLane, merged, mergeLow, scalarVector, shapeOf, shuffleLanes, splat, v, zero,
 } from './sse-operands.ts';
+import { allLanes, type Operation, orSoft, softArith, softCall } from './sse-soft.ts';
 
-const packedArithmetic = (type: FloatType, op: string): Semantics => (e) => {
-  const b = aligned(e, 1);
-  e.writeXmm(0, v(e, `${shapeOf(type)}.${op}`, e.readXmm(0), b));
-};
-const scalarArithmetic = (type: FloatType, op: string): Semantics => (e) => {
-  const b = scalar(e, type, 1);
-  writeLow(e, type, e.op(`${type}.${op}`, type, lowLane(e, type, e.readXmm(0)), b));
-};
-/** Sums and products of scalars as vectors, since TurboFan swaps the operands of a scalar one when that saves a register, and with it the
- *  payloads of two NaNs. The upper lanes are computed for nothing, in the same instruction. */
-const scalarCommutative = (type: FloatType, op: 'add' | 'mul'): Semantics => (e) => {
-  const b = scalarVector(e, type, 1);
-  mergeLow(e, type, e.let(v(e, `${shapeOf(type)}.${op}`, e.readXmm(0), b)));
-};
-const packedRoot = (type: FloatType): Semantics => (e) => e.writeXmm(0, v(e, `${shapeOf(type)}.sqrt`, aligned(e, 1)));
-const scalarRoot = (type: FloatType): Semantics => (e) => writeLow(e, type, e.op(`${type}.sqrt`, type, scalar(e, type, 1)));
+/** Wasm's name of an operation; MINx and MAXx return src when the operands are equal, both zero or unordered: pmin/pmax, src first. */
+function vectorOperation(e: Emitter, type: FloatType, op: Operation, a: Val, b: Val): Val {
+  const shape = shapeOf(type);
+  if (op === 'min' || op === 'max') return v(e, `${shape}.p${op}`, b, a);
+  return op === 'sqrt' ? v(e, `${shape}.sqrt`, b) : v(e, `${shape}.${op}`, a, b);
+}
+/** Like `vectorOperation` for all lanes, under any controls. */
+function compute(e: Emitter, type: FloatType, op: Operation, a: Val, b: Val): Val {
+  return orSoft(e, vectorOperation(e, type, op, a, b), () => softArith(e, op, type, allLanes(type), a, b));
+}
 
-/** MINx, MAXx return src when the operands are equal, both zero or unordered: pmin/pmax with src first. */
-const packedExtreme = (type: FloatType, op: 'pmin' | 'pmax'): Semantics => (e) => {
+const packedArithmetic = (type: FloatType, op: Operation): Semantics => (e) => {
   const b = aligned(e, 1);
-  e.writeXmm(0, v(e, `${shapeOf(type)}.${op}`, b, e.readXmm(0)));
+  e.writeXmm(0, compute(e, type, op, e.let(e.readXmm(0)), b));
 };
-const scalarExtreme = (type: FloatType, op: 'pmin' | 'pmax'): Semantics => (e) => {
+/** Subtraction, division and square root are scalar Wasm. The others are vector operations whose upper lanes are thrown away:
+ *  TurboFan swaps the operands of scalar sums and products when that saves a register, and with them the payloads of two NaNs. */
+const scalarArithmetic = (type: FloatType, op: Operation): Semantics => (e) => {
   const b = scalarVector(e, type, 1);
-  mergeLow(e, type, e.let(v(e, `${shapeOf(type)}.${op}`, b, e.readXmm(0))));
+  const a = e.let(e.readXmm(0));
+  let fast: Val;
+  if (op === 'sub' || op === 'div' || op === 'sqrt') {
+    const y = lowLane(e, type, b);
+    const low = op === 'sqrt' ? e.op(`${type}.sqrt`, type, y) : e.op(`${type}.${op}`, type, lowLane(e, type, a), y);
+    fast = v(e, `${shapeOf(type)}.replace_lane`, a, 0, low);
+  } else fast = merged(e, type, a, e.let(vectorOperation(e, type, op, a, b)));
+  e.writeXmm(0, orSoft(e, fast, () => softArith(e, op, type, 1, a, b)));
 };
 
 /** HADDx, HSUBx: neighbours of dst, then of src. */
@@ -48,15 +48,21 @@ const horizontal = (type: FloatType, op: 'add' | 'sub'): Semantics => (e) => {
   const a = e.let(e.readXmm(0));
   const [bytes, even] = type === 'f32' ? [4, [0, 2, 4, 6]] : [8, [0, 2]];
   const odd = even.map((i) => i + 1);
-  e.writeXmm(0, v(e, `${shapeOf(type)}.${op}`, shuffleLanes(e, a, b, bytes, even), shuffleLanes(e, a, b, bytes, odd)));
+  e.writeXmm(0, compute(e, type, op, e.let(shuffleLanes(e, a, b, bytes, even)), e.let(shuffleLanes(e, a, b, bytes, odd))));
 };
 /** ADDSUBx: subtract in even lanes, add in odd ones. */
 const addSub = (type: FloatType): Semantics => (e) => {
   const b = aligned(e, 1);
   const a = e.let(e.readXmm(0));
-  const shape = shapeOf(type);
-  const lanes = type === 'f32' ? [0, 5, 2, 7] : [0, 3];
-  e.writeXmm(0, shuffleLanes(e, e.let(v(e, `${shape}.sub`, a, b)), e.let(v(e, `${shape}.add`, a, b)), type === 'f32' ? 4 : 8, lanes));
+  const difference = e.let(vectorOperation(e, type, 'sub', a, b));
+  const sum = e.let(vectorOperation(e, type, 'add', a, b));
+  const fast = type === 'f32' ? shuffleLanes(e, difference, sum, 4, [0, 5, 2, 7]) : shuffleLanes(e, difference, sum, 8, [0, 3]);
+  const odd = allLanes(type) & 0b1010;
+  e.writeXmm(0, orSoft(e, fast, () => {
+    const half = softArith(e, 'sub', type, allLanes(type) & ~odd, a, b);
+    e.checkException();
+    return softArith(e, 'add', type, odd, half, b);
+  }));
 };
 
 /** Lane masks of CMPx predicate 0..3: EQ, LT, LE, UNORD. */
@@ -66,9 +72,8 @@ function predicate(e: Emitter, shape: string, n: number, a: Val, b: Val): Val {
   return v(e, `${shape}.${n === 0 ? 'eq' : n === 1 ? 'lt' : 'le'}`, a, b);
 }
 /** CMPx: predicates 4..7 are the complements of 0..3. */
-function compare(e: Emitter, type: FloatType, a: Val, b: Val): Val {
+function compareBy(e: Emitter, type: FloatType, imm: Val, a: Val, b: Val): Val {
   const shape = shapeOf(type);
-  const imm = imm8(e);
   if (imm.constant !== undefined) {
     const n = imm.constant & 7;
     if (n === 4) return v(e, `${shape}.ne`, a, b);
@@ -81,21 +86,30 @@ function compare(e: Emitter, type: FloatType, a: Val, b: Val): Val {
   const flip = e.sub(e.i32(0), e.and(e.shrU(imm, e.i32(2)), e.i32(1)));
   return v(e, 'v128.xor', mask, v(e, 'i32x4.splat', flip));
 }
-const packedCompare = (type: FloatType): Semantics => (e) => {
-  const b = aligned(e, 1);
-  e.writeXmm(0, compare(e, type, e.let(e.readXmm(0)), b));
-};
-const scalarCompare = (type: FloatType): Semantics => (e) => {
-  const b = scalarVector(e, type, 1);
-  mergeLow(e, type, e.let(compare(e, type, e.let(e.readXmm(0)), b)));
+const compare = (type: FloatType, lanes: number): Semantics => (e) => {
+  const packed = lanes !== 1;
+  const b = packed ? aligned(e, 1) : scalarVector(e, type, 1);
+  const a = e.let(e.readXmm(0));
+  const imm = imm8(e);
+  const mask = compareBy(e, type, imm, a, b);
+  const fast = packed ? mask : merged(e, type, a, e.let(mask));
+  e.writeXmm(0, orSoft(e, fast, () => softCall(e, 'sse_compare', 'v128', imm, type === 'f64' ? 1 : 0, lanes, a, b)));
 };
 
-/** COMISx, UCOMISx: unordered sets ZF, PF and CF; OF, SF, AF are cleared. Two comparisons, both false when unordered, tell all. */
-const compareFlags = (type: FloatType): Semantics => (e) => {
-  const b = scalar(e, type, 1);
-  const a = e.let(lowLane(e, type, e.readXmm(0)));
-  const ge = e.let(e.op(`${type}.ge`, 'i32', a, b));
-  const le = e.let(e.op(`${type}.le`, 'i32', a, b));
+/** COMISx (`ordered`), UCOMISx: unordered sets ZF, PF and CF; OF, SF, AF are cleared. Two comparisons, both false when unordered, tell all. */
+const compareFlags = (type: FloatType, ordered: boolean): Semantics => (e) => {
+  const source = scalarVector(e, type, 1);
+  const b = e.let(lowLane(e, type, source));
+  const destination = e.let(e.readXmm(0));
+  const a = e.let(lowLane(e, type, destination));
+  let ge = e.let(e.op(`${type}.ge`, 'i32', a, b));
+  let le = e.let(e.op(`${type}.le`, 'i32', a, b));
+  if (e.softFloat() !== undefined) {
+    const relation = orSoft(e, e.or(ge, e.shl(le, e.i32(1))), () =>
+      softCall(e, 'sse_comis', 'i32', ordered ? 1 : 0, type === 'f64' ? 1 : 0, destination, source));
+    ge = e.let(e.and(relation, e.i32(1)));
+    le = e.let(e.shrU(relation, e.i32(1)));
+  }
   e.setFlagsExplicit({ zf: e.eq(ge, le), pf: e.eqz(e.or(ge, le)), cf: e.eqz(ge) });
 };
 
@@ -118,33 +132,34 @@ const scalarEstimate = (f: (e: Emitter, x: Val) => Val): Semantics => (e) => mer
 /** DPPS, DPPD: imm[7:4] chooses the products summed, imm[3:0] the lanes that receive the sum. */
 const dotProduct = (type: FloatType): Semantics => (e) => {
   const b = aligned(e, 1);
+  const a = e.let(e.readXmm(0));
   const imm = imm8(e);
-  const shape = shapeOf(type);
   const bits = (first: number) => e.v128(type === 'f32' ? dwords4([0, 1, 2, 3].map((i) => first << i)) : dwords4([first, first, first << 1, first << 1]));
   const chosen = (first: number) => v(e, 'i32x4.ne', v(e, 'v128.and', v(e, 'i32x4.splat', imm), bits(first)), zero(e));
-  const products = e.let(v(e, 'v128.and', v(e, `${shape}.mul`, e.readXmm(0), b), chosen(16)));
+  const lanes = e.let(e.and(e.shrU(imm, e.i32(4)), e.i32(allLanes(type))));
+  const product = orSoft(e, vectorOperation(e, type, 'mul', a, b), () => softArith(e, 'mul', type, lanes, a, b));
+  const products = e.let(v(e, 'v128.and', product, chosen(16)));
   // Every lane adds in its own order, which tells when several products are NaN. The orders are those of Intel cores.
   let sum: Val;
-  if (type === 'f64') sum = v(e, 'f64x2.add', products, shuffleLanes(e, products, products, 8, [1, 0]));
+  if (type === 'f64') sum = compute(e, type, 'add', products, e.let(shuffleLanes(e, products, products, 8, [1, 0])));
   else {
-    const pairs = e.let(v(e, 'f32x4.add', shuffleLanes(e, products, products, 4, [1, 0, 3, 2]), products));
-    sum = v(e, 'f32x4.add', pairs, shuffleLanes(e, pairs, pairs, 4, [2, 3, 0, 1]));
+    const pairs = compute(e, type, 'add', e.let(shuffleLanes(e, products, products, 4, [1, 0, 3, 2])), products);
+    sum = compute(e, type, 'add', pairs, e.let(shuffleLanes(e, pairs, pairs, 4, [2, 3, 0, 1])));
   }
   e.writeXmm(0, v(e, 'v128.and', sum, chosen(1)));
 };
 
+const four = (op: Operation): Record<string, Semantics> => ({
+  [`${op}ps`]: packedArithmetic('f32', op), [`${op}pd`]: packedArithmetic('f64', op),
+  [`${op}ss`]: scalarArithmetic('f32', op), [`${op}sd`]: scalarArithmetic('f64', op),
+});
+
 export const sseFp: Record<string, Semantics> = {
-  addps: packedArithmetic('f32', 'add'), addpd: packedArithmetic('f64', 'add'), addss: scalarCommutative('f32', 'add'), addsd: scalarCommutative('f64', 'add'),
-  subps: packedArithmetic('f32', 'sub'), subpd: packedArithmetic('f64', 'sub'), subss: scalarArithmetic('f32', 'sub'), subsd: scalarArithmetic('f64', 'sub'),
-  mulps: packedArithmetic('f32', 'mul'), mulpd: packedArithmetic('f64', 'mul'), mulss: scalarCommutative('f32', 'mul'), mulsd: scalarCommutative('f64', 'mul'),
-  divps: packedArithmetic('f32', 'div'), divpd: packedArithmetic('f64', 'div'), divss: scalarArithmetic('f32', 'div'), divsd: scalarArithmetic('f64', 'div'),
-  sqrtps: packedRoot('f32'), sqrtpd: packedRoot('f64'), sqrtss: scalarRoot('f32'), sqrtsd: scalarRoot('f64'),
-  minps: packedExtreme('f32', 'pmin'), minpd: packedExtreme('f64', 'pmin'), minss: scalarExtreme('f32', 'pmin'), minsd: scalarExtreme('f64', 'pmin'),
-  maxps: packedExtreme('f32', 'pmax'), maxpd: packedExtreme('f64', 'pmax'), maxss: scalarExtreme('f32', 'pmax'), maxsd: scalarExtreme('f64', 'pmax'),
+  ...four('add'), ...four('sub'), ...four('mul'), ...four('div'), ...four('sqrt'), ...four('min'), ...four('max'),
   haddps: horizontal('f32', 'add'), haddpd: horizontal('f64', 'add'), hsubps: horizontal('f32', 'sub'), hsubpd: horizontal('f64', 'sub'),
   addsubps: addSub('f32'), addsubpd: addSub('f64'),
-  cmpps: packedCompare('f32'), cmppd: packedCompare('f64'), cmpss: scalarCompare('f32'), cmpsd: scalarCompare('f64'),
-  comiss: compareFlags('f32'), comisd: compareFlags('f64'), ucomiss: compareFlags('f32'), ucomisd: compareFlags('f64'),
+  cmpps: compare('f32', 15), cmppd: compare('f64', 3), cmpss: compare('f32', 1), cmpsd: compare('f64', 1),
+  comiss: compareFlags('f32', true), comisd: compareFlags('f64', true), ucomiss: compareFlags('f32', false), ucomisd: compareFlags('f64', false),
   rcpps: packedEstimate(reciprocal), rcpss: scalarEstimate(reciprocal), rsqrtps: packedEstimate(reciprocalRoot), rsqrtss: scalarEstimate(reciprocalRoot),
   dpps: dotProduct('f32'), dppd: dotProduct('f64'),
 };

@@ -70,6 +70,8 @@ const ldmxcsr: Semantics = (e) => {
   const value = e.let(e.read(0));
   e.if(e.and(value, e.i32(0xffff_0000)), () => e.raise(13, 0));
   e.setState(S_MXCSR, 4, value);
+  // Compiled code may run under the default controls only (Emitter.softFloat).
+  e.endBlock();
 };
 const stmxcsr: Semantics = (e) => e.write(0, e.state(S_MXCSR, 4));
 

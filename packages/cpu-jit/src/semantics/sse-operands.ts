@@ -95,10 +95,14 @@ export function scalarVector(e: Emitter, type: FloatType, i: number): Val {
 export function writeLow(e: Emitter, type: FloatType, value: Val): void {
   e.writeXmm(0, v(e, `${shapeOf(type)}.replace_lane`, e.readXmm(0), 0, value));
 }
+/** `a` with its low lane replaced by that of `b`. */
+export function merged(e: Emitter, type: FloatType, a: Val, b: Val): Val {
+  const n = type === 'f32' ? 4 : 8;
+  return shuffle(e, a, b, IOTA.map((i) => (i < n ? 16 + i : i)));
+}
 /** Replace the low lane of register operand 0 by the low lane of `vector`. */
 export function mergeLow(e: Emitter, type: FloatType, vector: Val): void {
-  const n = type === 'f32' ? 4 : 8;
-  e.writeXmm(0, shuffle(e, e.readXmm(0), vector, IOTA.map((i) => (i < n ? 16 + i : i))));
+  e.writeXmm(0, merged(e, type, e.readXmm(0), vector));
 }
 
 /** i8x16.shuffle: byte i of the result is byte mask[i] of the 32 bytes `a`, `b`. Operands must be reusable or distinct. */

@@ -101,6 +101,15 @@ function stateHelper(name: string, kind?: number): Semantics {
 
 // ---------------------------------------------------------------- descriptor tables, control registers
 
+/** FXRSTOR and XRSTOR may change MXCSR, which decides whether compiled code may run: they end the block. */
+function stateRestore(name: string): Semantics {
+  const restore = stateHelper(name);
+  return (e) => {
+    restore(e);
+    e.endBlock();
+  };
+}
+
 /** SGDT, SIDT: limit, then base (8 bytes in 64-bit mode, else 4). */
 function storeTable(table: number): Semantics {
   return (e) => {
@@ -205,11 +214,11 @@ export const system: Record<string, Semantics> = {
   rdpkru,
   wrpkru,
   fxsave: stateHelper('fxsave'),
-  fxrstor: stateHelper('fxrstor'),
+  fxrstor: stateRestore('fxrstor'),
   xsave: stateHelper('xsave', 0),
   xsaveopt: stateHelper('xsave', 1),
   xsavec: stateHelper('xsave', 2),
-  xrstor: stateHelper('xrstor'),
+  xrstor: stateRestore('xrstor'),
   sgdt: storeTable(S_GDTR),
   sidt: storeTable(S_IDTR),
   lgdt: loadTable(S_GDTR),

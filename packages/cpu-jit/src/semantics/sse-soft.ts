@@ -1,0 +1,39 @@
+/**
+ * The way out of host arithmetic. With MXCSR's default controls (round to nearest, no FTZ, no DAZ, all exceptions masked) a
+ * floating-point instruction is Wasm's own; with any other, a helper of the runtime (assembly/sse-float.ts) that rounds, flushes,
+ * signals and raises #XM as asked. Compiled code is entered with the default controls only, so there the choice costs nothing.
+ *
+ * Gap: under the default controls the sticky exception flags of MXCSR are not set.
+ */
+import type { Emitter } from '../emit/emitter.ts';
+import type { Val, ValType } from '../emit/val.ts';
+import { type FloatType } from './sse-operands.ts';
+
+/** Operations of the helper `sse_arith`. */
+export const OPERATION = { add: 0, sub: 1, mul: 2, div: 3, sqrt: 4, min: 5, max: 6 } as const;
+export type Operation = keyof typeof OPERATION;
+
+/** `fast`, or under other controls what `soft` computes by a helper that may raise. */
+export function orSoft(e: Emitter, fast: Val, soft: () => Val): Val {
+  const test = e.softFloat();
+  if (test === undefined) return e.let(fast);
+  const result = e.variable(fast);
+  e.if(test, () => {
+    const value = soft();
+    e.checkException();
+    result.set(value);
+  });
+  return result.get();
+}
+
+/** Bit set of all lanes of a vector. */
+export const allLanes = (type: FloatType): number => (type === 'f32' ? 15 : 3);
+
+export function softCall(e: Emitter, helper: string, result: ValType, ...args: readonly (Val | number)[]): Val {
+  return e.call(helper, result, args.map((a) => (typeof a === 'number' ? e.i32(a) : a)));
+}
+
+/** Lanes of `a` and `b` (all, or those of the bit set) through an operation; the other lanes are those of `a`. */
+export function softArith(e: Emitter, op: Operation, type: FloatType, lanes: number | Val, a: Val, b: Val): Val {
+  return softCall(e, 'sse_arith', 'v128', OPERATION[op], type === 'f64' ? 1 : 0, lanes, a, b);
+}
