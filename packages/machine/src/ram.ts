@@ -34,7 +34,10 @@ export class GuestRam {
    */
   constructor(buffer: ArrayBufferLike, base: number, size: number, onWrite: (gpa: number, length: number) => void = () => undefined) {
     if (size < MIN_RAM || size > MAX_RAM || size % PAGE !== 0) {
-      throw new MachineError('bad-memory-size', `guest RAM must be between ${MIN_RAM >> 20} MiB and ${MAX_RAM / 2 ** 20} MiB in 4 KiB pages, got ${size} bytes`);
+      throw new MachineError(
+        'bad-memory-size',
+        `guest RAM must be between ${MIN_RAM >> 20} MiB and ${MAX_RAM / 2 ** 20} MiB in 4 KiB pages, got ${size} bytes`,
+      );
     }
     this.bytes = new Uint8Array(buffer, base, size);
     this.view = new DataView(buffer, base, size);

@@ -95,7 +95,9 @@ const oneOf =
 const record =
   (inner: Check, what: string): Check =>
   (v) =>
-    typeof v === 'object' && v !== null && !Array.isArray(v) && Object.entries(v).every(([key, value]) => !key.includes('\0') && inner(value) === undefined) ? undefined : what;
+    typeof v === 'object' && v !== null && !Array.isArray(v) && Object.entries(v).every(([key, value]) => !key.includes('\0') && inner(value) === undefined)
+      ? undefined
+      : what;
 
 const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   program: isBytes,
@@ -103,8 +105,13 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   argv0: isString,
   env: record(isString, 'an object of strings'),
   files: (v) =>
-    record(isBytes, '')(v) === undefined && Object.keys(v as object).every((path) => path.startsWith('/') && path !== '/') ? undefined : 'an object from absolute guest paths to host paths or Uint8Arrays',
-  stdin: (v) => (isBytes(v) === undefined || (typeof v === 'object' && v !== null && Symbol.asyncIterator in v) ? undefined : 'a string, a Uint8Array or an async iterable of them'),
+    record(isBytes, '')(v) === undefined && Object.keys(v as object).every((path) => path.startsWith('/') && path !== '/')
+      ? undefined
+      : 'an object from absolute guest paths to host paths or Uint8Arrays',
+  stdin: (v) =>
+    isBytes(v) === undefined || (typeof v === 'object' && v !== null && Symbol.asyncIterator in v)
+      ? undefined
+      : 'a string, a Uint8Array or an async iterable of them',
   memory: isSize,
   shadowMemory: isSize,
   abi: oneOf('auto', 'v2'),
@@ -135,7 +142,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     const expected = check(value);
     if (expected !== undefined) throw new PvmError('bad-option', `option ${key}: expected ${expected}, got ${show(value)}`);
   }
-  if (given['program'] === undefined) throw new PvmError('bad-option', 'option program is missing');
+  if (given.program === undefined) throw new PvmError('bad-option', 'option program is missing');
   const memory = size('memory', options.memory ?? 64 * MIB, MIN_MEMORY, MAX_MEMORY, 4096);
   return {
     program: options.program,

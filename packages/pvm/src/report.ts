@@ -64,11 +64,18 @@ export function formatLedger(ledger: ExitLedger, options: { bySub?: boolean; sor
     ]),
   ];
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  const lines = rows.map((row) => row.map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0))).join('  ').trimEnd());
+  const lines = rows.map((row) =>
+    row
+      .map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0)))
+      .join('  ')
+      .trimEnd(),
+  );
   lines.splice(1, 0, '');
   const w = ledger.worldSwitches();
   lines.push('', `Total Samples:${samples}, Total events handled time:${microseconds(time)}.`);
-  lines.push(`World switches:${w.total} (exits and entries ${w.exits * 2}, direct syscalls ${w.directSyscalls}, direct returns ${w.directReturns}). Lost events:0.`);
+  lines.push(
+    `World switches:${w.total} (exits and entries ${w.exits * 2}, direct syscalls ${w.directSyscalls}, direct returns ${w.directReturns}). Lost events:0.`,
+  );
   return lines.join('\n');
 }
 
@@ -80,7 +87,10 @@ function mergeSubs(entries: readonly ExitStats[]): ExitStats[] {
     const totalNs = group.reduce((sum, e) => sum + e.totalNs, 0);
     const mean = totalNs / count;
     // Variance of the union: within the groups plus between their means.
-    const squares = group.reduce((sum, e) => sum + ((e.relStddevPercent / 100) * e.meanNs) ** 2 * e.count * (e.count - 1) + e.count * (e.meanNs - mean) ** 2, 0);
+    const squares = group.reduce(
+      (sum, e) => sum + ((e.relStddevPercent / 100) * e.meanNs) ** 2 * e.count * (e.count - 1) + e.count * (e.meanNs - mean) ** 2,
+      0,
+    );
     return {
       reason,
       sub: '',

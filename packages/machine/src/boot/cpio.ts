@@ -21,7 +21,8 @@ const TRAILER = 'TRAILER!!!';
 export function buildCpio(files: readonly CpioFile[]): Uint8Array {
   const encoder = new TextEncoder();
   const entries = files.map((file) => {
-    if (file.name === '' || file.name.includes('\0') || file.name === TRAILER) throw new MachineError('bad-file-name', `"${file.name}" cannot be the name of a guest file`);
+    if (file.name === '' || file.name.includes('\0') || file.name === TRAILER)
+      throw new MachineError('bad-file-name', `"${file.name}" cannot be the name of a guest file`);
     return { name: encoder.encode(`${file.name}\0`), data: file.data, mode: S_IFREG | (file.mode ?? 0o644) };
   });
   entries.push({ name: encoder.encode(`${TRAILER}\0`), data: new Uint8Array(0), mode: 0 });

@@ -65,6 +65,11 @@ describe('ELF64 loader', () => {
   });
 
   it('says what to do about a dynamic executable', () => {
-    expect(() => parseElf64(elf((v) => v.setUint32(64, 3, true)), 'a.out')).toThrow('a.out: needs a dynamic loader; link with -static');
+    expect(() =>
+      parseElf64(
+        elf((v) => v.setUint32(64, 3, true)),
+        'a.out',
+      ),
+    ).toThrow('a.out: needs a dynamic loader; link with -static');
   });
 });

@@ -61,7 +61,8 @@ export function parseElf64(image: Uint8Array, name = 'image'): ElfImage {
   const phnum = view.getUint16(56, true);
   if (phnum === 0) throw fail('elf-malformed', 'ELF has no program headers');
   if (phentsize !== PHDR_SIZE) throw fail('elf-malformed', `ELF program headers have ${phentsize} bytes; expected ${PHDR_SIZE}`);
-  if (phoff + phnum * PHDR_SIZE > image.length) throw fail('elf-truncated', `truncated ELF: program headers end at ${phoff + phnum * PHDR_SIZE}, the file at ${image.length}`);
+  if (phoff + phnum * PHDR_SIZE > image.length)
+    throw fail('elf-truncated', `truncated ELF: program headers end at ${phoff + phnum * PHDR_SIZE}, the file at ${image.length}`);
 
   const segments: ElfSegment[] = [];
   for (let i = 0; i < phnum; i++) {
@@ -77,7 +78,8 @@ export function parseElf64(image: Uint8Array, name = 'image'): ElfImage {
       fileSize: toNumber(view.getBigUint64(at + 32, true)),
       memSize: toNumber(view.getBigUint64(at + 40, true)),
     };
-    if (segment.fileSize > segment.memSize) throw fail('elf-malformed', `segment ${i} has ${segment.fileSize} bytes in the file but ${segment.memSize} in memory`);
+    if (segment.fileSize > segment.memSize)
+      throw fail('elf-malformed', `segment ${i} has ${segment.fileSize} bytes in the file but ${segment.memSize} in memory`);
     if (segment.offset + segment.fileSize > image.length) {
       throw fail('elf-truncated', `truncated ELF: segment ${i} ends at ${segment.offset + segment.fileSize}, the file at ${image.length}`);
     }

@@ -43,7 +43,8 @@ export function loadLinuxElf(ram: GuestRam, image: KernelImage): BootState {
     }
     const at = Number(s.paddr);
     const end = at + s.memSize;
-    if (at < LOW_MEMORY_END && end > BOOT_PARAMS_GPA) throw new MachineError('elf-malformed', `kernel segment at 0x${at.toString(16)} overlaps the boot structures below 640 KiB`);
+    if (at < LOW_MEMORY_END && end > BOOT_PARAMS_GPA)
+      throw new MachineError('elf-malformed', `kernel segment at 0x${at.toString(16)} overlaps the boot structures below 640 KiB`);
     ram.write(at, image.kernel.subarray(s.offset, s.offset + s.fileSize));
     ram.clear(at + s.fileSize, s.memSize - s.fileSize);
     kernelEnd = Math.max(kernelEnd, end);
@@ -51,7 +52,8 @@ export function loadLinuxElf(ram: GuestRam, image: KernelImage): BootState {
   }
 
   const commandLine = new TextEncoder().encode(image.commandLine);
-  if (commandLine.length > COMMAND_LINE_MAX) throw new MachineError('command-line-too-long', `kernel command line has ${commandLine.length} bytes; at most ${COMMAND_LINE_MAX} fit`);
+  if (commandLine.length > COMMAND_LINE_MAX)
+    throw new MachineError('command-line-too-long', `kernel command line has ${commandLine.length} bytes; at most ${COMMAND_LINE_MAX} fit`);
   ram.write(COMMAND_LINE_GPA, commandLine);
   ram.clear(COMMAND_LINE_GPA + commandLine.length, 1);
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { GuestRam } from '../ram.ts';
-import { type GuestPowerOff, HostChannel, HOST_CHANNEL_PORT } from './host-channel.ts';
+import { type GuestPowerOff, HOST_CHANNEL_PORT, HostChannel } from './host-channel.ts';
 
 function setup() {
   const ram = new GuestRam(new ArrayBuffer(4 << 20), 0, 4 << 20);
@@ -8,8 +8,14 @@ function setup() {
   const input = ['ab', ''];
   const text = new TextDecoder();
   const channel = new HostChannel(ram, {
-    stdout: (d) => void (log.out += text.decode(d)),
-    stderr: (d) => void (log.err += text.decode(d)),
+    stdout: (d) => {
+      log.out += text.decode(d);
+      return undefined;
+    },
+    stderr: (d) => {
+      log.err += text.decode(d);
+      return undefined;
+    },
     stdin: async () => new TextEncoder().encode(input.shift()),
     powerOff: (how) => log.off.push(how),
     unknownSyscalls: (calls) => (log.unknown = calls),
@@ -70,7 +76,11 @@ describe('host channel', () => {
     await request(16, 0, 1, 3);
     await request(16, 0, 0, 3);
     await request(17, 0, 5000);
-    expect(log.marks).toEqual([[true, 3], [false, 3], ['sleep', 5000]]);
+    expect(log.marks).toEqual([
+      [true, 3],
+      [false, 3],
+      ['sleep', 5000],
+    ]);
   });
 
   it.each([

@@ -31,7 +31,8 @@ export function parseRange(value: bigint): AddressRange | undefined {
   const range = { start4: slot(0n), end4: slot(16n), start5: slot(32n), end5: slot(48n) };
   const inside = (start: number, end: number, outerStart: number, outerEnd: number) =>
     (start === NO_SLOT && end === NO_SLOT) || (start >= 256 && start < end && end < NO_SLOT && start >= outerStart && end <= outerEnd);
-  return inside(range.start4, range.end4, DEFAULT_RANGE.start4, DEFAULT_RANGE.end4) && inside(range.start5, range.end5, DEFAULT_RANGE.start5, DEFAULT_RANGE.end5)
+  return inside(range.start4, range.end4, DEFAULT_RANGE.start4, DEFAULT_RANGE.end4) &&
+    inside(range.start5, range.end5, DEFAULT_RANGE.start5, DEFAULT_RANGE.end5)
     ? range
     : undefined;
 }

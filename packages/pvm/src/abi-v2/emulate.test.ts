@@ -77,13 +77,20 @@ describe('privileged instructions in smod are one #GP exit each', () => {
   it('a REP string form moves every element in one exit', async () => {
     const g = (await testGuest()).attach().smod([0xf3, 0x6e], asm.hlt).code(map.umodData, [1, 2, 3]);
     g.set('rcx', 3).set('rsi', map.umodData).set('rdx', 0x3f8).run();
-    expect(g.portWrites).toEqual([[0x3f8, 1, 1], [0x3f8, 1, 2], [0x3f8, 1, 3]]);
+    expect(g.portWrites).toEqual([
+      [0x3f8, 1, 1],
+      [0x3f8, 1, 2],
+      [0x3f8, 1, 3],
+    ]);
     expect([g.reg('rcx'), g.reg('rsi')]).toEqual([0n, BigInt(map.umodData + 3)]);
     expect(g.exits()).toEqual({ '#GP OUTS 0x3f8': 1 });
   });
 
   it('RDMSR and WRMSR work as on the machine', async () => {
-    const g = (await testGuest()).attach().smod(asm.mov('rcx', 0xc000_0102), asm.mov('rax', 0x8000_0001), asm.mov('rdx', 0x7fff), asm.wrmsr, asm.mov('rax', 0), asm.rdmsr, asm.hlt).run();
+    const g = (await testGuest())
+      .attach()
+      .smod(asm.mov('rcx', 0xc000_0102), asm.mov('rax', 0x8000_0001), asm.mov('rdx', 0x7fff), asm.wrmsr, asm.mov('rax', 0), asm.rdmsr, asm.hlt)
+      .run();
     expect([g.reg('rax'), g.reg('rdx')]).toEqual([0x8000_0001n, 0x7fffn]);
     expect(g.exits()).toEqual({ '#GP WRMSR KERNEL_GS_BASE': 1, '#GP RDMSR KERNEL_GS_BASE': 1 });
   });
@@ -146,14 +153,20 @@ describe('control registers', () => {
   });
 
   it('CR3 reads back with its low bits', async () => {
-    const g = (await testGuest()).attach().smod(asm.mov('rax', map.pml4 | 1), asm.setCr(3), asm.getCr(3), asm.hlt).run();
+    const g = (await testGuest())
+      .attach()
+      .smod(asm.mov('rax', map.pml4 | 1), asm.setCr(3), asm.getCr(3), asm.hlt)
+      .run();
     expect(g.reg('rax')).toBe(BigInt(map.pml4 | 1));
   });
 });
 
 describe('interrupt flag', () => {
   it('POPF does not touch the virtual IF and does not exit', async () => {
-    const g = (await testGuest()).attach().smod(asm.mov('rax', 0x202), asm.pushRax, asm.popfq, asm.mov('rax', 2), asm.pushRax, asm.popfq, asm.pushfq, asm.popRax, asm.hlt).run();
+    const g = (await testGuest())
+      .attach()
+      .smod(asm.mov('rax', 0x202), asm.pushRax, asm.popfq, asm.mov('rax', 2), asm.pushRax, asm.popfq, asm.pushfq, asm.popRax, asm.hlt)
+      .run();
     expect(g.reg('rax')).toBe(0x202n);
     expect(g.pvcs32(abi.PVCS_EVENT_FLAGS)).toBe(0);
     expect(g.exits()).toEqual({});

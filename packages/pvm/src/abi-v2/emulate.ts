@@ -1,13 +1,13 @@
 import type { Insn } from '@pvm/cpu-jit';
-import { CS, DS, ES, FS, GS, LDTR, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_GDTR, S_IDTR, S_SEG, S_XCR0, SEG_BASE, SEG_STRIDE, SS, TR } from '@pvm/cpu-jit/layout';
+import { CS, FS, GS, LDTR, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_GDTR, S_IDTR, S_SEG, S_XCR0, SEG_BASE, SEG_STRIDE, SS, TR } from '@pvm/cpu-jit/layout';
 import { readVirtual } from '../guest-memory.ts';
 import { RAX, RBX, RCX, RDX, RSP } from '../vcpu-state.ts';
 import * as abi from './constants.ts';
 import { cpuid } from './cpuid.ts';
 import { lookupDataSegment } from './hypercalls.ts';
 import type { KvmClock } from './kvm-clock.ts';
-import { type Emulation, type IoBus, portIo } from './port-io.ts';
 import { msrName, readMsr, writeMsr } from './msrs.ts';
+import { type Emulation, type IoBus, portIo } from './port-io.ts';
 import { ATTR_CODE64, ATTR_DATA, CR0_FIXED_SET, CR4_FSGSBASE, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_SMEP, type PvmVcpu } from './pvm-vcpu.ts';
 
 /** Linear address of the `invlpg` that starts the synthetic CPUID: "PVM" and its marks. */

@@ -6,10 +6,17 @@ import * as abi from './constants.ts';
 import { TripleFault } from './pvm-vcpu.ts';
 
 /** One hypercall from smod; then the guest halts. */
-async function call(number: number, args: { rbx?: bigint | number; r10?: bigint | number; rdx?: bigint | number } = {}, prepare: (g: TestGuest) => void = () => undefined) {
+async function call(
+  number: number,
+  args: { rbx?: bigint | number; r10?: bigint | number; rdx?: bigint | number } = {},
+  prepare: (g: TestGuest) => void = () => undefined,
+) {
   const g = (await testGuest()).attach().smod(asm.syscall, asm.hlt);
   prepare(g);
-  g.set('rax', number).set('rbx', args.rbx ?? 0).set('r10', args.r10 ?? 0).set('rdx', args.rdx ?? 0);
+  g.set('rax', number)
+    .set('rbx', args.rbx ?? 0)
+    .set('r10', args.r10 ?? 0)
+    .set('rdx', args.rdx ?? 0);
   return g.run();
 }
 const signed = (g: TestGuest) => BigInt.asIntN(64, g.reg('rax'));
@@ -209,7 +216,10 @@ describe('legal addresses', () => {
     ['the window', map.window, true],
     ['the upper half outside the window', 0xffff_8000_0000_0000n, false],
   ])('a walk in %s: found %s', async (_what, base, found) => {
-    const g = (await testGuest()).attach().smod(asm.load(base + BigInt(map.retu)), asm.hlt).run();
+    const g = (await testGuest())
+      .attach()
+      .smod(asm.load(base + BigInt(map.retu)), asm.hlt)
+      .run();
     expect(g.haltedAt === map.smodEvent).toBe(!found);
     // Nothing there: the P bit of the error code is clear although the guest's table maps it.
     if (!found) expect(g.pvcs16(abi.PVCS_EVENT_ERRCODE)).toBe(0);
@@ -217,7 +227,14 @@ describe('legal addresses', () => {
 
   it('shrinking the range takes effect at once', async () => {
     const g = (await testGuest()).attach();
-    g.smod(asm.load(map.window), asm.mov('rax', abi.HC_WRMSR), asm.mov('rbx', abi.MSR_PVM_LINEAR_ADDRESS_RANGE), asm.mov('r10', 0xffff_ffff_ffe0_ffb0n), asm.syscall, asm.load(map.window));
+    g.smod(
+      asm.load(map.window),
+      asm.mov('rax', abi.HC_WRMSR),
+      asm.mov('rbx', abi.MSR_PVM_LINEAR_ADDRESS_RANGE),
+      asm.mov('r10', 0xffff_ffff_ffe0_ffb0n),
+      asm.syscall,
+      asm.load(map.window),
+    );
     g.run();
     expect(g.pvcs64(abi.PVCS_CR2)).toBe(map.window);
   });

@@ -122,4 +122,3 @@ function sanitise(descriptor: bigint): bigint {
   const ok = (access & 0xf8) === 0xf0 && (flags & 2) === 0 && (flags & 4) !== 0;
   return ok ? descriptor | (1n << 40n) : 0n;
 }
-

@@ -1,4 +1,26 @@
-import { FS, GS, P_EVENT_ENTRY, P_RETU_RIP, S_APIC_BASE, S_CR3, S_CSTAR, S_EFER, S_KERNEL_GS_BASE, S_LSTAR, S_PAT, S_SEG, S_SFMASK, S_STAR, S_SYSENTER_CS, S_SYSENTER_EIP, S_SYSENTER_ESP, S_TSC_AUX, S_TSC_OFFSET, SEG_BASE, SEG_STRIDE } from '@pvm/cpu-jit/layout';
+import {
+  FS,
+  GS,
+  P_EVENT_ENTRY,
+  P_RETU_RIP,
+  S_APIC_BASE,
+  S_CR3,
+  S_CSTAR,
+  S_EFER,
+  S_KERNEL_GS_BASE,
+  S_LSTAR,
+  S_PAT,
+  S_SEG,
+  S_SFMASK,
+  S_STAR,
+  S_SYSENTER_CS,
+  S_SYSENTER_EIP,
+  S_SYSENTER_ESP,
+  S_TSC_AUX,
+  S_TSC_OFFSET,
+  SEG_BASE,
+  SEG_STRIDE,
+} from '@pvm/cpu-jit/layout';
 import { packRange, parseRange } from './address-range.ts';
 import * as abi from './constants.ts';
 import type { KvmClock } from './kvm-clock.ts';

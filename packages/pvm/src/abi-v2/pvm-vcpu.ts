@@ -347,7 +347,30 @@ export class PvmVcpu extends VcpuState {
   }
 }
 
-const VECTOR_NAMES = ['#DE', '#DB', 'NMI', '#BP', '#OF', '#BR', '#UD', '#NM', '#DF', '', '#TS', '#NP', '#SS', '#GP', '#PF', '', '#MF', '#AC', '#MC', '#XM', '#VE', '#CP'];
+const VECTOR_NAMES = [
+  '#DE',
+  '#DB',
+  'NMI',
+  '#BP',
+  '#OF',
+  '#BR',
+  '#UD',
+  '#NM',
+  '#DF',
+  '',
+  '#TS',
+  '#NP',
+  '#SS',
+  '#GP',
+  '#PF',
+  '',
+  '#MF',
+  '#AC',
+  '#MC',
+  '#XM',
+  '#VE',
+  '#CP',
+];
 
 /** `#PF` and so on; `vector 0x80` for those without a name. */
 export function vectorName(vector: number): string {

@@ -1,5 +1,5 @@
-import wabt from 'wabt';
 import * as layout from '@pvm/cpu-jit/layout';
+import wabt from 'wabt';
 import * as abi from '../abi-v2/constants.ts';
 
 /** Fields that layout.ts describes by base and stride. */

@@ -331,9 +331,17 @@ export class PvmDesign implements Design {
     if (vcpu.pvcs === 0) return [...lines, 'no PVCS'];
     const { view } = this.core;
     const word = (offset: number) => view.getUint16(vcpu.pvcs + offset, true);
-    const quad = (offset: number) => view.getBigUint64(vcpu.pvcs + offset, true).toString(16).padStart(16, '0');
-    lines.push(`PVCS at gpa 0x${vcpu.pvcsAddress.toString(16)}: flags ${hex(word(abi.PVCS_EVENT_FLAGS))} vector ${hex(word(abi.PVCS_EVENT_VECTOR))} errcode ${hex(word(abi.PVCS_EVENT_ERRCODE))} cr2 ${quad(abi.PVCS_CR2)}`);
-    lines.push(`     rip ${quad(abi.PVCS_RIP)} rcx ${quad(abi.PVCS_RCX)} r11 ${quad(abi.PVCS_R11)} eflags ${view.getUint32(vcpu.pvcs + abi.PVCS_EFLAGS, true).toString(16)}`);
+    const quad = (offset: number) =>
+      view
+        .getBigUint64(vcpu.pvcs + offset, true)
+        .toString(16)
+        .padStart(16, '0');
+    lines.push(
+      `PVCS at gpa 0x${vcpu.pvcsAddress.toString(16)}: flags ${hex(word(abi.PVCS_EVENT_FLAGS))} vector ${hex(word(abi.PVCS_EVENT_VECTOR))} errcode ${hex(word(abi.PVCS_EVENT_ERRCODE))} cr2 ${quad(abi.PVCS_CR2)}`,
+    );
+    lines.push(
+      `     rip ${quad(abi.PVCS_RIP)} rcx ${quad(abi.PVCS_RCX)} r11 ${quad(abi.PVCS_R11)} eflags ${view.getUint32(vcpu.pvcs + abi.PVCS_EFLAGS, true).toString(16)}`,
+    );
     return lines;
   }
 
