@@ -31,11 +31,15 @@ export function readIntegerVectors(url: URL): IntegerForm[] {
   const bytes = gunzipSync(readFileSync(url));
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = 0;
-  const take = (n: number) => bytes.subarray(at, (at += n));
-  const u8 = () => view.getUint8(at++);
-  const u16 = () => view.getUint16((at += 2) - 2, true);
-  const u32 = () => view.getUint32((at += 4) - 4, true);
-  const u64 = () => view.getBigUint64((at += 8) - 8, true);
+  const skip = (n: number) => {
+    at += n;
+    return at - n;
+  };
+  const take = (n: number) => bytes.subarray(skip(n), at);
+  const u8 = () => view.getUint8(skip(1));
+  const u16 = () => view.getUint16(skip(2), true);
+  const u32 = () => view.getUint32(skip(4), true);
+  const u64 = () => view.getBigUint64(skip(8), true);
   const ascii = (n: number) => String.fromCharCode(...take(n));
   const magic = ascii(4);
   if (magic !== 'INTV') throw new TypeError(`${url.pathname}: expected INTV at the start, got ${JSON.stringify(magic)}`);

@@ -16,6 +16,9 @@ import {
   REC_SIZE,
   S_BLOCK_RIP,
   S_EA,
+  S_CR0,
+  S_CR2,
+  S_CR8,
   S_GPR,
   S_SEG,
   S_X87,
@@ -45,9 +48,16 @@ function registerOffset(o: OperandForm, n: number, rex: boolean): number {
       return S_X87 + (n & 7) * 16;
     case 'seg':
       return S_SEG + n * SEG_STRIDE + SEG_SELECTOR;
+    case 'cr':
+      return controlOffset(n);
     default:
       return n;
   }
+}
+
+/** State-block offset of control register 0, 2, 3, 4 or 8 (the decoder lets no other through). */
+export function controlOffset(n: number): number {
+  return n === 0 ? S_CR0 : n === 8 ? S_CR8 : S_CR2 + (n - 2) * 8;
 }
 
 /** State-block offset of the base of a segment that has one in 64-bit mode; S_ZERO for the flat ones. */

@@ -6,7 +6,7 @@ import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName } from '../emit/flag-
 import { carryInto, explicitTriple } from '../emit/handler-emitter.ts';
 import { hostLoad, hostStore, tlbAddress, tlbEntry, tlbHit, typeOfSize } from '../emit/tlb-path.ts';
 import type { Val, ValType } from '../emit/val.ts';
-import { popAdjustment, segmentBaseOffset } from '../interp/record.ts';
+import { controlOffset, popAdjustment, segmentBaseOffset } from '../interp/record.ts';
 import {
   EXIT_EXCEPTION,
   EXIT_LIMIT,
@@ -326,6 +326,8 @@ export class RegionEmitter extends Emitter {
         return this.let(this.expr('i64', m.i64.load(S_X87 + (n & 7) * 16, 8, this.cpu())));
       case 'seg':
         return this.let(this.expr('i32', m.i32.load16_u(S_SEG + n * SEG_STRIDE + SEG_SELECTOR, 2, this.cpu())));
+      case 'cr':
+        return this.let(this.expr('i64', m.i64.load(controlOffset(n), 8, this.cpu())));
       case 'xmm': {
         const whole = this.xmm(n);
         if (o.size >= 16) return whole;
