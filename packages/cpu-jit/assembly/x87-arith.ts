@@ -1,7 +1,7 @@
 /** Add, subtract, multiply, divide and square root of 80-bit numbers; results through `setZ`, exceptions through `flag`. */
 import {
-  BIAS, DE, INTEGER_BIT, ZE, cw, denormals, flag, isDenormal, isInfinity, isNormal, isZero, nE, nans, normalize,
-  normalizeRoundPack, precision, roundPack, rounding, setInfinity, setInvalid, setZ, setZero,
+  BIAS, cw, DE, denormals, flag, INTEGER_BIT, isDenormal, isInfinity, isNormal, isZero, nans, nE, normalize, normalizeRoundPack,
+  precision, rounding, roundPack, setInfinity, setInvalid, setZ, setZero, ZE,
 } from './x87-core';
 import { divWide, mulWide, shiftRightSticky, subWide, wideLow, wideRest } from './x87-wide';
 

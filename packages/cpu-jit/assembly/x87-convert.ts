@@ -1,7 +1,7 @@
 /** Conversions between 80-bit numbers and the memory formats: m32, m64, integers, packed BCD. */
 import {
-  BIAS, C1, IE, INTEGER_BIT, OE, PE, QUIET_BIT, UE, clearFlags, cw, flag, isNaN80, isUnsupported, isZero,
-  nE, normalize, roundBits, roundedE, roundedInexact, roundedUp, roundsUp, saturates, setZ, zM, zS,
+  BIAS, C1, clearFlags, cw, flag, IE, INTEGER_BIT, isNaN80, isUnsupported, isZero, nE, normalize, OE, PE, QUIET_BIT, roundBits,
+  roundedE, roundedInexact, roundedUp, roundsUp, saturates, setZ, UE, zM, zS,
 } from './x87-core';
 import { shiftRightSticky, wideLow } from './x87-wide';
 

@@ -7,7 +7,7 @@ import {
 } from '../src/layout';
 import { linear } from './cpu';
 import { load16, load32, load64, probeWrite, store16, store32, store64 } from './memory';
-import { INTEGER_BIT, at, mOf, put, sOf, summarize, topOf } from './x87-core';
+import { at, INTEGER_BIT, mOf, put, sOf, summarize, topOf } from './x87-core';
 
 const RFLAGS_VM: u32 = 1 << 17;
 

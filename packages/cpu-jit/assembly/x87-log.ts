@@ -1,7 +1,7 @@
 /** F2XM1, FYL2X, FYL2XP1. */
 import {
-  BIAS, INTEGER_BIT, PE, ZE, denormals, flag, forceInexact, isInfinity, isZero, nE, nans, normalize, roundPack, setInfinity, setInvalid,
-  setZ, setZero,
+  BIAS, denormals, flag, forceInexact, INTEGER_BIT, isInfinity, isZero, nans, nE, normalize, PE, roundPack, setInfinity,
+  setInvalid, setZ, setZero, ZE,
 } from './x87-core';
 import { areaTangent, divide, exponentialMinus1, multiply, rE, rH, rL, setR } from './x87-series';
 import { addWide, shiftRightSticky, subWide, wideLow } from './x87-wide';

@@ -1,10 +1,10 @@
 /** Remainder, rounding to integral, scaling, splitting, comparing, classifying, constants. */
-import {
-  BIAS, C0, C1, C2, C3, DE, IE, INTEGER_BIT, PE, QUIET_BIT, ZE, cw, denormals, flag, isDenormal, isInfinity, isNaN80,
-  isNormal, isUnsupported, isZero, nE, nans, normalize, normalizeRoundPack, roundPack, rounding, roundsUp,
-  setIndefinite, setInfinity, setInvalid, setZ, setZero, zM, zS,
-} from './x87-core';
 import { fromInteger } from './x87-convert';
+import {
+  BIAS, C0, C1, C2, C3, denormals, flag, IE, INTEGER_BIT, isDenormal, isInfinity, isNaN80, isNormal, isUnsupported, isZero,
+  nans, nE, normalize, normalizeRoundPack, PE, QUIET_BIT, rounding, roundPack, roundsUp, setInfinity, setInvalid, setZ, setZero,
+  ZE, zM, zS,
+} from './x87-core';
 import { shiftRightSticky, subWide, wideLow } from './x87-wide';
 
 /** Quotient bits of the last remainder: C2 when it is only partial, else C0 C3 C1 = bits 2 1 0. */

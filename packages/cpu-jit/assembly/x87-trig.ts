@@ -1,6 +1,7 @@
 /** FSIN, FCOS, FSINCOS, FPTAN, FPATAN. */
 import {
-  BIAS, C1, INTEGER_BIT, clearFlags, denormals, forceInexact, isInfinity, isZero, nE, nans, normalize, roundPack, setInvalid, setZ, setZero, zM, zS,
+  BIAS, C1, clearFlags, denormals, forceInexact, INTEGER_BIT, isInfinity, isZero, nans, nE, normalize, roundPack, setInvalid,
+  setZ, setZero, zM, zS,
 } from './x87-core';
 import { arctangent, cosine, divide, rE, rH, rL, setR, sine } from './x87-series';
 import { addWide, shiftRightSticky, subWide, wideLow } from './x87-wide';

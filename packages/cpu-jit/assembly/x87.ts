@@ -3,23 +3,23 @@
  * the vCPU state block first. None touches guest memory (x87-env.ts does); memory operands come and go as values, so that
  * generated code can make its access between "compute" and "commit" and a fault leaves the unit as it was.
  */
-import { S_SCRATCH, S_X87, S_X87_CW, S_X87_FDP, S_X87_FIP, S_X87_FOP, S_X87_SW, S_X87_TAGS, S_X87_TOP } from '../src/layout';
+import { S_X87_CW, S_X87_FDP, S_X87_FIP, S_X87_FOP, S_X87_SW, S_X87_TAGS, S_X87_TOP } from '../src/layout';
 import { addSub, div, mul, squareRoot } from './x87-arith';
+import { fromFloat32, fromFloat64, fromInteger, wasDenormal } from './x87-convert';
 import {
-  fromBcd, fromFloat32, fromFloat64, fromInteger, bcdHigh, toBcd, toFloat, toInteger, wasDenormal, BLOCKED,
-} from './x87-convert';
-import {
-  BEFORE, C0, C1, C2, C3, DE, ES_B, IE, OE, SF, UE, ZE, at, begin, clearFlags, cw, end, endPush, endPut, fl, flag, isEmpty, isNaN80,
-  isSignaling, mOf, pop, push, put, putSt, record, sOf, setCodes, setIndefinite, setUnderflow, setZ, summarize, topOf, zM, zS,
-  INTEGER_BIT, QUIET_BIT,
+  at, BEFORE, begin, C0, C1, C2, C3, clearFlags, cw, DE, end, endPut, fl, flag, IE, isEmpty, isNaN80, mOf, pop, put, putSt,
+  setCodes, setIndefinite, setUnderflow, setZ, SF, sOf, summarize, topOf, ZE, zM, zS,
 } from './x87-core';
-import { exp2Minus1, yLog2x, yLog2xPlus1 } from './x87-log';
-import { arctangent2, cosM, cosS, outOfRange, sinCos, sineCosine, tangent } from './x87-trig';
 import {
-  UNORDERED, classify, compare, constant, exponentM, exponentS, extract, remainder, remainderCodes, roundToIntegral, scale,
+  classify, compare, exponentM, exponentS, extract, remainder, remainderCodes, roundToIntegral, scale, UNORDERED,
 } from './x87-misc';
 
 export { fx_ldenv, fx_rstor, fx_save, fx_stenv } from './x87-env';
+export { fx_cos, fx_f2xm1, fx_patan, fx_ptan, fx_sin, fx_sincos, fx_yl2x, fx_yl2xp1 } from './x87-functions';
+export {
+  fx_commit, fx_ld_bcd, fx_ld_const, fx_ld_f32, fx_ld_f64, fx_ld_f80, fx_ld_int, fx_ld_st, fx_st_bcd, fx_st_f32, fx_st_f64,
+  fx_st_f80, fx_st_int,
+} from './x87-transfer';
 
 // ------------------------------------------------------------------ arithmetic
 /** Operations by their number in the opcode: 0 add, 1 mul, 4 sub, 5 subr, 6 div, 7 divr. */
@@ -137,87 +137,6 @@ export function fx_xtract(cpu: u32): void {
   putSt(cpu, 0, zS, zM);
 }
 
-// ------------------------------------------------------------------ transcendental
-/** F2XM1. */
-export function fx_f2xm1(cpu: u32): void {
-  begin(cpu);
-  const a = at(cpu, 0);
-  if (isEmpty(cpu, 0)) setUnderflow();
-  else exp2Minus1(sOf(a), mOf(a));
-  endPut(cpu, 0, 0);
-}
-/** ST(1) = f(ST(1), ST(0)), then pop: FYL2X (0), FYL2XP1 (1), FPATAN (2). */
-@inline function binary(cpu: u32, which: u32): void {
-  begin(cpu);
-  const x = at(cpu, 0), y = at(cpu, 1);
-  if (isEmpty(cpu, 0) || isEmpty(cpu, 1)) setUnderflow();
-  else if (which == 0) yLog2x(sOf(y), mOf(y), sOf(x), mOf(x));
-  else if (which == 1) yLog2xPlus1(sOf(y), mOf(y), sOf(x), mOf(x));
-  else arctangent2(sOf(y), mOf(y), sOf(x), mOf(x));
-  endPut(cpu, 1, 1);
-}
-export function fx_yl2x(cpu: u32): void { binary(cpu, 0); }
-export function fx_yl2xp1(cpu: u32): void { binary(cpu, 1); }
-export function fx_patan(cpu: u32): void { binary(cpu, 2); }
-
-/** FSIN (`shift` 0), FCOS (1). */
-function trigonometric(cpu: u32, shift: u32): void {
-  begin(cpu);
-  const a = at(cpu, 0);
-  let codes: u32 = 0;
-  if (isEmpty(cpu, 0)) setUnderflow();
-  else {
-    sinCos(sOf(a), mOf(a), shift);
-    if (outOfRange) codes = C2;
-  }
-  endPut(cpu, 0, 0);
-  setCodes(cpu, C2, codes);
-}
-export function fx_sin(cpu: u32): void { trigonometric(cpu, 0); }
-export function fx_cos(cpu: u32): void { trigonometric(cpu, 1); }
-
-/** FSINCOS and FPTAN replace ST(0) by z and push a second result; both are indefinite after a stack fault. */
-function pushSecond(cpu: u32, s: u32, m: u64): void {
-  if (end(cpu) & BEFORE) return;
-  putSt(cpu, 0, zS, zM);
-  store<u32>(cpu, (topOf(cpu) + 7) & 7, S_X87_TOP);
-  putSt(cpu, 0, s, m);
-}
-/** Stack faults of the two; true when there is one. */
-function pairFault(cpu: u32): bool {
-  if (isEmpty(cpu, 0)) setUnderflow();
-  else if (!isEmpty(cpu, 7)) {
-    setUnderflow();
-    flag(C1);
-  } else return false;
-  pushSecond(cpu, zS, zM);
-  return true;
-}
-export function fx_sincos(cpu: u32): void {
-  begin(cpu);
-  setCodes(cpu, C2, 0);
-  if (pairFault(cpu)) return;
-  const a = at(cpu, 0);
-  sineCosine(sOf(a), mOf(a));
-  if (outOfRange) {
-    end(cpu);
-    setCodes(cpu, C2, C2);
-  } else if (isNaN80(zS, zM)) pushSecond(cpu, zS, zM);
-  else pushSecond(cpu, cosS, cosM);
-}
-export function fx_ptan(cpu: u32): void {
-  begin(cpu);
-  setCodes(cpu, C2, 0);
-  if (pairFault(cpu)) return;
-  const a = at(cpu, 0);
-  tangent(sOf(a), mOf(a));
-  if (outOfRange) {
-    end(cpu);
-    setCodes(cpu, C2, C2);
-  } else if (isNaN80(zS, zM)) pushSecond(cpu, zS, zM);
-  else pushSecond(cpu, 0x3fff, INTEGER_BIT);
-}
-
 /** FABS (`and` 0x7fff, `xor` 0) and FCHS (0xffff, 0x8000): the sign of ST(0). */
 export function fx_sign(cpu: u32, and: u32, xor: u32): void {
   begin(cpu);
@@ -290,123 +209,6 @@ export function fx_xam(cpu: u32): void {
   const a = at(cpu, 0);
   const kind = isEmpty(cpu, 0) ? C0 | C3 : classify(sOf(a), mOf(a));
   setCodes(cpu, C0 | C1 | C2 | C3, kind | ((sOf(a) >> 15) << 9));
-}
-
-// ------------------------------------------------------------------ loads
-function loadZ(cpu: u32, denormal: bool): void {
-  if (isSignaling(zS, zM)) {
-    flag(IE);
-    setZ(zS, zM | QUIET_BIT);
-  }
-  if (denormal) flag(DE);
-  endPush(cpu, IE);
-}
-export function fx_ld_f32(cpu: u32, bits: u32): void {
-  begin(cpu);
-  fromFloat32(bits);
-  loadZ(cpu, wasDenormal);
-}
-export function fx_ld_f64(cpu: u32, bits: u64): void {
-  begin(cpu);
-  fromFloat64(bits);
-  loadZ(cpu, wasDenormal);
-}
-/** FLD m80: any bit pattern, no conversion. */
-export function fx_ld_f80(cpu: u32, mantissa: u64, signExponent: u32): void {
-  begin(cpu);
-  setZ(signExponent & 0xffff, mantissa);
-  endPush(cpu, BEFORE);
-}
-export function fx_ld_int(cpu: u32, value: i64): void {
-  begin(cpu);
-  fromInteger(value);
-  endPush(cpu, BEFORE);
-}
-export function fx_ld_bcd(cpu: u32, low: u64, high: u32): void {
-  begin(cpu);
-  fromBcd(low, high);
-  endPush(cpu, BEFORE);
-}
-export function fx_ld_st(cpu: u32, i: u32): void {
-  begin(cpu);
-  if (isEmpty(cpu, i)) {
-    setUnderflow();
-    push(cpu, BEFORE);
-    return;
-  }
-  const a = at(cpu, i);
-  setZ(sOf(a), mOf(a));
-  endPush(cpu, BEFORE);
-}
-/** FLD1 0, FLDL2T 1, FLDL2E 2, FLDPI 3, FLDLG2 4, FLDLN2 5, FLDZ 6. */
-export function fx_ld_const(cpu: u32, which: u32): void {
-  begin(cpu);
-  constant(which);
-  endPush(cpu, BEFORE);
-}
-
-// ------------------------------------------------------------------ stores to memory
-// Each leaves the value in S_SCRATCH and returns a status for `fx_commit`; negative: an unmasked exception, store nothing.
-@inline function storeStatus(blocking: u32): u32 { return (fl & blocking & ~cw) != 0 ? fl | BLOCKED : fl; }
-
-export function fx_st_f32(cpu: u32): u32 {
-  begin(cpu);
-  const a = at(cpu, 0);
-  let bits: u64 = 0xffc0_0000;
-  if (isEmpty(cpu, 0)) flag(IE | SF);
-  else bits = toFloat(sOf(a), mOf(a), 24, 8);
-  store<u64>(cpu, bits, S_SCRATCH);
-  return storeStatus(IE | OE | UE);
-}
-export function fx_st_f64(cpu: u32): u32 {
-  begin(cpu);
-  const a = at(cpu, 0);
-  let bits: u64 = 0xfff8_0000_0000_0000;
-  if (isEmpty(cpu, 0)) flag(IE | SF);
-  else bits = toFloat(sOf(a), mOf(a), 53, 11);
-  store<u64>(cpu, bits, S_SCRATCH);
-  return storeStatus(IE | OE | UE);
-}
-/** FSTP m80: mantissa in S_SCRATCH, sign and exponent at S_SCRATCH + 8. */
-export function fx_st_f80(cpu: u32): u32 {
-  begin(cpu);
-  const a = at(cpu, 0);
-  if (isEmpty(cpu, 0)) setUnderflow();
-  else setZ(sOf(a), mOf(a));
-  store<u64>(cpu, zM, S_SCRATCH);
-  store<u64>(cpu, zS, S_SCRATCH + 8);
-  return storeStatus(IE);
-}
-/** FIST(P), FISTTP (`truncate` 1) of 2, 4 or 8 bytes. */
-export function fx_st_int(cpu: u32, size: u32, truncate: u32): u32 {
-  begin(cpu);
-  const a = at(cpu, 0);
-  let value = <i64>(0 - (<u64>1 << ((size << 3) - 1)));
-  if (isEmpty(cpu, 0)) flag(IE | SF);
-  else value = toInteger(sOf(a), mOf(a), size, truncate != 0);
-  store<u64>(cpu, value, S_SCRATCH);
-  return storeStatus(IE);
-}
-/** FBSTP: 8 bytes in S_SCRATCH, 2 at S_SCRATCH + 8. */
-export function fx_st_bcd(cpu: u32): u32 {
-  begin(cpu);
-  const a = at(cpu, 0);
-  let low: u64 = 0xc000_0000_0000_0000;
-  let high: u32 = 0xffff;
-  if (isEmpty(cpu, 0)) flag(IE | SF);
-  else {
-    low = toBcd(sOf(a), mOf(a));
-    high = bcdHigh;
-  }
-  store<u64>(cpu, low, S_SCRATCH);
-  store<u64>(cpu, high, S_SCRATCH + 8);
-  return storeStatus(IE);
-}
-/** Second half of a store: exceptions of the first half, then `pops` pops. */
-export function fx_commit(cpu: u32, status: u32, pops: u32): void {
-  record(cpu, status & ~BLOCKED);
-  if (status & BLOCKED) return;
-  for (; pops != 0; pops--) pop(cpu);
 }
 
 // ------------------------------------------------------------------ register moves and control

@@ -7,6 +7,7 @@ import { EXIT_EXCEPTION, EXIT_HLT, S_CR0, S_EXC, S_HOT_THRESHOLD, S_X87, S_X87_C
 
 const CODE = 0x1_0000;
 const DATA = 0x8000;
+const RAX = 0;
 const RSI = 6;
 const HLT = 0xf4;
 const STATUS = 0xd5;
@@ -83,6 +84,16 @@ describe.each(['off', 'sync'] as const)('x87 instructions with the JIT %s', (jit
     core.dispose();
   });
 
+  test('give a compiled long double program the result it has natively', async () => {
+    const core = await CpuCore.create({ ramBytes: 1 << 20, jit });
+    core.u8.set(gunzipSync(readFileSync(new URL('../../tests/vectors/x87-program.bin.gz', import.meta.url))), core.ramBase + CODE);
+    core.setRip(0, BigInt(CODE));
+    expect(core.run(0)).toBe(EXIT_HLT);
+    expect(core.getReg(0, RAX)).toBe(0x9c59ca96ff15bf72n);
+    expect(core.stats(0).compiledEntries > 100).toBe(jit === 'sync');
+    core.dispose();
+  });
+
   test('raise #MF at the next waiting instruction after an unmasked exception, with the address of the culprit kept', async () => {
     const core = await createCore(jit);
     const cpu = core.cpuAddress(0);
@@ -99,7 +110,7 @@ describe.each(['off', 'sync'] as const)('x87 instructions with the JIT %s', (jit
       expect(core.view.getUint32(cpu + S_EXC, true)).toBe(MF + 1);
       core.view.setUint32(cpu + S_EXC, 0, true);
       expect(core.getRip(0)).toBe(0x4008n);
-      expect(core.getReg(0, 0) & 0xffffn).toBe(0xb084n);
+      expect(core.getReg(0, RAX) & 0xffffn).toBe(0xb084n);
       expect(core.view.getBigUint64(cpu + S_X87_FIP, true)).toBe(0x4004n);
     }
     core.dispose();
