@@ -1,17 +1,21 @@
-import { PvmError, VmError } from '@pvm/pvm';
+import { nearest, PvmError, VmError } from '@pvm/pvm';
 import yargs from 'yargs';
-import { benchCommand } from './commands/bench.ts';
+import { BENCH_OPTIONS, benchCommand } from './commands/bench.ts';
 import { demoCommand } from './commands/demo.ts';
-import { runCommand } from './commands/run.ts';
+import { MACHINE_OPTIONS } from './commands/machine-options.ts';
+import { RUN_OPTIONS, runCommand } from './commands/run.ts';
 import { EXIT_GUEST, EXIT_USAGE, UsageError } from './errors.ts';
+import { endOnBrokenPipe } from './output.ts';
 import { splitProgram } from './split.ts';
 
+const COMMANDS = ['run', 'bench', 'demo'];
 const DESCRIPTION = `pvm - run x86-64 Linux programs in a PVM guest, and see what every VM exit cost
 
 Usage: pvm <command> [options]`;
 
 /** Runs the command line; sets the exit code of the process. Never throws for wrong input. */
 export async function main(argv: readonly string[]): Promise<void> {
+  endOnBrokenPipe();
   const debug = argv.includes('--debug');
   try {
     const { own, program } = splitProgram(argv);
@@ -31,12 +35,20 @@ export async function main(argv: readonly string[]): Promise<void> {
       .alias('h', 'help')
       .epilogue('Exit codes: that of the program; 128+n when signal n killed it; 2 wrong use or unsuitable file; 70 the guest cannot go on.')
       .fail((message, error) => {
-        throw error ?? new UsageError(message);
+        throw error ?? new UsageError(explain(message));
       })
       .parseAsync();
   } catch (error) {
     process.exitCode = report(error, debug);
   }
+}
+
+/** yargs' messages on one line; an unknown word comes with the nearest known one. */
+function explain(message: string): string {
+  const unknown = /^Unknown (?:argument|command)s?: ([^\s,]+)/.exec(message)?.[1];
+  if (unknown === undefined) return message.replace(/\s*\n\s*/g, ' ');
+  const known = [...COMMANDS, ...Object.keys(MACHINE_OPTIONS), ...Object.keys(RUN_OPTIONS), ...Object.keys(BENCH_OPTIONS)];
+  return `unknown argument ${unknown}; did you mean ${nearest(unknown, known)}? (pvm --help lists commands, pvm COMMAND --help its options)`;
 }
 
 /** Says what went wrong in one line (a dead guest: its report) and returns the exit code. */

@@ -1,5 +1,5 @@
-import { UsageError } from './errors.ts';
 import { RUN_VALUE_OPTIONS } from './commands/run-options.ts';
+import { UsageError } from './errors.ts';
 
 /**
  * Splits `run [options] program args...` before the program: what follows it belongs to it, even `--help`.

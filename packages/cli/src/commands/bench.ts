@@ -1,6 +1,6 @@
 import { type BenchKind, benchPath } from '@pvm/guests';
 import { createVm, type Interval, PvmError } from '@pvm/pvm';
-import type { Argv, CommandModule } from 'yargs';
+import type { Argv, CommandModule, Options } from 'yargs';
 import { MACHINE_OPTIONS, type MachineArgs, machineSettings } from './machine-options.ts';
 
 /** One row of a benchmark: what is measured, how often by default, and what counts as one operation. */
@@ -24,6 +24,14 @@ const EXIT_ROWS: readonly BenchRow[] = [
   { name: 'pio-in', kind: 'pio-in', iterations: 200_000, opsPerIteration: 1 },
   { name: 'pio-out', kind: 'pio-out', iterations: 200_000, opsPerIteration: 1 },
 ];
+
+/** Options of `bench` beside those of every machine, for yargs. */
+export const BENCH_OPTIONS: Readonly<Record<string, Options>> = {
+  clock: { choices: ['host', 'icount'], default: 'icount', requiresArg: true, describe: "The guest's clock; host time is measured either way" },
+  scale: { type: 'number', default: 1, requiresArg: true, describe: 'exits: multiplies the number of operations' },
+  mib: { type: 'number', default: 256, requiresArg: true, describe: 'faults: stop when so many MiB were touched' },
+  json: { type: 'boolean', default: false, describe: 'JSON on stdout and nothing else' },
+};
 
 interface BenchArgs extends MachineArgs {
   readonly clock: 'host' | 'icount';
@@ -92,7 +100,12 @@ function print(ops: readonly BenchOp[], json: boolean): void {
   const widths = (rows[0] ?? []).map((_, c) => Math.max(...rows.map((r) => r[c]?.length ?? 0)));
   const isText = (c: number) => c === 0 || c === widths.length - 1;
   for (const r of rows) {
-    process.stdout.write(`${r.map((cell, c) => (isText(c) ? cell.padEnd(widths[c] ?? 0) : cell.padStart(widths[c] ?? 0))).join('  ').trimEnd()}\n`);
+    process.stdout.write(
+      `${r
+        .map((cell, c) => (isText(c) ? cell.padEnd(widths[c] ?? 0) : cell.padStart(widths[c] ?? 0)))
+        .join('  ')
+        .trimEnd()}\n`,
+    );
   }
 }
 
@@ -103,21 +116,14 @@ export const benchCommand: CommandModule<object, BenchArgs> = {
   builder: (y) =>
     y
       .positional('what', { choices: ['exits', 'faults'], demandOption: true, describe: 'What to measure' })
-      .options({
-        ...MACHINE_OPTIONS,
-        clock: { choices: ['host', 'icount'], default: 'icount', requiresArg: true, describe: "The guest's clock; host time is measured either way" },
-        scale: { type: 'number', default: 1, requiresArg: true, describe: 'exits: multiplies the number of operations' },
-        mib: { type: 'number', default: 256, requiresArg: true, describe: 'faults: stop when so many MiB were touched' },
-        json: { type: 'boolean', default: false, describe: 'JSON on stdout and nothing else' },
-      })
+      .options({ ...MACHINE_OPTIONS, ...BENCH_OPTIONS })
       .example('pvm bench exits', "The rows of the paper's tables 1 and 2")
       .example('pvm bench faults --mib 1024 --json', "The paper's page-fault loop, as data") as unknown as Argv<BenchArgs>,
   handler: async (a) => {
     const { what } = a;
     if (!(a.scale > 0)) throw new PvmError('bad-option', `option --scale: expected a positive number, got ${a.scale}`);
     if (!Number.isInteger(a.mib) || a.mib < 1) throw new PvmError('bad-option', `option --mib: expected a positive whole number, got ${a.mib}`);
-    const rows: readonly BenchRow[] =
-      what === 'exits' ? EXIT_ROWS : [{ name: 'page-fault', kind: 'fault', iterations: a.mib, opsPerIteration: PAGES_PER_MIB }];
+    const rows: readonly BenchRow[] = what === 'exits' ? EXIT_ROWS : [{ name: 'page-fault', kind: 'fault', iterations: a.mib, opsPerIteration: PAGES_PER_MIB }];
     const ops: BenchOp[] = [];
     for (const row of rows) ops.push(await measure(row, what === 'exits' ? Math.max(1, Math.round(row.iterations * a.scale)) : row.iterations, a));
     print(ops, a.json);

@@ -15,7 +15,15 @@ export const demoCommand: CommandModule<object, DemoArgs> = {
   describe: 'Run the embedded demo program and print what it cost',
   builder: { ...MACHINE_OPTIONS, clock: { choices: ['host', 'icount'], default: 'host', requiresArg: true, describe: "The guest's clock" } },
   handler: async (a) => {
-    const vm = await createVm({ ...machineSettings(a), program: demoPath, argv0: 'demo', clock: a.clock, sampleTiers: true, onConsole: writeTo(process.stdout), onStderr: writeTo(process.stderr) });
+    const vm = await createVm({
+      ...machineSettings(a),
+      program: demoPath,
+      argv0: 'demo',
+      clock: a.clock,
+      sampleTiers: true,
+      onConsole: writeTo(process.stdout),
+      onStderr: writeTo(process.stderr),
+    });
     try {
       const result = await vm.run();
       process.stdout.write(`\n${formatLedger(vm.ledger)}\n\n${formatSummary(result.summary)}\n`);

@@ -16,7 +16,12 @@ export interface MachineArgs {
 export const MACHINE_OPTIONS: Readonly<Record<string, Options>> = {
   memory: { alias: 'm', type: 'string', default: '64M', requiresArg: true, describe: 'Guest RAM: 8M to 3584M' },
   'shadow-memory': { type: 'string', default: '16M', requiresArg: true, describe: 'Memory for shadow page tables' },
-  jit: { choices: ['on', 'off', 'sync'], default: 'on', requiresArg: true, describe: 'Compile hot code: in the background, never, or at once on the main thread' },
+  jit: {
+    choices: ['on', 'off', 'sync'],
+    default: 'on',
+    requiresArg: true,
+    describe: 'Compile hot code: in the background, never, or at once on the main thread',
+  },
   abi: { choices: ['auto', 'v2'], default: 'auto', requiresArg: true, describe: 'Revision of the PVM guest ABI' },
   design: { choices: ['pvm'], default: 'pvm', requiresArg: true, describe: 'Virtualisation design' },
   'direct-switch': { type: 'boolean', default: true, describe: 'Serve syscalls in the switcher, without a VM exit (--no-direct-switch: not)' },

@@ -1,5 +1,5 @@
 import { createVm, formatLedger, ledgerJson, PvmError, type Vm } from '@pvm/pvm';
-import type { Argv, CommandModule } from 'yargs';
+import type { Argv, CommandModule, Options } from 'yargs';
 import { UsageError } from '../errors.ts';
 import { writeTo } from '../output.ts';
 import { formatSummary, summaryJson } from '../summary.ts';
@@ -17,6 +17,25 @@ interface RunArgs extends MachineArgs {
   readonly maxInstructions: number | undefined;
   readonly debugConsole: boolean;
 }
+
+/** Options of `run` beside those of every machine, for yargs. */
+export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
+  clock: {
+    choices: ['host', 'icount'],
+    default: 'host',
+    requiresArg: true,
+    describe: "The guest's clock: the host's, or one that counts instructions, which makes the run repeatable",
+  },
+  env: { type: 'string', array: true, nargs: 1, default: [], describe: 'NAME=VALUE for the program; may be given again' },
+  file: { type: 'string', array: true, nargs: 1, default: [], describe: 'HOST:GUEST, a file for the guest; may be given again' },
+  stat: { type: 'boolean', default: false, describe: 'Afterwards print the exits and a summary to stderr' },
+  json: { type: 'boolean', default: false, describe: 'The same as JSON' },
+  sort: { choices: ['samples', 'time'], default: 'samples', requiresArg: true, describe: 'Order of the exits' },
+  kernel: { type: 'string', requiresArg: true, describe: 'Another PVM guest kernel (ELF64)' },
+  append: { type: 'string', default: '', requiresArg: true, describe: 'Kernel command line' },
+  'max-instructions': { type: 'number', requiresArg: true, describe: 'Stop after so many guest instructions' },
+  'debug-console': { type: 'boolean', default: false, describe: "Show the guest kernel's serial log on stderr" },
+};
 
 /** `host:guest`; a path alone has the same name in the guest. */
 function parseFile(spec: string): [string, string] {
@@ -39,25 +58,10 @@ export function runCommand(program: readonly string[]): CommandModule<object, Ru
     describe: 'Run a static x86-64 Linux program: pvm run [options] PROGRAM [ARGS...]',
     builder: (y) =>
       y
-        .usage('pvm run [options] PROGRAM [ARGS...]\n\nRuns a static x86-64 Linux ELF as the user program of a PVM guest. Standard input and output and the exit code pass through.')
-        .options({
-          ...MACHINE_OPTIONS,
-          clock: {
-            choices: ['host', 'icount'],
-            default: 'host',
-            requiresArg: true,
-            describe: "The guest's clock: the host's, or one that counts instructions, which makes the run repeatable",
-          },
-          env: { type: 'string', array: true, nargs: 1, default: [], describe: 'NAME=VALUE for the program; may be given again' },
-          file: { type: 'string', array: true, nargs: 1, default: [], describe: 'HOST:GUEST, a file for the guest; may be given again' },
-          stat: { type: 'boolean', default: false, describe: 'Afterwards print the exits and a summary to stderr' },
-          json: { type: 'boolean', default: false, describe: 'The same as JSON' },
-          sort: { choices: ['samples', 'time'], default: 'samples', requiresArg: true, describe: 'Order of the exits' },
-          kernel: { type: 'string', requiresArg: true, describe: 'Another PVM guest kernel (ELF64)' },
-          append: { type: 'string', default: '', requiresArg: true, describe: 'Kernel command line' },
-          'max-instructions': { type: 'number', requiresArg: true, describe: 'Stop after so many guest instructions' },
-          'debug-console': { type: 'boolean', default: false, describe: "Show the guest kernel's serial log on stderr" },
-        })
+        .usage(
+          'pvm run [options] PROGRAM [ARGS...]\n\nRuns a static x86-64 Linux ELF as the user program of a PVM guest. Standard input and output and the exit code pass through.',
+        )
+        .options({ ...MACHINE_OPTIONS, ...RUN_OPTIONS })
         .example('pvm run ./hello world', 'Run a program with an argument')
         .example('pvm run --stat --clock icount ./busybox seq 5', 'Repeatable, and with the exit table')
         .example('pvm run --file notes.txt:/notes.txt ./busybox cat /notes.txt', 'Give the guest a file') as unknown as Argv<RunArgs>,
@@ -88,7 +92,8 @@ export function runCommand(program: readonly string[]): CommandModule<object, Ru
           signal: abort.signal,
         });
         const result = await vm.run();
-        if (result.stopReason === 'instruction-limit') throw new PvmError('bad-option', `stopped after ${result.summary.instructions} instructions (--max-instructions)`);
+        if (result.stopReason === 'instruction-limit')
+          throw new PvmError('bad-option', `stopped after ${result.summary.instructions} instructions (--max-instructions)`);
         if (a.json) process.stderr.write(`${JSON.stringify({ exitCode: result.exitCode, ...summaryJson(result.summary), ledger: ledgerJson(vm.ledger) })}\n`);
         else if (a.stat) process.stderr.write(`\n${formatLedger(vm.ledger, { sort: a.sort })}\n\n${formatSummary(result.summary)}\n`);
         process.exitCode = result.exitCode;
