@@ -5,6 +5,7 @@ import {
 } from "../src/layout";
 import { GP, raise } from "./cpu";
 import { load128, probeWrite, store128 } from "./memory";
+import { summarize } from "./x87-core";
 
 const X87: u32 = 1;
 const SSE: u32 = 2;
@@ -34,7 +35,8 @@ function putX87(cpu: u32, image: u32, wide: bool): void {
 }
 
 function getX87(cpu: u32, image: u32, wide: bool): void {
-  store<u32>(cpu, load<u16>(image), S_X87_CW);
+  // As the CPU does: reserved bits of the control word are dropped, ES and B follow from the rest.
+  store<u32>(cpu, load<u16>(image) & 0x1f3f | 0x40, S_X87_CW);
   const status = load<u16>(image, 2);
   const top = status >> 11 & 7;
   store<u32>(cpu, status & 0xc7ff, S_X87_SW);
@@ -49,6 +51,7 @@ function getX87(cpu: u32, image: u32, wide: bool): void {
     store<u64>(register, load<u64>(image + (i << 4), 32));
     store<u64>(register, load<u16>(image + (i << 4), 40), 8);
   }
+  summarize(cpu);
 }
 
 function initX87(cpu: u32): void {

@@ -184,10 +184,17 @@ export class HandlerEmitter extends Emitter {
         this.storeGpr(o.size, at, offset, v);
         return;
       }
-      case 'mmx':
       case 'xmm': {
         const { at, offset } = this.registerAt(o);
-        this.emit(hostStore(this.m, o.kind === 'mmx' ? 8 : Math.min(o.size, 16), at, v.take(), offset));
+        this.emit(hostStore(this.m, Math.min(o.size, 16), at, v.take(), offset));
+        return;
+      }
+      case 'mmx': {
+        // The register is the mantissa of an x87 register whose sign and exponent become ones (SDM vol. 3, 13.2).
+        const { at, offset } = this.registerAt(o);
+        const low = this.bind(this.expr('i32', at));
+        this.emit(hostStore(this.m, 8, this.m.local.get(low, this.b.i32), v.take(), offset));
+        this.emit(hostStore(this.m, 8, this.m.local.get(low, this.b.i32), this.m.i64.const(0xffffn), offset + 8));
         return;
       }
       case 'mem':

@@ -352,6 +352,7 @@ export class RegionEmitter extends Emitter {
         return;
       case 'mmx':
         this.emit(m.i64.store(S_X87 + (n & 7) * 16, 8, this.cpu(), v.take()));
+        this.emit(m.i64.store(S_X87 + (n & 7) * 16 + 8, 8, this.cpu(), m.i64.const(0xffffn)));
         return;
       case 'xmm':
         if (o.size >= 16) this.setXmm(n, v);
