@@ -2,7 +2,8 @@
 //   node -C source scripts/fuzz.ts [seconds = 60] [seed] [kinds, such as integer,sse,x87]
 // A difference is shrunk to the fewest instructions and printed; exit code 1.
 import { decode, formatInsn } from '../src/decoder/index.ts';
-import { assemble, CODE, type Node, type ProgramOptions, type Program, randomProgram, shrink } from '../tests/random-program.ts';
+import { assemble, CODE, type Node, shrink } from '../tests/program.ts';
+import { type Program, type ProgramOptions, randomProgram } from '../tests/random-program.ts';
 import type { Kind } from '../tests/random-instruction.ts';
 import { compareRuns, Tier } from '../tests/tiers.ts';
 
@@ -11,8 +12,8 @@ const seed = BigInt(process.argv[3] ?? Date.now());
 const kinds = (process.argv[4] ?? 'integer,sse').split(',') as Kind[];
 const skipped = new Set((process.argv[5] ?? '').split(','));
 
-let interpreter = await Tier.create(false);
-let compiler = await Tier.create(true);
+const interpreter = await Tier.create(false);
+const compiler = await Tier.create(true);
 
 function listing(nodes: readonly Node[]): string {
   const code = assemble(nodes);
@@ -21,7 +22,7 @@ function listing(nodes: readonly Node[]): string {
     const insn = decode(code, at, code.length - at, 64);
     const length = typeof insn === 'string' ? 1 : insn.length;
     const bytes = Buffer.from(code.subarray(at, at + length)).toString('hex');
-    lines.push(`${(CODE + at).toString(16)}  ${bytes.padEnd(24)}  ${typeof insn === 'string' ? insn : formatInsn(insn, CODE + at)}`);
+    lines.push(`${(CODE + at).toString(16)}  ${bytes.padEnd(24)}  ${typeof insn === 'string' ? insn : formatInsn(insn, BigInt(CODE + at))}`);
     if (code[at] === 0xf4 && code[at + 1] === 0xf4) break;
     at += length;
   }
@@ -38,7 +39,6 @@ function differences(nodes: readonly Node[], program: Program, interval: number)
 }
 
 let programs = 0;
-let ended = 0;
 const start = Date.now();
 for (let n = seed; Date.now() - start < seconds * 1000; n++) {
   const options: ProgramOptions = {
@@ -57,7 +57,6 @@ for (let n = seed; Date.now() - start < seconds * 1000; n++) {
     found = [String(error), String((error as Error).stack)];
   }
   programs++;
-  ended++;
   if (found.length === 0) continue;
   console.log(`seed ${n}: ${found.length} differences; shrinking`);
   const nodes = shrink(program.nodes, (candidate) => {

@@ -63,7 +63,7 @@ export function encode(form: Form, f: Fields): Encoded {
   const r = hasModRm && row.ext === undefined && f.reg >= 8 ? 4 : 0;
   const x = mem !== null && mem.index >= 8 ? 2 : 0;
   const b = (mem !== null ? mem.base >= 8 && mem.base < RIP : (hasModRm || opcodeRegister) && row.rm === undefined && f.rm >= 8) ? 1 : 0;
-  const escape = row.map === '0f' ? [0x0f] : row.map === '0f38' ? [0x0f, 0x38] : row.map === '0f3a' ? [0x0f, 0x3a] : [];
+  const escapes = row.map === '0f' ? [0x0f] : row.map === '0f38' ? [0x0f, 0x38] : row.map === '0f3a' ? [0x0f, 0x3a] : [];
   if (isVex) {
     const map = row.map === '0f' ? 1 : row.map === '0f38' ? 2 : 3;
     const pp = row.pfx === '66' ? 1 : row.pfx === 'f3' ? 2 : row.pfx === 'f2' ? 3 : 0;
@@ -72,7 +72,7 @@ export function encode(form: Form, f: Fields): Encoded {
   } else {
     const rex = (w ? 8 : 0) | r | x | b;
     if (rex !== 0 || f.rex === true) bytes.push(0x40 | rex);
-    bytes.push(...escape);
+    bytes.push(...escapes);
   }
   bytes.push(opcodeRegister ? row.op | (f.rm & 7) : row.op);
   let ripField = -1;

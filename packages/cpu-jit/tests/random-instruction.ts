@@ -19,8 +19,8 @@ export function kindOf(form: Form): Kind | undefined {
   const { row } = form;
   if (EXCLUDED.has(row.name)) return undefined;
   if (row.map === 'x87') return 'x87';
-  if (form.operands.some((o) => o.kind === 'mmx') || row.name === 'emms' || row.name.endsWith('_mmx')) return 'mmx';
-  if (form.operands.some((o) => o.kind === 'xmm') || row.name === 'maskmovdqu') return 'sse';
+  if (row.operands.some((o) => /^[PQN]/.test(o)) || row.name === 'emms' || row.name.endsWith('_mmx')) return 'mmx';
+  if (row.operands.some((o) => /^[VWU]/.test(o)) || row.name === 'maskmovdqu') return 'sse';
   return 'integer';
 }
 

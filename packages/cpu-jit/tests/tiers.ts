@@ -24,7 +24,7 @@ import {
   S_XMM,
   V_PAGING,
 } from '../src/layout.ts';
-import { CODE, CODE_BYTES, DATA, DATA_BYTES, type Machine, READ_ONLY, STACK, STACK_BYTES } from './random-program.ts';
+import { CODE, CODE_BYTES, DATA, DATA_BYTES, type Machine, READ_ONLY, STACK, STACK_BYTES } from './program.ts';
 
 const PAGE = 4096;
 const RAM_BYTES = 2 << 20;

@@ -1,0 +1,71 @@
+import { beforeAll, describe, expect, test } from 'vitest';
+import { assemble, CODE_BYTES, shrink, weight } from '../tests/program.ts';
+import { randomMachine, randomProgram } from '../tests/random-program.ts';
+import { describeEnd, readPrograms } from '../tests/recorded-programs.ts';
+import { compareRuns, Tier } from '../tests/tiers.ts';
+
+const HLT = 0xf4;
+let interpreter: Tier;
+let compiler: Tier;
+beforeAll(async () => {
+  interpreter = await Tier.create(false);
+  compiler = await Tier.create(true);
+});
+
+describe('programs recorded on silicon', () => {
+  const programs = readPrograms();
+  const replay = (tier: Tier, list: typeof programs): string[] => {
+    const found: string[] = [];
+    for (const { seed, code, ...recorded } of list) {
+      const bytes = new Uint8Array(CODE_BYTES).fill(HLT);
+      bytes.set(Buffer.from(code, 'hex'));
+      tier.load(bytes, randomMachine(BigInt(seed)));
+      const end = tier.run().at(-1);
+      if (end === undefined) throw new Error('a run has an end');
+      const got = describeEnd(end.vector, end);
+      if (JSON.stringify(got) !== JSON.stringify(recorded)) found.push(`seed ${seed}: ${JSON.stringify({ got, recorded })}`);
+    }
+    return found;
+  };
+
+  test('end the same interpreted', () => {
+    expect(replay(interpreter, programs)).toEqual([]);
+  });
+  test('end the same compiled', () => {
+    expect(replay(compiler, programs.slice(0, 60))).toEqual([]);
+    expect(compiler.core.stats(0).compiledEntries).toBeGreaterThan(0);
+  });
+});
+
+describe('both tiers', () => {
+  const compare = (seeds: number, interval: (n: number) => number, selfModifying: (n: number) => boolean) => {
+    const found: string[] = [];
+    for (let n = 0; n < seeds; n++) {
+      const program = randomProgram(BigInt(1000 + n), { kinds: ['integer', 'sse', 'x87'], size: 20 + n * 3, faults: n % 3 === 0 ? 40 : 0, selfModifying: selfModifying(n) });
+      const code = assemble(program.nodes);
+      const run = (tier: Tier) => {
+        tier.load(code, program.machine);
+        return tier.run({ interval: interval(n) });
+      };
+      found.push(...compareRuns(run(interpreter), run(compiler)).map((line) => `seed ${program.seed}: ${line}`));
+    }
+    return found;
+  };
+
+  test('end with the same registers, memory, retired instructions and faults', () => {
+    expect(compare(50, () => 0, () => false)).toEqual([]);
+  });
+  test('stop for the instruction limit at the same points', () => {
+    expect(compare(40, (n) => 1 + (n % 23), () => false)).toEqual([]);
+  });
+  test('see code that changes itself', () => {
+    expect(compare(30, () => 0, () => true)).toEqual([]);
+  });
+});
+
+test('shrinking keeps what fails and drops the rest', () => {
+  const { nodes } = randomProgram(5n, { kinds: ['integer'], size: 100, faults: 0, selfModifying: false });
+  const hasLoop = (list: typeof nodes): boolean => list.some((n) => n.kind === 'loop' || ('body' in n && hasLoop(n.body)) || (n.kind === 'if' && (hasLoop(n.yes) || hasLoop(n.no))));
+  expect(hasLoop(nodes)).toBe(true);
+  expect(weight(shrink(nodes, hasLoop))).toBe(1);
+});

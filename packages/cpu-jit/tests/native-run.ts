@@ -1,0 +1,106 @@
+/** Runs cases on this machine's CPU through tests/native/harness.c. Needs gcc; only for making vectors and for the fuzzer. */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { CODE_BYTES, DATA_BYTES, STACK_BYTES } from './program.ts';
+
+export interface NativeState {
+  readonly gprs: readonly bigint[];
+  readonly flags: number;
+  readonly mxcsr: number;
+  readonly xmm: Uint8Array;
+}
+export interface NativeCase extends NativeState {
+  readonly code: Uint8Array;
+  /** Offset of the code in the code pages; it starts there. */
+  readonly codeAt: number;
+  readonly data: Uint8Array;
+  readonly dataAt: number;
+}
+export interface NativeResult extends NativeState {
+  /** Exception vector that ended it (13 at a HLT), 255: it ran for 5 s. */
+  readonly trap: number;
+  readonly error: number;
+  readonly address: bigint;
+  readonly rip: bigint;
+  readonly data: Uint8Array;
+  /** Only for cases that give all data pages. */
+  readonly stack: Uint8Array;
+  readonly code: Uint8Array;
+}
+
+const STATE_BYTES = 17 * 8 + 8 + 256;
+const RESULT_BYTES = 24;
+
+/** The compiled harness; undefined where gcc is missing. */
+export class Native {
+  private readonly folder: string;
+  private readonly path: string;
+
+  static create(): Native | undefined {
+    const native = new Native();
+    const source = fileURLToPath(new URL('./native/harness.c', import.meta.url));
+    const built = spawnSync('gcc', ['-O1', '-o', native.path, source], { encoding: 'utf8' });
+    if (built.status === 0 && existsSync(native.path)) return native;
+    native.dispose();
+    return undefined;
+  }
+  private constructor() {
+    this.folder = mkdtempSync(join(tmpdir(), 'pvm-native-'));
+    this.path = join(this.folder, 'harness');
+  }
+  dispose(): void {
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** Runs all cases in one process. Throws `Error` when the harness fails. */
+  run(cases: readonly NativeCase[]): NativeResult[] {
+    const input = Buffer.concat(cases.map(pack));
+    const output = spawnSync(this.path, [], { input, maxBuffer: 1 << 30 });
+    if (output.status !== 0) throw new Error(`the native harness ended with ${output.status ?? output.signal ?? 'nothing'}: ${output.stderr.toString()}`);
+    const bytes = new Uint8Array(output.stdout);
+    let at = 0;
+    return cases.map((c) => {
+      const r = unpack(bytes, at, c.data.length);
+      at += RESULT_BYTES + STATE_BYTES + c.data.length + r.stack.length + r.code.length;
+      return r;
+    });
+  }
+}
+
+function pack(c: NativeCase): Uint8Array {
+  const out = new Uint8Array(16 + STATE_BYTES + c.code.length + c.data.length);
+  const view = new DataView(out.buffer);
+  [c.code.length, c.codeAt, c.data.length, c.dataAt].forEach((v, i) => { view.setUint32(i * 4, v, true); });
+  c.gprs.forEach((v, i) => { view.setBigUint64(16 + i * 8, v, true); });
+  view.setBigUint64(16 + 128, BigInt(c.flags), true);
+  view.setUint32(16 + 136, c.mxcsr, true);
+  out.set(c.xmm, 16 + 144);
+  out.set(c.code, 16 + STATE_BYTES);
+  out.set(c.data, 16 + STATE_BYTES + c.code.length);
+  return out;
+}
+
+function unpack(bytes: Uint8Array, at: number, dataLength: number): NativeResult {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + at);
+  const state = RESULT_BYTES;
+  const whole = dataLength === DATA_BYTES;
+  const data = at + RESULT_BYTES + STATE_BYTES;
+  const stack = data + dataLength;
+  const code = stack + (whole ? STACK_BYTES : 0);
+  return {
+    trap: view.getUint32(0, true),
+    error: view.getUint32(4, true),
+    address: view.getBigUint64(8, true),
+    rip: view.getBigUint64(16, true),
+    gprs: Array.from({ length: 16 }, (_, n) => view.getBigUint64(state + n * 8, true)),
+    flags: Number(view.getBigUint64(state + 128, true)),
+    mxcsr: view.getUint32(state + 136, true),
+    xmm: bytes.slice(at + state + 144, at + state + 400),
+    data: bytes.slice(data, stack),
+    stack: bytes.slice(stack, code),
+    code: bytes.slice(code, code + (whole ? CODE_BYTES : 0)),
+  };
+}
