@@ -35,7 +35,10 @@ export class RunLoop {
   private readonly control: RunControl;
   private readonly outcome: ExitOutcome = { row: 0, wait: undefined };
   private readonly limit: bigint;
+  private readonly interruptRow: number;
   private slice = FIRST_SLICE;
+  /** The last slice ended in the middle of the guest. */
+  private interruptible = false;
 
   constructor(core: CpuCore, vcpu: number, design: Design, ledger: ExitLedger, control: RunControl) {
     this.core = core;
@@ -43,6 +46,7 @@ export class RunLoop {
     this.design = design;
     this.ledger = ledger;
     this.control = control;
+    this.interruptRow = ledger.row('INTERRUPT');
     this.limit = control.maxInstructions === undefined ? NO_LIMIT : BigInt(control.maxInstructions);
   }
 
@@ -62,6 +66,7 @@ export class RunLoop {
     const target = first + BigInt(this.slice);
     core.setLimit(vcpu, target < this.limit ? target : this.limit);
     const sliceStart = performance.now();
+    this.interrupt(sliceStart);
     for (;;) {
       design.prepareEntry(vcpu);
       const reason = design.enter(vcpu);
@@ -69,6 +74,7 @@ export class RunLoop {
       if (reason === EXIT_LIMIT) {
         if (count() >= this.limit) return 'limit';
         this.adapt(Number(count() - first), start - sliceStart);
+        this.interruptible = true;
         return 'yield';
       }
       if (reason !== EXIT_REQUEST) {
@@ -87,6 +93,14 @@ export class RunLoop {
       // Exits do not look at the limit: a guest that only exits must still let the host live.
       if (start - sliceStart > 2 * SLICE_MS) return 'yield';
     }
+  }
+
+  /** An interrupt that came while the guest was running is an exit of its own; one that met a waiting guest is not. */
+  private interrupt(start: number): void {
+    const rip = this.core.getRip(this.vcpu);
+    const delivered = this.design.prepareEntry(this.vcpu);
+    if (delivered && this.interruptible) this.ledger.record(this.interruptRow, (performance.now() - start) * 1e6, rip);
+    this.interruptible = false;
   }
 
   /** Choose the next slice so that it takes `SLICE_MS` at the speed of the last one. */

@@ -84,6 +84,18 @@ describe('events from umod', () => {
   });
 });
 
+describe('an external interrupt while umod runs', () => {
+  it('is one exit of reason INTERRUPT, and goes to EVENT_ENTRY', async () => {
+    const g = (await testGuest()).attach().umod([0xeb, 0xfe]);
+    expect(g.runSlice()).toBe('yield');
+    g.design.injectInterrupt(0, 0x41);
+    g.run();
+    expect(g.pvcs16(abi.PVCS_EVENT_VECTOR)).toBe(0x41);
+    expect(g.pvcs64(abi.PVCS_RIP)).toBe(USER_RIP);
+    expect(g.exits()).toEqual({ INTERRUPT: 1 });
+  });
+});
+
 describe('events from smod', () => {
   it('#UD saves RFLAGS with the virtual IF, RIP, RCX and R11, and enters EVENT_ENTRY + 512', async () => {
     const g = (await testGuest()).attach().smod(asm.sti, [0xf9], asm.ud2);

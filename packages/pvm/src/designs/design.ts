@@ -29,8 +29,8 @@ export interface Design {
   readonly name: string;
   /** Put a vCPU into its state at a 64-bit boot entry. */
   boot(vcpu: number, state: BootState): void;
-  /** Before each entry into the guest: deliver pending events. */
-  prepareEntry(vcpu: number): void;
+  /** Before each entry into the guest: deliver pending events. @returns true when an interrupt was delivered */
+  prepareEntry(vcpu: number): boolean;
   /** Run the guest until its next exit; returns EXIT_* of layout.ts. */
   enter(vcpu: number): number;
   /**

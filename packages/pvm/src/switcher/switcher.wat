@@ -43,7 +43,10 @@
     (i64.store offset=PVCS_R11 (local.get $pvcs) (i64.extend_i32_u (local.get $flags)))
 
     (i64.store offset=GS_BASE (local.get $cpu) (i64.load offset=S_KERNEL_GS_BASE (local.get $cpu)))
-    (call $setFlags (local.get $cpu) (i32.const 0))
+    ;; All status flags 0: an explicit result of 1 is neither zero nor negative nor of even parity.
+    (i32.store offset=S_CC_KIND (local.get $cpu) (i32.const FLAGS_EXPLICIT))
+    (i64.store offset=S_CC_RES (local.get $cpu) (i64.const 1))
+    (i64.store offset=S_CC_SRC (local.get $cpu) (i64.const 0))
     (i32.store offset=S_RFLAGS (local.get $cpu) (i32.const RFLAGS_SMOD))
     (i64.store offset=R11 (local.get $cpu) (i64.const RFLAGS_SMOD))
     (local.set $entry (i64.load offset=S_LSTAR (local.get $cpu)))

@@ -158,6 +158,10 @@ export class TestGuest {
     }
     throw new Error('the guest does not halt');
   }
+  /** Run one slice of the run loop. */
+  runSlice(): SliceEnd {
+    return this.loop.runSlice();
+  }
   /** Where the guest halted: address of the HLT. */
   get haltedAt(): number {
     return Number(this.vcpu.rip) - 1;

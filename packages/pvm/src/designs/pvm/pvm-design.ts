@@ -106,8 +106,8 @@ export class PvmDesign implements Design {
     this.vcpu(index).boot(state);
   }
 
-  prepareEntry(index: number): void {
-    this.vcpu(index).prepareEntry();
+  prepareEntry(index: number): boolean {
+    return this.vcpu(index).prepareEntry();
   }
 
   enter(index: number): number {
