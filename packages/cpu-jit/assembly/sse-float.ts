@@ -5,12 +5,15 @@
  */
 import { S_CR4, S_EXC, S_EXC_ERROR, S_MXCSR, S_SCRATCH } from '../src/layout';
 import {
-  DE, IE, MASK_SHIFT, PE, ZE, addFinite, begin, controls, divideFinite, flags, indefinite, infinity, isDenormal, isInfinite, isNaN, isSignaling,
+  DE, IE, MASK_SHIFT, PE, ZE, addFinite, begin, clear, controls, divideFinite, flags, indefinite, infinity, isDenormal, isInfinite, isNaN, isSignaling,
   isZero, magnitude, multiplyFinite, operand, quietBit, rootFinite, round, roundingControl, signBit, signal, unpack, unpackedExponent,
 } from './sse-round';
 
 const XM: u32 = 19;
 const UD: u32 = 6;
+/** Exceptions found before computing; all of them. */
+const BEFORE: u32 = IE | DE | ZE;
+const ALL: u32 = 63;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
 const A: usize = S_SCRATCH;
 const B: usize = S_SCRATCH + 16;
@@ -24,6 +27,8 @@ const DIV: u32 = 3;
 const SQRT: u32 = 4;
 const MIN: u32 = 5;
 const MAX: u32 = 6;
+/** Subtracts in even lanes, adds in odd ones. */
+const ADDSUB: u32 = 7;
 
 // @ts-ignore: decorator
 @inline
@@ -44,8 +49,11 @@ function start(cpu: u32, a: v128, b: v128): void {
 }
 /** Makes the exceptions sticky; raises #XM when one is unmasked. */
 function finish(cpu: u32): void {
-  store<u32>(cpu, load<u32>(cpu, S_MXCSR) | flags, S_MXCSR);
-  if (!(flags & ~(controls() >> MASK_SHIFT))) return;
+  const unmasked = ~(controls() >> MASK_SHIFT) & ALL;
+  // What is found before computing, if unmasked, keeps any lane from being computed.
+  const signalled = flags & unmasked & BEFORE ? flags & BEFORE : flags;
+  store<u32>(cpu, controls() | signalled, S_MXCSR);
+  if (!(signalled & unmasked)) return;
   store<u32>(cpu, (load<u64>(cpu, S_CR4) & CR4_OSXMMEXCPT ? XM : UD) + 1, S_EXC);
   store<u32>(cpu, 0, S_EXC_ERROR);
 }
@@ -127,6 +135,7 @@ function lane(op: u32, rawA: u64, rawB: u64, wide: bool): u64 {
   const first = op == SQRT ? b : a;
   if (isNaN(first, wide) || isNaN(b, wide)) return propagate(first, b, wide);
   const before = flags;
+  clear();
   let r: u64;
   switch (op) {
     case ADD: r = add(a, b, wide); break;
@@ -136,19 +145,20 @@ function lane(op: u32, rawA: u64, rawB: u64, wide: bool): u64 {
     default: r = root(b, wide);
   }
   // Invalid operations and divisions by zero come before denormal operands.
-  if (!((flags & ~before) & (IE | ZE))) signalDenormals(first, b, wide);
+  if (!(flags & (IE | ZE))) signalDenormals(first, b, wide);
+  signal(before);
   return r;
 }
 function signalDenormals(a: u64, b: u64, wide: bool): void {
   if (isDenormal(a, wide) || isDenormal(b, wide)) signal(DE);
 }
 
-/** ADD..MAX; SQRT takes `b`. */
+/** ADD..ADDSUB; SQRT takes `b`. */
 export function sse_arith(cpu: u32, op: u32, wide: u32, lanes: u32, a: v128, b: v128): v128 {
   const w = wide != 0;
   start(cpu, a, b);
   for (let i: u32 = 0; i < 4; i++) {
-    if ((lanes >> i) & 1) put(cpu + R, i, w, lane(op, get(cpu + A, i, w), get(cpu + B, i, w), w));
+    if ((lanes >> i) & 1) put(cpu + R, i, w, lane(op != ADDSUB ? op : i & 1 ? ADD : SUB, get(cpu + A, i, w), get(cpu + B, i, w), w));
   }
   return result(cpu);
 }

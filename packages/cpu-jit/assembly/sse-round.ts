@@ -32,8 +32,15 @@ export function begin(cpu: u32): void {
 export function signal(exceptions: u32): void {
   flags |= exceptions;
 }
+export function clear(): void {
+  flags = 0;
+}
+/** MXCSR as it was when the instruction began. */
 export function controls(): u32 {
   return mxcsr;
+}
+function isMasked(exception: u32): bool {
+  return (mxcsr & (exception << MASK_SHIFT)) != 0;
 }
 export function roundingControl(): u32 {
   return (mxcsr >> 13) & 3;
@@ -136,7 +143,8 @@ export function round(sign: bool, e: i32, m: u64, sticky: bool, wide: bool): u64
   }
   if (exponent >= least) {
     if (exponent > bias(wide)) {
-      signal(OE | PE);
+      // For an unmasked overflow only the significand counts as rounded.
+      signal(low != 0 || sticky || isMasked(OE) ? OE | PE : OE);
       const rc = roundingControl();
       const toInfinity = rc == NEAREST || rc == (sign ? DOWN : UP);
       return signed | (toInfinity ? infinity(wide) : infinity(wide) - 1);
@@ -145,8 +153,11 @@ export function round(sign: bool, e: i32, m: u64, sticky: bool, wide: bool): u64
     return signed | (<u64>(exponent + bias(wide)) << bits) + (kept & ((<u64>1 << bits) - 1));
   }
   // Tiny, judged after rounding to full precision.
-  const underflowMasked = (mxcsr & (UE << MASK_SHIFT)) != 0;
-  if (mxcsr & FTZ && underflowMasked) {
+  if (!isMasked(UE)) {
+    signal(low != 0 || sticky ? UE | PE : UE);
+    return signed;
+  }
+  if (mxcsr & FTZ) {
     signal(UE | PE);
     return signed;
   }
@@ -167,9 +178,7 @@ export function round(sign: bool, e: i32, m: u64, sticky: bool, wide: bool): u64
     kept = m >> drop;
   }
   if (roundsUp(sign, (kept & 1) != 0, low, half, sticky)) kept++;
-  const inexact = low != 0 || sticky;
-  if (inexact) signal(PE);
-  if (inexact || !underflowMasked) signal(UE);
+  if (low != 0 || sticky) signal(UE | PE);
   // A carry out of the fraction makes the least normal number.
   return signed | kept;
 }

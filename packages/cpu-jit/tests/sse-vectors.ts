@@ -1,5 +1,6 @@
-/** Reader of tests/vectors/sse.bin; the format is described in tests/native/sse-vectors.c, which writes it. */
+/** Reader of tests/vectors/sse.bin.gz; the format is described in tests/native/sse-vectors.c, which writes it. */
 import { readFileSync } from 'node:fs';
+import { gunzipSync } from 'node:zlib';
 
 /** Registers and memory before or after a form, 16 bytes each; `flags` are the status flags. */
 export interface VectorState {
@@ -11,11 +12,15 @@ export interface VectorState {
   readonly flags: number;
   readonly mm1: bigint;
   readonly mm2: bigint;
+  readonly mxcsr: number;
 }
 
 export interface VectorCase {
   readonly before: VectorState;
+  /** As before, except MXCSR, when the exception was raised. */
   readonly after: VectorState;
+  /** #XM was raised. */
+  readonly traps: boolean;
 }
 
 /** One instruction and what the CPU that recorded it did. */
@@ -25,6 +30,7 @@ export interface VectorForm {
   readonly code: Uint8Array;
   /** What a memory operand does at an address that is not a multiple of 16; `none`: the form has none. */
   readonly misaligned: 'none' | 'faults' | 'works';
+  /** MXCSR before. */
   readonly mxcsr: number;
   readonly cases: readonly VectorCase[];
 }
@@ -61,7 +67,7 @@ class Reader {
 }
 
 export function readVectors(url: URL): VectorForm[] {
-  const r = new Reader(new Uint8Array(readFileSync(url)));
+  const r = new Reader(new Uint8Array(gunzipSync(readFileSync(url))));
   const ascii = (n: number) => String.fromCharCode(...r.take(n));
   const magic = ascii(4);
   if (magic !== 'SSEV') throw new TypeError(`${url.pathname}: expected SSEV at the start, got ${JSON.stringify(magic)}`);
@@ -76,7 +82,7 @@ export function readVectors(url: URL): VectorForm[] {
     const cases = Array.from({ length: count }, (): VectorCase => {
       const [x0, x1, x2, a, c, d] = [pick(), pick(), pick(), pick(), pick(), pick()];
       const before: VectorState = {
-        xmm: [x0, x1, x2], memory: x2, rax: low(a), rcx: low(c), rdx: low(d), flags: INITIAL_FLAGS, mm1: low(x1), mm2: low(x2),
+        xmm: [x0, x1, x2], memory: x2, rax: low(a), rcx: low(c), rdx: low(d), flags: INITIAL_FLAGS, mm1: low(x1), mm2: low(x2), mxcsr,
       };
       const has = (bit: number) => ((outputs >> bit) & 1) !== 0;
       const after: VectorState = {
@@ -88,8 +94,9 @@ export function readVectors(url: URL): VectorForm[] {
         flags: has(7) ? r.u16() : before.flags,
         mm1: has(8) ? r.u64() : before.mm1,
         mm2: before.mm2,
+        mxcsr: has(9) ? r.u16() : mxcsr,
       };
-      return { before, after };
+      return { before, after, traps: has(10) && r.u8() === 1 };
     });
     return { text, code, misaligned, mxcsr, cases };
   });

@@ -11,26 +11,26 @@ import type { Val } from '../emit/val.ts';
 import {
   aligned, dwords4, type FloatType, imm8, lowLane, merged, mergeLow, scalarVector, shapeOf, shuffleLanes, splat, v, zero,
 } from './sse-operands.ts';
-import { allLanes, type Operation, orSoft, softArith, softCall } from './sse-soft.ts';
+import { allLanes, orSoft, softArith, softCall, type SingleOperation } from './sse-soft.ts';
 
 /** Wasm's name of an operation; MINx and MAXx return src when the operands are equal, both zero or unordered: pmin/pmax, src first. */
-function vectorOperation(e: Emitter, type: FloatType, op: Operation, a: Val, b: Val): Val {
+function vectorOperation(e: Emitter, type: FloatType, op: SingleOperation, a: Val, b: Val): Val {
   const shape = shapeOf(type);
   if (op === 'min' || op === 'max') return v(e, `${shape}.p${op}`, b, a);
   return op === 'sqrt' ? v(e, `${shape}.sqrt`, b) : v(e, `${shape}.${op}`, a, b);
 }
 /** Like `vectorOperation` for all lanes, under any controls. */
-function compute(e: Emitter, type: FloatType, op: Operation, a: Val, b: Val): Val {
+function compute(e: Emitter, type: FloatType, op: SingleOperation, a: Val, b: Val): Val {
   return orSoft(e, vectorOperation(e, type, op, a, b), () => softArith(e, op, type, allLanes(type), a, b));
 }
 
-const packedArithmetic = (type: FloatType, op: Operation): Semantics => (e) => {
+const packedArithmetic = (type: FloatType, op: SingleOperation): Semantics => (e) => {
   const b = aligned(e, 1);
   e.writeXmm(0, compute(e, type, op, e.let(e.readXmm(0)), b));
 };
 /** Subtraction, division and square root are scalar Wasm. The others are vector operations whose upper lanes are thrown away:
  *  TurboFan swaps the operands of scalar sums and products when that saves a register, and with them the payloads of two NaNs. */
-const scalarArithmetic = (type: FloatType, op: Operation): Semantics => (e) => {
+const scalarArithmetic = (type: FloatType, op: SingleOperation): Semantics => (e) => {
   const b = scalarVector(e, type, 1);
   const a = e.let(e.readXmm(0));
   let fast: Val;
@@ -57,12 +57,7 @@ const addSub = (type: FloatType): Semantics => (e) => {
   const difference = e.let(vectorOperation(e, type, 'sub', a, b));
   const sum = e.let(vectorOperation(e, type, 'add', a, b));
   const fast = type === 'f32' ? shuffleLanes(e, difference, sum, 4, [0, 5, 2, 7]) : shuffleLanes(e, difference, sum, 8, [0, 3]);
-  const odd = allLanes(type) & 0b1010;
-  e.writeXmm(0, orSoft(e, fast, () => {
-    const half = softArith(e, 'sub', type, allLanes(type) & ~odd, a, b);
-    e.checkException();
-    return softArith(e, 'add', type, odd, half, b);
-  }));
+  e.writeXmm(0, orSoft(e, fast, () => softArith(e, 'addsub', type, allLanes(type), a, b)));
 };
 
 /** Lane masks of CMPx predicate 0..3: EQ, LT, LE, UNORD. */
@@ -149,7 +144,7 @@ const dotProduct = (type: FloatType): Semantics => (e) => {
   e.writeXmm(0, v(e, 'v128.and', sum, chosen(1)));
 };
 
-const four = (op: Operation): Record<string, Semantics> => ({
+const four = (op: SingleOperation): Record<string, Semantics> => ({
   [`${op}ps`]: packedArithmetic('f32', op), [`${op}pd`]: packedArithmetic('f64', op),
   [`${op}ss`]: scalarArithmetic('f32', op), [`${op}sd`]: scalarArithmetic('f64', op),
 });

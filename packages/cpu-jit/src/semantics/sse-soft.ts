@@ -10,8 +10,10 @@ import type { Val, ValType } from '../emit/val.ts';
 import { type FloatType } from './sse-operands.ts';
 
 /** Operations of the helper `sse_arith`. */
-export const OPERATION = { add: 0, sub: 1, mul: 2, div: 3, sqrt: 4, min: 5, max: 6 } as const;
+export const OPERATION = { add: 0, sub: 1, mul: 2, div: 3, sqrt: 4, min: 5, max: 6, addsub: 7 } as const;
 export type Operation = keyof typeof OPERATION;
+/** Those that are one Wasm instruction. */
+export type SingleOperation = Exclude<Operation, 'addsub'>;
 
 /** `fast`, or under other controls what `soft` computes by a helper that may raise. */
 export function orSoft(e: Emitter, fast: Val, soft: () => Val): Val {

@@ -1,18 +1,19 @@
 import { setFlagsFromString } from 'node:v8';
 import { describe, expect, test } from 'vitest';
 import { CpuCore } from '../cpu.ts';
-import { EXIT_EXCEPTION, EXIT_HLT, S_EXC, S_HOT_THRESHOLD, S_MXCSR, S_X87, S_XMM } from '../layout.ts';
+import { EXIT_EXCEPTION, EXIT_HLT, MXCSR_DEFAULT, S_CR4, S_EXC, S_HOT_THRESHOLD, S_MXCSR, S_X87, S_XMM } from '../layout.ts';
 import { readVectors, type VectorForm, type VectorState } from '../../tests/sse-vectors.ts';
 
 const CODE = 0x1_0000;
 const STRIDE = 32;
+const CR4_OSXMMEXCPT = 1n << 10n;
 const DATA = 0x8000;
 const [RAX, RCX, RDX, RDI] = [0, 1, 2, 7];
 const MM = (n: number) => S_X87 + n * 16;
 
 // Hot code is TurboFan's, which unlike Liftoff may swap operands.
 setFlagsFromString('--no-liftoff');
-const forms = readVectors(new URL('../../tests/vectors/sse.bin', import.meta.url));
+const forms = readVectors(new URL('../../tests/vectors/sse.bin.gz', import.meta.url));
 const HLT = 0xf4;
 
 /** A CPU with every form at its own address, followed by HLT. */
@@ -26,7 +27,7 @@ async function createCore(jit: 'off' | 'sync'): Promise<CpuCore> {
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).reverse().toString('hex');
 const show = (s: VectorState) => ({
   xmm0: hex(s.xmm[0]), xmm1: hex(s.xmm[1]), xmm2: hex(s.xmm[2]), memory: hex(s.memory), rax: s.rax.toString(16), rcx: s.rcx.toString(16),
-  rdx: s.rdx.toString(16), flags: s.flags.toString(16), mm1: s.mm1.toString(16),
+  rdx: s.rdx.toString(16), flags: s.flags.toString(16), mm1: s.mm1.toString(16), mxcsr: s.mxcsr.toString(16),
 });
 
 function load(core: CpuCore, s: VectorState, form: VectorForm): void {
@@ -41,6 +42,7 @@ function load(core: CpuCore, s: VectorState, form: VectorForm): void {
   core.setReg(0, RDI, BigInt(DATA));
   core.setRflags(0, BigInt(s.flags | 2));
   core.view.setUint32(cpu + S_MXCSR, form.mxcsr, true);
+  core.view.setBigUint64(cpu + S_CR4, CR4_OSXMMEXCPT, true);
   core.setRip(0, BigInt(CODE + forms.indexOf(form) * STRIDE));
 }
 function save(core: CpuCore): VectorState {
@@ -55,6 +57,7 @@ function save(core: CpuCore): VectorState {
     flags: Number(core.getRflags(0)) & 0x8d5,
     mm1: core.view.getBigUint64(cpu + MM(1), true),
     mm2: core.view.getBigUint64(cpu + MM(2), true),
+    mxcsr: core.view.getUint32(cpu + S_MXCSR, true),
   };
 }
 
@@ -71,10 +74,13 @@ function execute(core: CpuCore): string {
 /** Runs a form on every recorded input; the differences, as text. */
 function differences(core: CpuCore, form: VectorForm): string[] {
   const found: string[] = [];
-  for (const { before, after } of form.cases) {
+  for (const { before, after, traps } of form.cases) {
     load(core, before, form);
     const outcome = execute(core);
-    if (outcome !== 'ok') return [`${form.text}: ${outcome}`];
+    if (outcome !== (traps ? 'exception 19' : 'ok')) {
+      found.push(`${form.text} [mxcsr ${form.mxcsr.toString(16)}]: ${outcome}; xmm1 ${hex(before.xmm[1])} xmm2 ${hex(before.xmm[2])}`);
+      continue;
+    }
     const got = show(save(core));
     const want = show(after);
     const from = show(before);
@@ -94,15 +100,18 @@ describe.each([
 ] as const)('%s', (_, jit) => {
   test('every SSE form gives the recorded results', async () => {
     const core = await createCore(jit);
-    const found = forms.filter((form) => !isEstimate(form)).flatMap((form) => differences(core, form));
+    // Under other controls compiled code hands over to the interpreter: a sample shows that it does.
+    const chosen = forms.filter((form, i) => !isEstimate(form) && (jit === 'off' || form.mxcsr === MXCSR_DEFAULT || i % 16 === 0));
+    const found = chosen.flatMap((form) => differences(core, form));
     if (process.env['SSE_LOG'] !== undefined) for (const line of found) console.log(line);
     expect(found.slice(0, 20)).toEqual([]);
-    expect(core.stats(0).compiledEntries > forms.length).toBe(jit === 'sync');
+    expect(core.stats(0).compiledEntries > chosen.length).toBe(jit === 'sync');
   });
 
   test('a misaligned memory operand raises #GP(0) exactly where it does on silicon', async () => {
     const core = await createCore(jit);
-    for (const form of forms) {
+    for (const [i, form] of forms.entries()) {
+      if (jit === 'sync' && i % 4 !== 0) continue;
       const first = form.cases[0];
       if (form.misaligned === 'none' || first === undefined) continue;
       load(core, first.before, form);

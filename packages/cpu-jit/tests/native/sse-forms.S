@@ -124,6 +124,51 @@ form INTS, DEFAULT, 16, cvtpi2pd (%rdi), %xmm1
 form INTS, DEFAULT, 4, movq2dq %mm2, %xmm1
 form INTS, DEFAULT, 4, movdq2q %xmm2, %mm1
 
+# ------------------------------------------------------------------ MXCSR controls: rounding, FTZ, DAZ, unmasked exceptions
+.irp mode, 0x3f80, 0x5f80, 0x7f80, 0x9f80, 0x1fc0, 0xffc0, 0x0000, 0x0f80, 0x9780, 0x1b80, 0x1e80, 0x1d00
+  .irp op, addps, subps, mulps, divps, sqrtps, minps, maxps, addss, divss, sqrtss, minss, haddps, hsubps, addsubps
+    form SINGLES, \mode, 24, \op %xmm2, %xmm1
+  .endr
+  .irp op, addpd, subpd, mulpd, divpd, sqrtpd, minpd, maxpd, mulsd, divsd, sqrtsd, subsd, maxsd, haddpd, hsubpd, addsubpd
+    form DOUBLES, \mode, 24, \op %xmm2, %xmm1
+  .endr
+  .irp op, comiss, ucomiss, cvtss2sd, cvtps2pd, cvtps2dq, cvttps2dq
+    form SINGLES, \mode, 24, \op %xmm2, %xmm1
+  .endr
+  .irp op, comisd, ucomisd, cvtsd2ss, cvtpd2ps, cvtpd2dq, cvttpd2dq
+    form DOUBLES, \mode, 24, \op %xmm2, %xmm1
+  .endr
+  .irp op, cvtss2si, cvttss2si
+    form SINGLES, \mode, 32, \op %xmm2, %eax
+    form SINGLES, \mode, 32, \op %xmm2, %rax
+  .endr
+  .irp op, cvtsd2si, cvttsd2si
+    form DOUBLES, \mode, 32, \op %xmm2, %eax
+    form DOUBLES, \mode, 32, \op %xmm2, %rax
+  .endr
+  .irp op, cvtsi2ss, cvtsi2sd
+    form INTS, \mode, 24, \op %ecx, %xmm1
+    form INTS, \mode, 24, \op %rcx, %xmm1
+  .endr
+  form INTS, \mode, 16, cvtdq2ps %xmm2, %xmm1
+  form INTS, \mode, 16, cvtdq2pd %xmm2, %xmm1
+  form INTS, \mode, 16, cvtpi2ps %mm2, %xmm1
+  form SINGLES, \mode, 16, cvtps2pi %xmm2, %mm1
+  form DOUBLES, \mode, 16, cvttpd2pi %xmm2, %mm1
+  .irp imm, 0, 1, 2, 3, 4, 5, 6, 7
+    form SINGLES, \mode, 8, cmpps $\imm, %xmm2, %xmm1
+    form DOUBLES, \mode, 8, cmpsd $\imm, %xmm2, %xmm1
+  .endr
+  .irp imm, 0, 1, 2, 3, 4, 8, 12
+    form SINGLES, \mode, 12, roundps $\imm, %xmm2, %xmm1
+    form DOUBLES, \mode, 12, roundsd $\imm, %xmm2, %xmm1
+  .endr
+  form SINGLES, \mode, 24, dpps $0xb7, %xmm2, %xmm1
+  form DOUBLES, \mode, 24, dppd $0x33, %xmm2, %xmm1
+  form SINGLES, \mode, 8, rcpps %xmm2, %xmm1
+  form SINGLES, \mode, 8, rsqrtss %xmm2, %xmm1
+.endr
+
 # ------------------------------------------------------------------ packed integers
 two INTS 16 paddb, paddw, paddd, paddq, psubb, psubw, psubd, psubq
 two INTS 24 paddsb, paddsw, paddusb, paddusw, psubsb, psubsw, psubusb, psubusw, pavgb, pavgw
@@ -223,6 +268,7 @@ run_form:
   pushq 0x58(%rbx)
   popfq
   call *0x90(%rbx)
+  stmxcsr 0x98(%rbx)
   pushfq
   popq 0x58(%rbx)
   cld

@@ -1,16 +1,19 @@
-// Runs every form of sse-forms.S on this CPU and writes inputs and results as tests/vectors/sse.bin.
-//   gcc -O1 -no-pie -o sse-vectors sse-vectors.c sse-forms.S && ./sse-vectors > ../vectors/sse.bin
+// Runs every form of sse-forms.S on this CPU and writes inputs and results, kept as tests/vectors/sse.bin.gz.
+//   gcc -O1 -no-pie -o sse-vectors sse-vectors.c sse-forms.S && ./sse-vectors | gzip -9n > ../vectors/sse.bin.gz
 //
 // File: "SSEV", u32 number of pool entries, the pool (16 bytes each), u32 number of forms, then for each form:
 //   u8 text length, text (AT&T), u8 code length, code, u8 what a misaligned memory operand does (0 there is none, 1 it
 //   faults, 2 nothing), u16 MXCSR, u16 outputs (OUT_*), u16 cases, then for each case
-//   six pool indexes (xmm0, xmm1 = mm1, xmm2 = mm2 = memory, rax, rcx, rdx) and the outputs in order of their bits.
-// Everything little-endian. An output is recorded when the form changed it in any case. RFLAGS starts as 0x8d7.
+//   six pool indexes (xmm0, xmm1 = mm1, xmm2 = mm2 = memory, rax, rcx, rdx) and the outputs in order of their bits: xmm0,
+//   xmm1, xmm2, memory, rax, rcx, rdx, u16 flags, mm1, u16 MXCSR, u8 1 when #XM was raised (nothing else changes then).
+// MXCSR is an output only of forms that start with other than its default value. Everything little-endian. An output is recorded when the form changed it in any case. RFLAGS starts as 0x8d7.
+#define _GNU_SOURCE
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <ucontext.h>
 
 struct form {
   const uint8_t *code, *end;
@@ -50,11 +53,13 @@ static const uint64_t doubles[] = {
   0x41dfffffffc00000, 0x41dfffffffe00000, 0x41e0000000000000, 0xc1e0000000000000, 0xc1e0000000100000,     // around 2^31
   0xc1e0000000200000, 0x41efffffffe00000, 0x43e0000000000000, 0xc3e0000000000000, 0x43dfffffffffffff,     // around 2^63
   0xc3e0000000000001, 0x36a0000000000000, 0x47efffffefffffff, 0x47effffff0000000, 0x3810000000000000,     // limits of singles
+  0x380fffffffffffff, 0x380fffffdfffffff, 0x0010000000000001, 0x801fffffffffffff, 0x0008000000000000, 0x7fd0000000000001,
 };
 static const uint32_t singles[] = {
   0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc00123, 0x7f800001, 0xffa45678, 0x7fffffff,
   1, 0x807fffff, 0x00800000, 0x7f7fffff, 0xff7fffff, 0x3f000000, 0x3fc00000, 0x40200000, 0xbf000000, 0xc0200000,
   0x4effffff, 0x4f000000, 0xcf000000, 0xcf000001, 0x5f000000, 0xdf000000, 0x5effffff, 0x4b7fffff, 0x4affffff, 0x40490fdb, 0x7e800001,
+  0x00800001, 0x80ffffff, 0x00400000, 0x7f000001,
 };
 static const uint64_t integers[] = {
   0, ~0ull, 0x8000000000000000, 0x7fffffffffffffff, 0x8000000080000000, 0x7fffffff7fffffff, 0x8000800080008000, 0x7fff7fff7fff7fff,
@@ -63,6 +68,12 @@ static const uint64_t integers[] = {
 };
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
 
+// Mostly about 1, sometimes so small or large that products and quotients leave the format.
+static unsigned exponent(unsigned bias, unsigned range) {
+  unsigned kind = next() % 8, n = next() % range;
+  return kind == 0 ? n / 2 : kind == 1 ? bias / 2 + n / 2 : kind == 2 ? bias + bias / 2 + n / 2 : kind == 3 ? 2 * bias - n / 2 : bias - range / 2 + n;
+}
+
 static void fill_pools(void) {
   for (int i = 0; i < POOL_SIZE; i++) {
     for (int lane = 0; lane < 2; lane++) {
@@ -70,13 +81,13 @@ static void fill_pools(void) {
       memcpy(pool[0][i] + lane * 8, &special, 8);
       uint64_t d = i < (int)COUNT(doubles) && lane == 0 ? doubles[i]
         : next() % 3 == 0 ? doubles[next() % COUNT(doubles)]
-        : (next() & 0x800fffffffffffff) | (uint64_t)(1023 - 40 + next() % 80) << 52;
+        : (next() & 0x800fffffffffffff) | (uint64_t)exponent(1023, 40) << 52;
       memcpy(pool[2][i] + lane * 8, &d, 8);
     }
     for (int lane = 0; lane < 4; lane++) {
       uint32_t s = i < (int)COUNT(singles) && lane == 0 ? singles[i]
         : next() % 3 == 0 ? singles[next() % COUNT(singles)]
-        : (next() & 0x807fffff) | (uint32_t)(127 - 40 + next() % 80) << 23;
+        : (next() & 0x807fffff) | (uint32_t)exponent(127, 20) << 23;
       memcpy(pool[1][i] + lane * 4, &s, 4);
     }
     // Few letters, a few terminators, bytes on both sides of 0x80; the first are short integers, used as lengths.
@@ -89,7 +100,7 @@ static void fill_pools(void) {
   }
 }
 
-enum { OUT_XMM0 = 1, OUT_XMM1 = 2, OUT_XMM2 = 4, OUT_MEMORY = 8, OUT_RAX = 16, OUT_RCX = 32, OUT_RDX = 64, OUT_FLAGS = 128, OUT_MM1 = 256 };
+enum { OUT_XMM0 = 1, OUT_XMM1 = 2, OUT_XMM2 = 4, OUT_MEMORY = 8, OUT_RAX = 16, OUT_RCX = 32, OUT_RDX = 64, OUT_FLAGS = 128, OUT_MM1 = 256, OUT_MXCSR = 512, OUT_TRAP = 1024 };
 #define STATUS_FLAGS 0x8d5
 
 static void put(const void *p, size_t n) { fwrite(p, 1, n, stdout); }
@@ -98,7 +109,12 @@ static void put16(uint16_t v) { put(&v, 2); }
 static void put32(uint32_t v) { put(&v, 4); }
 
 static sigjmp_buf faulted;
-static void on_fault(int signal) { siglongjmp(faulted, signal); }
+static uint32_t faulted_mxcsr;
+static void on_fault(int signal, siginfo_t *info, void *context) {
+  (void)info;
+  faulted_mxcsr = ((ucontext_t *)context)->uc_mcontext.fpregs->mxcsr;
+  siglongjmp(faulted, signal);
+}
 static int misaligned(const struct form *f) {
   if (!strstr(f->text, "(%rdi)")) return 0;
   struct state s = {.offset = 1, .flags = 2, .mxcsr = 0x1f80, .code = f->code};
@@ -111,15 +127,18 @@ static int misaligned(const struct form *f) {
 static void record(const struct form *f) {
   static uint8_t chosen[MAX_CASES][6];
   static struct state results[MAX_CASES];
-  unsigned outputs = 0;
-  for (unsigned n = 0; n < f->cases; n++) {
+  static uint8_t trapped[MAX_CASES];
+  volatile unsigned outputs = 0;
+  for (volatile unsigned n = 0; n < f->cases; n++) {
     uint8_t *c = chosen[n];
     for (int i = 0; i < 6; i++) c[i] = f->pool * POOL_SIZE + (next() >> 30) % (f->pool == 3 ? 40 : POOL_SIZE);
     // Go through the special values on the source side.
     if (f->pool != 3) c[2] = f->pool * POOL_SIZE + (f->cases >= 32 ? n * 64 / f->cases : c[2] % POOL_SIZE);
     if (f->pool != 3) c[4] = n < 32 ? n : c[4];
     else { c[3] = 192 + 40 + (next() >> 30) % 24; c[5] = 192 + 40 + (next() >> 30) % 24; }
-    struct state before = {0}, *s = &results[n];
+    static struct state before;
+    struct state *s = &results[n];
+    memset(&before, 0, sizeof before);
     for (int i = 0; i < 3; i++) memcpy(before.xmm[i], pool[0][0] + c[i] * 16, 16);
     memcpy(before.memory, before.xmm[2], 16);
     memcpy(&before.mm1, before.xmm[1], 8);
@@ -131,8 +150,15 @@ static void record(const struct form *f) {
     before.mxcsr = f->mxcsr;
     before.code = f->code;
     *s = before;
-    run_form(s);
+    trapped[n] = sigsetjmp(faulted, 1) != 0;
+    if (!trapped[n]) run_form(s);
+    else {
+      *s = before;
+      s->mxcsr = faulted_mxcsr;
+      outputs |= OUT_TRAP;
+    }
     s->flags &= STATUS_FLAGS;
+    if (f->mxcsr != 0x1f80 && s->mxcsr != f->mxcsr) outputs |= OUT_MXCSR;
     for (int i = 0; i < 3; i++) if (memcmp(s->xmm[i], before.xmm[i], 16)) outputs |= OUT_XMM0 << i;
     if (memcmp(s->memory, before.memory, 16)) outputs |= OUT_MEMORY;
     if (s->rax != before.rax) outputs |= OUT_RAX;
@@ -159,11 +185,15 @@ static void record(const struct form *f) {
     if (outputs & OUT_RDX) put(&s->rdx, 8);
     if (outputs & OUT_FLAGS) put16(s->flags);
     if (outputs & OUT_MM1) put(&s->mm1, 8);
+    if (outputs & OUT_MXCSR) put16(s->mxcsr);
+    if (outputs & OUT_TRAP) put8(trapped[n]);
   }
 }
 
 int main(void) {
-  signal(SIGSEGV, on_fault);
+  struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+  sigaction(SIGSEGV, &action, 0);
+  sigaction(SIGFPE, &action, 0);
   fill_pools();
   put("SSEV", 4);
   put32(4 * POOL_SIZE);
