@@ -55,8 +55,6 @@
 
 #define TCGETS 0x5401
 #define TIOCGWINSZ 0x5413
-#define TIOCGPGRP 0x540f
-#define FIONREAD 0x541b
 
 struct stat {
 	u64 st_dev, st_ino, st_nlink;

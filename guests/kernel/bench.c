@@ -1,5 +1,6 @@
 #include "bench.h"
 #include "console.h"
+#include "cpu.h"
 #include "paravirt.h"
 #include "port.h"
 #include "pvm.h"
@@ -30,8 +31,8 @@ static void write_msr_once(void)
 
 static void cpuid_once(void)
 {
-	u32 a = 0, b, c = 0, d;
-	asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	u32 leaf[4];
+	cpuid(0, leaf);
 }
 
 static void synthetic_cpuid_once(void)

@@ -104,6 +104,15 @@ static void map_identity(void)
 	link_table(root, 0, 4, identity_pdpt);
 }
 
+/* The tables below use the NX bit, which is reserved until EFER says otherwise. */
+static void enable_no_execute(void)
+{
+	u64 efer = (u64)pvm_hypercall2(PVM_HC_RDMSR, MSR_EFER, 0);
+
+	if (!(efer & EFER_NXE))
+		pvm_hypercall2(PVM_HC_WRMSR, MSR_EFER, efer | EFER_NXE);
+}
+
 u64 boot_relocate(const u8 *boot_params)
 {
 	const char *problem = pvm_detect();
@@ -115,6 +124,7 @@ u64 boot_relocate(const u8 *boot_params)
 		panic("the memory map has no RAM at 1 MiB");
 	if (!pvm_address_is_legal(KERNEL_BASE) || !pvm_address_is_legal(DIRECT_BASE))
 		panic("the hypervisor's address range does not contain this kernel's addresses");
+	enable_no_execute();
 	boot_info.kernel_end = (u64)kernel_end - (u64)kernel_start + KERNEL_PHYS;
 	boot_info.root = virt_to_phys(root);
 	map_kernel_image();

@@ -1,6 +1,7 @@
 /* Loading the program: ELF segments, stack and auxiliary vector. */
 #include "abi.h"
 #include "console.h"
+#include "cpu.h"
 #include "mm.h"
 #include "panic.h"
 #include "process.h"
@@ -134,19 +135,14 @@ static u32 push_strings(struct builder *b, const char *path, u64 *addresses, u32
 	return count;
 }
 
-static u32 cpuid_features(void)
-{
-	u32 a = 1, b, c = 0, d;
-	asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-	return d;
-}
-
 static u64 build_stack(const struct image *image, const char *path)
 {
 	static u64 words[MAX_STRINGS + 64], strings[MAX_STRINGS];
 	struct builder b = { STACK_TOP };
 	u8 random[16];
+	u32 features[4];
 
+	cpuid(1, features);
 	host_random(random, sizeof(random));
 	u64 execfn = push_bytes(&b, path, strlen(path) + 1);
 	u64 platform = push_bytes(&b, "x86_64", 7);
@@ -165,7 +161,7 @@ static u64 build_stack(const struct image *image, const char *path)
 		{ AT_ENTRY, image->header.entry + image->bias },
 		{ AT_UID, 0 }, { AT_EUID, 0 }, { AT_GID, 0 }, { AT_EGID, 0 },
 		{ AT_PLATFORM, platform },
-		{ AT_HWCAP, cpuid_features() },
+		{ AT_HWCAP, features[3] },
 		{ AT_HWCAP2, HWCAP2_FSGSBASE },
 		{ AT_CLKTCK, 100 },
 		{ AT_SECURE, 0 },

@@ -1,5 +1,6 @@
 /* Kernel start at its linked address, up to the program's first instruction. */
 #include "boot.h"
+#include "cpu.h"
 #include "mm.h"
 #include "panic.h"
 #include "paravirt.h"
@@ -22,11 +23,6 @@
 const struct paravirt_ops *pv;
 
 static u8 kernel_stack[KERNEL_STACK_SIZE] __attribute__((aligned(16)));
-
-static void cpuid(u32 leaf, u32 out[4])
-{
-	asm volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "0"(leaf), "2"(0));
-}
 
 /* Let the program use SSE, and AVX where the CPU has it. */
 static void enable_vector_state(void)

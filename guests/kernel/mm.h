@@ -35,10 +35,11 @@ static inline void *phys_to_virt(u64 physical)
 }
 
 /* ---- physical pages (page_alloc.c) ---- */
+/* Physical memory [first, end) is free. */
 void pages_init(u64 first, u64 end);
-/* Give up [first, end) of the region passed to pages_init. Before the first allocation above it. */
-void *page_alloc_zeroed(void);
+/* A page in the direct map, or NULL when memory is exhausted. */
 void *page_alloc(void);
+void *page_alloc_zeroed(void);
 void page_free(void *page);
 u64 pages_free_count(void);
 u64 pages_total_count(void);
@@ -84,7 +85,6 @@ result_t vma_protect(u64 start, u64 end, u32 prot);
 /* A free range of that length (page multiple), or 0. */
 u64 vma_find_free(u64 length);
 bool vma_range_is_free(u64 start, u64 end);
-u64 vma_total_pages(void);
 
 extern u64 brk_start, brk_end;
 result_t mmap_inode(u64 address, u64 length, u32 prot, u32 flags, struct inode *inode, u64 offset, u64 file_bytes);

@@ -20,8 +20,6 @@ struct paravirt_ops {
 	void (*set_user_gs_base)(u64 base);
 	/* An interrupted kernel context is about to continue: apply its interrupt flag (bit 9). */
 	void (*resume_kernel)(u64 rflags);
-	u64 (*read_msr)(u32 index);
-	result_t (*write_msr)(u32 index, u64 value);
 	/* The cheapest call into the hypervisor, for benchmarks. */
 	s64 (*null_hypercall)(void);
 };

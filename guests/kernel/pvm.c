@@ -41,14 +41,9 @@ bool pvm_address_is_legal(u64 address)
 	return first <= slot && slot < end;
 }
 
-static u64 pvm_read_msr(u32 index)
+static void pvm_write_msr(u32 index, u64 value)
 {
-	return pvm_hypercall2(PVM_HC_RDMSR, index, 0);
-}
-
-static result_t pvm_write_msr(u32 index, u64 value)
-{
-	return pvm_hypercall2(PVM_HC_WRMSR, index, value);
+	pvm_hypercall2(PVM_HC_WRMSR, index, value);
 }
 
 /* MSR_STAR is left alone: the hypervisor sets it when it converts the CPU to PVM mode. */
@@ -120,7 +115,5 @@ const struct paravirt_ops pvm_ops = {
 	.user_gs_base = pvm_user_gs_base,
 	.set_user_gs_base = pvm_set_user_gs_base,
 	.resume_kernel = pvm_resume_kernel,
-	.read_msr = pvm_read_msr,
-	.write_msr = pvm_write_msr,
 	.null_hypercall = pvm_null_hypercall,
 };

@@ -45,7 +45,14 @@ result_t sys_poll(uaddr_t fds, u64 count, u64 timeout_ms);
 result_t sys_ppoll(uaddr_t fds, u64 count, uaddr_t timeout);
 result_t sys_select(u64 count, uaddr_t in, uaddr_t out, uaddr_t except, uaddr_t timeout);
 
-/* sys_fs.c */
+/* Resolve a user path relative to a directory descriptor or AT_FDCWD (sys_fs.c). 0 or -errno. */
+struct lookup;
+struct inode;
+result_t user_lookup(u64 dirfd, uaddr_t user_path, bool follow, struct lookup *l);
+/* The same for a path that must exist. */
+result_t user_inode(u64 dirfd, uaddr_t path, bool follow, struct inode **inode);
+
+/* sys_fs.c, sys_stat.c */
 result_t sys_open(uaddr_t path, u64 flags, u64 mode);
 result_t sys_openat(u64 dirfd, uaddr_t path, u64 flags, u64 mode);
 result_t sys_creat(uaddr_t path, u64 mode);

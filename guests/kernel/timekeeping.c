@@ -1,17 +1,12 @@
 #include "timekeeping.h"
 #include "console.h"
-#include "pvm.h"
+#include "cpu.h"
 
 #define NS_PER_SECOND 1000000000ull
 #define CPUID_HYPERVISOR 0x40000000
 #define CPUID_TSC_FREQUENCY 0x40000010
 
 static u64 tsc_at_boot, tsc_khz, wall_clock_at_boot;
-
-static void cpuid(u32 leaf, u32 out[4])
-{
-	asm volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "0"(leaf), "2"(0));
-}
 
 void time_init(void)
 {

@@ -8,13 +8,6 @@
 #define CLOCK_THREAD_CPUTIME_ID 3
 #define CLOCK_LAST 11
 
-static inline u64 read_tsc(void)
-{
-	u32 low, high;
-	asm volatile("rdtsc" : "=a"(low), "=d"(high));
-	return low | (u64)high << 32;
-}
-
 void time_init(void);
 /* Nanoseconds since boot, and the time of a Linux clock. */
 u64 time_since_boot(void);

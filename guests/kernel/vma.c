@@ -24,14 +24,6 @@ bool vma_range_is_free(u64 start, u64 end)
 	return !v || v->start >= end;
 }
 
-u64 vma_total_pages(void)
-{
-	u64 n = 0;
-	for (struct vma *v = vma_first; v; v = v->next)
-		n += (v->end - v->start) / PAGE_SIZE;
-	return n;
-}
-
 static void unlink_area(struct vma *v)
 {
 	if (v->previous)

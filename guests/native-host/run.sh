@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-${TMPDIR:-/tmp}/pvm-native-host}
 bases='-DKERNEL_BASE=0x280000000000 -DDIRECT_BASE=0x200000000000'
 mkdir -p "$out"
-make -s -C "$here/../kernel" OUT="$out/kernel.elf" OBJ="$out/kernel" DEFINES="$bases"
+make -s -j2 -C "$here/../kernel" OUT="$out/kernel.elf" OBJ="$out/kernel" DEFINES="$bases"
 [ "$out/native-host" -nt "$here/native-host.c" ] ||
 	gcc -O2 -Wall -Wextra $bases -o "$out/native-host" "$here/native-host.c"
 

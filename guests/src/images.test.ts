@@ -39,7 +39,7 @@ describe.skipIf(present !== toolchain)(`a rebuild with ${toolchain.split('\n')[0
   afterAll(() => rmSync(out, { recursive: true }));
 
   function make(...args: string[]): void {
-    const result = spawnSync('make', ['-s', ...args], { cwd: folder, encoding: 'utf8' });
+    const result = spawnSync('make', ['-s', '-j2', ...args], { cwd: folder, encoding: 'utf8' });
     expect(result.status, result.stderr).toBe(0);
   }
 
