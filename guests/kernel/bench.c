@@ -71,14 +71,21 @@ static void bench_once(enum bench_kind kind)
 	}
 }
 
-result_t sys_pvm_bench(u64 kind, u64 n)
+static void bench_loop(enum bench_kind kind, u64 n)
+{
+	while (n--)
+		bench_once(kind);
+}
+
+result_t sys_pvm_bench(u64 kind, u64 n, u64 marked)
 {
 	if (kind > BENCH_PIO_OUT)
 		return -EINVAL;
-	host_request(HOST_MARK, NULL, 1, kind);
-	for (u64 i = 0; i < n; i++)
-		bench_once((enum bench_kind)kind);
-	host_request(HOST_MARK, NULL, 0, kind);
+	if (marked)
+		host_request(HOST_MARK, NULL, 1, kind);
+	bench_loop((enum bench_kind)kind, n);
+	if (marked)
+		host_request(HOST_MARK, NULL, 0, kind);
 	return 0;
 }
 

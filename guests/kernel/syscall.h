@@ -123,5 +123,6 @@ result_t sys_tkill(u64 tid, u64 signal);
 result_t sys_tgkill(u64 pid, u64 tid, u64 signal);
 
 /* bench.c */
-result_t sys_pvm_bench(u64 kind, u64 n);
+/* n rounds of an enum bench_kind; `marked` tells the host where the loop begins and ends. */
+result_t sys_pvm_bench(u64 kind, u64 n, u64 marked);
 result_t sys_pvm_mark(u64 begin, u64 id);
