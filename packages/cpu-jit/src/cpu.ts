@@ -59,7 +59,7 @@ import { instantiateRuntime, type RuntimeExports } from './runtime.ts';
 import { TierSampler, type TierSamples } from './sampler.ts';
 
 const PAGE = 4096;
-const STATUS_FLAGS = 0x8d5n;
+const STATUS_FLAGS = 0x8d5;
 /** Interpreter entries after which a block is compiled. */
 const HOT_THRESHOLD = 200;
 /** For `setLimit`: never. */
@@ -289,13 +289,20 @@ export class CpuCore implements MemoryLayout {
   }
   /** RFLAGS with the lazy status flags computed. */
   getRflags(vcpu: number): bigint {
-    const cpu = this.cpuAddress(vcpu);
-    return BigInt((this.u32[(cpu + S_RFLAGS) >>> 2] ?? 0) | this.runtime.getFlags(cpu)) & 0xffff_ffffn;
+    return BigInt(this.rflags32(vcpu));
   }
   setRflags(vcpu: number, v: bigint): void {
+    this.setRflags32(vcpu, Number(v & 0xffff_ffffn));
+  }
+  /** The same as numbers, for paths where a bigint costs too much; the upper half of RFLAGS is always 0. */
+  rflags32(vcpu: number): number {
     const cpu = this.cpuAddress(vcpu);
-    this.u32[(cpu + S_RFLAGS) >>> 2] = Number((v & ~STATUS_FLAGS & 0xffff_ffffn) | 2n);
-    this.runtime.setFlags(cpu, Number(v & STATUS_FLAGS));
+    return ((this.u32[(cpu + S_RFLAGS) >>> 2] ?? 0) | this.runtime.getFlags(cpu)) >>> 0;
+  }
+  setRflags32(vcpu: number, v: number): void {
+    const cpu = this.cpuAddress(vcpu);
+    this.u32[(cpu + S_RFLAGS) >>> 2] = (v & ~STATUS_FLAGS) | 2;
+    this.runtime.setFlags(cpu, v & STATUS_FLAGS);
   }
 
   /** Runs until something must leave the guest; returns EXIT_* (layout.ts). Decoding, self-modifying code and compilation are handled inside. */

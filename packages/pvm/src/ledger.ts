@@ -61,7 +61,7 @@ export class ExitLedger {
   private readonly rows: Row[] = [];
   private readonly byName = new Map<string, number>();
   private readonly ringRow = new Uint16Array(RING);
-  private readonly ringRip = new BigUint64Array(RING);
+  private readonly ringRip = new Uint32Array(2 * RING);
   private exits = 0;
   private readonly directCounts: () => { syscalls: number; returns: number };
 
@@ -81,8 +81,8 @@ export class ExitLedger {
     return id;
   }
 
-  /** One exit of row `id` that took `ns`; `rip` is where the guest was. */
-  record(id: number, ns: number, rip: bigint): void {
+  /** One exit of row `id` that took `ns`; the guest was at RIP (low and high 32 bits). */
+  record(id: number, ns: number, ripLow: number, ripHigh: number): void {
     const row = this.rows[id];
     if (row === undefined) throw new RangeError(`no exit reason ${id}`);
     row.count++;
@@ -96,7 +96,8 @@ export class ExitLedger {
     row.histogram[bucket] = (row.histogram[bucket] ?? 0) + 1;
     const at = this.exits++ % RING;
     this.ringRow[at] = id;
-    this.ringRip[at] = rip;
+    this.ringRip[2 * at] = ripLow;
+    this.ringRip[2 * at + 1] = ripHigh;
   }
 
   /** Exits so far, of all reasons. */
@@ -143,7 +144,7 @@ export class ExitLedger {
     return Array.from({ length: n }, (_, i) => {
       const at = (this.exits - n + i) % RING;
       const row = this.rows[this.ringRow[at] ?? 0];
-      return { reason: row?.reason ?? '', sub: row?.sub ?? '', rip: this.ringRip[at] ?? 0n };
+      return { reason: row?.reason ?? '', sub: row?.sub ?? '', rip: (BigInt(this.ringRip[2 * at + 1] ?? 0) << 32n) | BigInt(this.ringRip[2 * at] ?? 0) };
     });
   }
 }

@@ -1,5 +1,5 @@
 import type { CpuCore } from '@pvm/cpu-jit';
-import { EXIT_LIMIT, EXIT_REQUEST, S_ICOUNT } from '@pvm/cpu-jit/layout';
+import { EXIT_LIMIT, EXIT_REQUEST, S_ICOUNT, S_RIP } from '@pvm/cpu-jit/layout';
 import type { Design, ExitOutcome } from './designs/design.ts';
 import type { ExitLedger } from './ledger.ts';
 
@@ -61,6 +61,7 @@ export class RunLoop {
     outcome.wait = undefined;
     const words = core.u64;
     const base = core.cpuAddress(vcpu);
+    const rip = (base + S_RIP) >>> 2;
     const count = () => words[(base + S_ICOUNT) >>> 3] ?? 0n;
     const first = count();
     const target = first + BigInt(this.slice);
@@ -78,12 +79,13 @@ export class RunLoop {
         return 'yield';
       }
       if (reason !== EXIT_REQUEST) {
-        const rip = core.getRip(vcpu);
+        const ripLow = core.u32[rip] ?? 0;
+        const ripHigh = core.u32[rip + 1] ?? 0;
         const carried = design.takeHookTime();
         try {
           design.handleExit(vcpu, reason, outcome);
         } finally {
-          ledger.record(outcome.row, (performance.now() - start) * 1e6 + carried, rip);
+          ledger.record(outcome.row, (performance.now() - start) * 1e6 + carried, ripLow, ripHigh);
         }
       }
       this.control.afterExit();
@@ -97,9 +99,11 @@ export class RunLoop {
 
   /** An interrupt that came while the guest was running is an exit of its own; one that met a waiting guest is not. */
   private interrupt(start: number): void {
-    const rip = this.core.getRip(this.vcpu);
+    const { u32 } = this.core;
+    const rip = (this.core.cpuAddress(this.vcpu) + S_RIP) >>> 2;
+    const [ripLow = 0, ripHigh = 0] = [u32[rip], u32[rip + 1]];
     const delivered = this.design.prepareEntry(this.vcpu);
-    if (delivered && this.interruptible) this.ledger.record(this.interruptRow, (performance.now() - start) * 1e6, rip);
+    if (delivered && this.interruptible) this.ledger.record(this.interruptRow, (performance.now() - start) * 1e6, ripLow, ripHigh);
     this.interruptible = false;
   }
 

@@ -69,19 +69,38 @@ export class VcpuState {
   setReg(n: number, value: bigint): void {
     this.set64(S_GPR + n * 8, BigInt.asUintN(64, value));
   }
+  /** Low half of a register as an unsigned number. */
+  reg32(n: number): number {
+    return this.get32(S_GPR + n * 8);
+  }
+  /** Set a register from a signed 53-bit number. */
+  setRegNumber(n: number, value: number): void {
+    this.set32(S_GPR + n * 8, value);
+    this.set32(S_GPR + n * 8 + 4, Math.floor(value / 2 ** 32));
+  }
   get rflags(): number {
-    return Number(this.core.getRflags(this.index));
+    return this.core.rflags32(this.index);
   }
   set rflags(value: number) {
-    this.core.setRflags(this.index, BigInt(value >>> 0));
+    this.core.setRflags32(this.index, value);
   }
   /** The instruction at RIP, `length` bytes long, was completed by the hypervisor. */
   skip(length: number): void {
-    this.rip = BigInt.asUintN(64, this.rip + BigInt(length));
+    this.add64(S_RIP, length);
     this.retire();
   }
   retire(): void {
-    this.set64(S_ICOUNT, this.get64(S_ICOUNT) + 1n);
+    this.add64(S_ICOUNT, 1);
+  }
+  /** Add a small non-negative number to a 64-bit field. */
+  add64(offset: number, n: number): void {
+    const low = this.get32(offset) + n;
+    this.set32(offset, low);
+    if (low > 0xffff_ffff) this.set32(offset + 4, this.get32(offset + 4) + 1);
+  }
+  /** Whether two 64-bit fields are equal. */
+  equal64(a: number, b: number): boolean {
+    return this.get32(a) === this.get32(b) && this.get32(a + 4) === this.get32(b + 4);
   }
 
   selector(segment: number): number {

@@ -1,13 +1,13 @@
-import { GS, S_CR4 } from '@pvm/cpu-jit/layout';
+import { GS, S_CR4, S_GPR, S_RIP } from '@pvm/cpu-jit/layout';
 import { R10, R11, RAX, RBX, RCX, RDX } from '../vcpu-state.ts';
 import * as abi from './constants.ts';
 import type { KvmClock } from './kvm-clock.ts';
 import { readMsr, writeMsr } from './msrs.ts';
 import { ATTR_DATA, CR4_LA57, type PvmVcpu } from './pvm-vcpu.ts';
 
-const EIO = -5n;
-const EOPNOTSUPP = -95n;
-const EFAULT = -14n;
+const EIO = -5;
+const EOPNOTSUPP = -95;
+const EFAULT = -14;
 
 const NAMES: ReadonlyMap<number, string> = new Map([
   [abi.HC_LOAD_PGTBL, 'LOAD_PGTBL'],
@@ -39,59 +39,60 @@ export function hypercallName(number: number): string {
  */
 export function hypercall(vcpu: PvmVcpu, clock: KvmClock, length: number): void {
   vcpu.skip(length);
-  vcpu.setReg(RCX, vcpu.rip);
-  vcpu.setReg(R11, BigInt(vcpu.rflags));
-  vcpu.setReg(RAX, dispatch(vcpu, clock, Number(BigInt.asUintN(32, vcpu.reg(RAX)))));
+  vcpu.copy64(S_GPR + 8 * RCX, S_RIP);
+  vcpu.setRegNumber(R11, vcpu.rflags);
+  const result = dispatch(vcpu, clock, vcpu.reg32(RAX));
+  if (typeof result === 'bigint') vcpu.setReg(RAX, result);
+  else vcpu.setRegNumber(RAX, result);
 }
 
-function dispatch(vcpu: PvmVcpu, clock: KvmClock, number: number): bigint {
-  const a0 = vcpu.reg(RBX);
-  const a1 = vcpu.reg(R10);
+/** RAX of the call: a number where that is wide enough. */
+function dispatch(vcpu: PvmVcpu, clock: KvmClock, number: number): number | bigint {
   switch (number) {
     case abi.HC_LOAD_PGTBL: {
-      const flags = Number(BigInt.asUintN(32, a0));
+      const flags = vcpu.reg32(RBX);
       const cr4 = vcpu.get64(S_CR4);
       vcpu.set64(S_CR4, (flags & abi.LOAD_PGTBL_LA57) !== 0 ? cr4 | CR4_LA57 : cr4 & ~CR4_LA57);
-      vcpu.loadCr3(a1, (flags & abi.LOAD_PGTBL_FLUSH) !== 0);
-      return 0n;
+      vcpu.loadCr3(vcpu.reg(R10), (flags & abi.LOAD_PGTBL_FLUSH) !== 0);
+      return 0;
     }
     case abi.HC_IRQ_WIN:
       vcpu.clearInterruptWaits();
-      return 0n;
+      return 0;
     case abi.HC_IRQ_HALT:
       vcpu.clearInterruptWaits();
       vcpu.setVirtualIf(true);
       vcpu.halted = !vcpu.interruptPending;
-      return 0n;
+      return 0;
     case abi.HC_TLB_FLUSH:
       vcpu.mmu.flushAll(vcpu.index);
-      return 0n;
+      return 0;
     case abi.HC_TLB_FLUSH_CURRENT:
       vcpu.mmu.flushCurrent(vcpu.index);
-      return 0n;
+      return 0;
     case abi.HC_TLB_INVLPG:
-      vcpu.mmu.invlpg(vcpu.index, Number(BigInt.asUintN(32, a0)), Number(a0 >> 32n));
-      return 0n;
+      vcpu.mmu.invlpg(vcpu.index, vcpu.reg32(RBX), vcpu.get32(S_GPR + 8 * RBX + 4));
+      return 0;
     case abi.HC_LOAD_GS:
-      return loadGs(vcpu, Number(a0 & 0xffffn));
+      return loadGs(vcpu, vcpu.reg32(RBX) & 0xffff);
     case abi.HC_RDMSR:
-      return readMsr(vcpu, clock, Number(BigInt.asUintN(32, a0))) ?? 0n;
+      return readMsr(vcpu, clock, vcpu.reg32(RBX)) ?? 0;
     case abi.HC_WRMSR:
-      return writeMsr(vcpu, clock, Number(BigInt.asUintN(32, a0)), a1) ? 0n : EIO;
+      return writeMsr(vcpu, clock, vcpu.reg32(RBX), vcpu.reg(R10)) ? 0 : EIO;
     case abi.HC_LOAD_TLS:
-      [a0, a1, vcpu.reg(RDX)].forEach((descriptor, i) => {
-        vcpu.tls[i] = sanitise(descriptor);
+      [RBX, R10, RDX].forEach((register, i) => {
+        vcpu.tls[i] = sanitise(vcpu.reg(register));
       });
-      return 0n;
+      return 0;
     case abi.KVM_HC_VAPIC_POLL_IRQ:
     case abi.KVM_HC_KICK_CPU:
     case abi.KVM_HC_SCHED_YIELD:
-      return 0n;
+      return 0;
     case abi.KVM_HC_CLOCK_PAIRING:
-      if (a1 !== 0n) return EOPNOTSUPP;
-      return clock.writePairing(Number(a0)) ? 0n : EFAULT;
+      if (vcpu.reg(R10) !== 0n) return EOPNOTSUPP;
+      return clock.writePairing(Number(vcpu.reg(RBX))) ? 0 : EFAULT;
     default:
-      return BigInt(-abi.KVM_ENOSYS);
+      return -abi.KVM_ENOSYS;
   }
 }
 

@@ -239,8 +239,7 @@ export class PvmVcpu extends VcpuState {
     this.store64(pvcs + abi.PVCS_RCX, S_GPR + 8 * RCX);
     this.store64(pvcs + abi.PVCS_R11, S_GPR + 8 * R11);
     if (vector !== NO_VECTOR) this.storeEvent(vector, error);
-    this.setSegment(CS, abi.USER_CS, ATTR_CODE64);
-    this.setSegment(SS, abi.USER_DS, ATTR_DATA);
+    this.loadUserSegments(abi.USER_CS, abi.USER_DS);
     this.copy64(GS_BASE, S_KERNEL_GS_BASE);
     this.enterAt(entryField, 0);
     this.setMode(true);
@@ -266,6 +265,12 @@ export class PvmVcpu extends VcpuState {
     this.enterAt(P_EVENT_ENTRY, abi.EVENT_ENTRY_SMOD_OFFSET);
   }
 
+  /** CS and SS; most often they hold these selectors already. */
+  private loadUserSegments(cs: number, ss: number): void {
+    if (this.selector(CS) !== cs) this.setSegment(CS, cs, cs === abi.USER_CS ? ATTR_CODE64 : ATTR_CODE32);
+    if (this.selector(SS) !== ss) this.setSegment(SS, ss, ATTR_DATA);
+  }
+
   private storeEvent(vector: number, error: number): void {
     const { view } = this.core;
     view.setUint16(this.pvcs + abi.PVCS_EVENT_VECTOR, vector, true);
@@ -274,10 +279,10 @@ export class PvmVcpu extends VcpuState {
   }
 
   private enterAt(field: number, offset: number): void {
-    const entry = BigInt.asUintN(64, this.get64(field) + BigInt(offset));
-    this.rip = entry;
-    this.setReg(RCX, entry);
-    this.setReg(R11, BigInt(abi.RFLAGS_SMOD));
+    this.copy64(S_RIP, field);
+    this.add64(S_RIP, offset);
+    this.copy64(S_GPR + 8 * RCX, S_RIP);
+    this.setRegNumber(R11, abi.RFLAGS_SMOD);
     this.rflags = abi.RFLAGS_SMOD;
   }
 
@@ -290,8 +295,7 @@ export class PvmVcpu extends VcpuState {
     const ss = view.getUint16(pvcs + abi.PVCS_USER_SS, true) | 3;
     if (cs !== abi.USER_CS && cs !== abi.USER32_CS) throw new FailedEntry(`ERETU to user_cs 0x${cs.toString(16)}: neither 0x33 nor 0x23`);
     if (ss !== abi.USER_DS) throw new FailedEntry(`ERETU to user_ss 0x${ss.toString(16)}: not 0x2b`);
-    this.setSegment(CS, cs, cs === abi.USER_CS ? ATTR_CODE64 : ATTR_CODE32);
-    this.setSegment(SS, ss, ATTR_DATA);
+    this.loadUserSegments(cs, ss);
     this.set64(GS_BASE, this.canonicalise(view.getBigUint64(pvcs + abi.PVCS_USER_GSBASE, true)));
     this.set32(S_PKRU, view.getUint32(pvcs + abi.PVCS_PKRU, true));
     this.rflags = (view.getUint32(pvcs + abi.PVCS_EFLAGS, true) & abi.RFLAGS_ERETU) | abi.RFLAGS_SMOD;

@@ -21,7 +21,9 @@ import {
   S_EXIT_SIZE,
   S_EXIT_VA,
   S_EXIT_VALUE,
+  S_GPR,
   S_RFLAGS,
+  S_RIP,
 } from '@pvm/cpu-jit/layout';
 import type { BootState, GuestRam } from '@pvm/machine';
 import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, ShadowMmu } from '@pvm/shadow-mmu';
@@ -163,17 +165,17 @@ export class PvmDesign implements Design {
         return rows.exception(abi.VECTOR_UD);
       }
       vcpu.skip(length);
-      vcpu.setReg(RCX, vcpu.rip);
-      vcpu.setReg(R11, BigInt(vcpu.rflags));
+      vcpu.copy64(S_GPR + 8 * RCX, S_RIP);
+      vcpu.setRegNumber(R11, vcpu.rflags);
       vcpu.deliverSyscall();
       return rows.syscall;
     }
-    if (vcpu.rip === vcpu.get64(P_RETU_RIP)) {
+    if (vcpu.equal64(S_RIP, P_RETU_RIP)) {
       vcpu.eretu();
       this.fillAfterFault(vcpu);
       return rows.eretu;
     }
-    const row = rows.hypercall(Number(BigInt.asUintN(32, vcpu.reg(RAX))));
+    const row = rows.hypercall(vcpu.reg32(RAX));
     hypercall(vcpu, this.clock(vcpu), length);
     return row;
   }
@@ -302,7 +304,7 @@ export class PvmDesign implements Design {
   }
 
   private recordHook(row: number, start: number, vcpu: PvmVcpu): void {
-    this.ledger.record(row, (performance.now() - start) * 1e6 + this.takeHookTime(), vcpu.rip);
+    this.ledger.record(row, (performance.now() - start) * 1e6 + this.takeHookTime(), vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4));
   }
 
   takeHookTime(): number {
