@@ -119,6 +119,8 @@ export const S_IDTR = 0x210;
 
 /** Control registers, u64 each. */
 export const S_CR0 = 0x220;
+/** CR0.EM | CR0.TS: SSE instructions raise #UD, #NM. */
+export const CR0_EM_TS = 0xc;
 export const S_CR2 = 0x228;
 export const S_CR3 = 0x230;
 export const S_CR4 = 0x238;
@@ -418,7 +420,7 @@ export const EXC_REQUEST = 0x101;
 export const NEXT = 0;
 /** Go on at S_RIP after comparing S_ICOUNT with its limit (taken backward and all indirect branches). */
 export const NEXT_CHECK = 1;
-/** From compiled code that did nothing: go on at S_RIP, one block in the interpreter (MXCSR does not hold its default controls). */
+/** From compiled code that did nothing: go on at S_RIP, one block in the interpreter (SSE would fault, or MXCSR does not hold its default controls). */
 export const NEXT_INTERPRET = 2;
 /** S_EXC is set. RIP is at the faulting instruction. */
 export const EXIT_EXCEPTION = 16;

@@ -96,27 +96,69 @@ export abstract class Emitter {
     if (a.type !== c.type) throw new Error(`${name}: operand types differ (${a.type}, ${c.type})`);
     return this.expr(result, builderOf(this.m, `${a.type}.${name}`)(a.take(), c.take()));
   }
-  add(a: Val, c: Val) { return this.bin('add', a, c); }
-  sub(a: Val, c: Val) { return this.bin('sub', a, c); }
-  mul(a: Val, c: Val) { return this.bin('mul', a, c); }
-  and(a: Val, c: Val) { return this.bin('and', a, c); }
-  or(a: Val, c: Val) { return this.bin('or', a, c); }
-  xor(a: Val, c: Val) { return this.bin('xor', a, c); }
-  shl(a: Val, c: Val) { return this.bin('shl', a, c); }
-  shrU(a: Val, c: Val) { return this.bin('shr_u', a, c); }
-  shrS(a: Val, c: Val) { return this.bin('shr_s', a, c); }
-  rotl(a: Val, c: Val) { return this.bin('rotl', a, c); }
-  rotr(a: Val, c: Val) { return this.bin('rotr', a, c); }
-  eq(a: Val, c: Val) { return this.bin('eq', a, c, 'i32'); }
-  ne(a: Val, c: Val) { return this.bin('ne', a, c, 'i32'); }
-  ltU(a: Val, c: Val) { return this.bin('lt_u', a, c, 'i32'); }
-  ltS(a: Val, c: Val) { return this.bin('lt_s', a, c, 'i32'); }
-  leU(a: Val, c: Val) { return this.bin('le_u', a, c, 'i32'); }
-  leS(a: Val, c: Val) { return this.bin('le_s', a, c, 'i32'); }
-  gtU(a: Val, c: Val) { return this.bin('gt_u', a, c, 'i32'); }
-  gtS(a: Val, c: Val) { return this.bin('gt_s', a, c, 'i32'); }
-  geU(a: Val, c: Val) { return this.bin('ge_u', a, c, 'i32'); }
-  geS(a: Val, c: Val) { return this.bin('ge_s', a, c, 'i32'); }
+  add(a: Val, c: Val) {
+    return this.bin('add', a, c);
+  }
+  sub(a: Val, c: Val) {
+    return this.bin('sub', a, c);
+  }
+  mul(a: Val, c: Val) {
+    return this.bin('mul', a, c);
+  }
+  and(a: Val, c: Val) {
+    return this.bin('and', a, c);
+  }
+  or(a: Val, c: Val) {
+    return this.bin('or', a, c);
+  }
+  xor(a: Val, c: Val) {
+    return this.bin('xor', a, c);
+  }
+  shl(a: Val, c: Val) {
+    return this.bin('shl', a, c);
+  }
+  shrU(a: Val, c: Val) {
+    return this.bin('shr_u', a, c);
+  }
+  shrS(a: Val, c: Val) {
+    return this.bin('shr_s', a, c);
+  }
+  rotl(a: Val, c: Val) {
+    return this.bin('rotl', a, c);
+  }
+  rotr(a: Val, c: Val) {
+    return this.bin('rotr', a, c);
+  }
+  eq(a: Val, c: Val) {
+    return this.bin('eq', a, c, 'i32');
+  }
+  ne(a: Val, c: Val) {
+    return this.bin('ne', a, c, 'i32');
+  }
+  ltU(a: Val, c: Val) {
+    return this.bin('lt_u', a, c, 'i32');
+  }
+  ltS(a: Val, c: Val) {
+    return this.bin('lt_s', a, c, 'i32');
+  }
+  leU(a: Val, c: Val) {
+    return this.bin('le_u', a, c, 'i32');
+  }
+  leS(a: Val, c: Val) {
+    return this.bin('le_s', a, c, 'i32');
+  }
+  gtU(a: Val, c: Val) {
+    return this.bin('gt_u', a, c, 'i32');
+  }
+  gtS(a: Val, c: Val) {
+    return this.bin('gt_s', a, c, 'i32');
+  }
+  geU(a: Val, c: Val) {
+    return this.bin('ge_u', a, c, 'i32');
+  }
+  geS(a: Val, c: Val) {
+    return this.bin('ge_s', a, c, 'i32');
+  }
   eqz(a: Val): Val {
     return this.expr('i32', builderOf(this.m, `${a.type}.eqz`)(a.take()));
   }
@@ -249,6 +291,9 @@ export abstract class Emitter {
   /** i32, non-zero while MXCSR holds other controls than its defaults (round to nearest, no FTZ, no DAZ, all exceptions masked);
    *  undefined in compiled code, which is then not entered. */
   abstract softFloat(): Val | undefined;
+  /** CR0.EM and CR0.TS, which forbid SSE instructions, at their positions, i32; undefined in compiled code, which is not entered
+   *  while one is set. */
+  abstract sseBlocked(): Val | undefined;
 
   // ------------------------------------------------------------ control
   /** Raise an exception now (registers as before the instruction). Inside `if` or at the end. */

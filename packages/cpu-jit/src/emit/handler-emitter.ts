@@ -1,6 +1,7 @@
 import type binaryen from 'binaryen';
 import type { Form, OperandForm } from '../decoder/types.ts';
 import {
+  CR0_EM_TS,
   EXIT_EXCEPTION,
   FLAGS_ADD,
   FLAGS_DEC,
@@ -30,6 +31,7 @@ import {
   S_CC_KIND,
   S_CC_RES,
   S_CC_SRC,
+  S_CR0,
   S_EXC,
   S_EXC_ERROR,
   S_EXIT_INSN_LEN,
@@ -43,8 +45,8 @@ import {
   SEG_SELECTOR,
   SEG_STRIDE,
 } from '../layout.ts';
-import { Emitter, type FlagKind } from './emitter.ts';
 import { conditionFromFlags } from './conditions.ts';
+import { Emitter, type FlagKind } from './emitter.ts';
 import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName, tripleFromState } from './flag-functions.ts';
 import { hostLoad, hostStore, tlbAddress, tlbEntry, tlbHit, typeOfSize } from './tlb-path.ts';
 import type { Val, ValType } from './val.ts';
@@ -364,7 +366,14 @@ export class HandlerEmitter extends Emitter {
   }
   setCarry(cf: Val, of?: Val): void {
     const { m, b } = this;
-    const kept = this.expr('i64', m.call(FLAGS_WITHOUT_CARRY, tripleFromState(b, m, () => this.cpu()), b.i64));
+    const kept = this.expr(
+      'i64',
+      m.call(
+        FLAGS_WITHOUT_CARRY,
+        tripleFromState(b, m, () => this.cpu()),
+        b.i64,
+      ),
+    );
     const src = this.let(carryInto(this, kept, cf, of));
     for (const s of [m.i32.store(S_CC_KIND, 4, this.cpu(), m.i32.const(FLAGS_EXPLICIT)), m.i64.store(S_CC_SRC, 8, this.cpu(), src.take())]) {
       this.emit(s);
@@ -374,13 +383,25 @@ export class HandlerEmitter extends Emitter {
   flag(f: FlagName): Val {
     const { m, b } = this;
     if (f === 'z') return this.let(this.expr('i32', m.i64.eqz(m.i64.load(S_CC_RES, 8, this.cpu()))));
-    return this.let(this.expr('i32', m.call(FLAG_FUNCTION[f], tripleFromState(b, m, () => this.cpu()), b.i32)));
+    return this.let(
+      this.expr(
+        'i32',
+        m.call(
+          FLAG_FUNCTION[f],
+          tripleFromState(b, m, () => this.cpu()),
+          b.i32,
+        ),
+      ),
+    );
   }
   condition(cc: number): Val {
     return conditionFromFlags(this, cc);
   }
   softFloat(): Val {
     return this.ne(this.and(this.state(S_MXCSR, 4), this.i32(MXCSR_CONTROLS)), this.i32(MXCSR_DEFAULT));
+  }
+  sseBlocked(): Val {
+    return this.and(this.state(S_CR0, 4), this.i32(CR0_EM_TS));
   }
   statusFlags(): Val {
     return this.call('getFlags', 'i32', []);
@@ -479,8 +500,10 @@ export class HandlerEmitter extends Emitter {
     this.retire(true);
     this.ret(this.m.i32.const(NEXT));
   }
-  branchTo(target: Val): void {
-    this.setRip(target.take());
+  branchTo(target: Val, hint: 'ret' | 'call' | 'jmp'): void {
+    const to = this.let(target);
+    if (hint !== 'ret') this.call('profileTarget', 'none', [this.thisRip(), to], { pure: true });
+    this.setRip(to.take());
     this.retire(true);
     this.ret(this.m.i32.const(NEXT_CHECK));
   }

@@ -1,11 +1,12 @@
 import binaryen from 'binaryen';
-import type { Emitter } from '../emit/emitter.ts';
 import type { Insn } from '../decoder/types.ts';
+import type { Emitter } from '../emit/emitter.ts';
 import { WASM_FEATURES } from '../emit/features.ts';
 import { addFlagFunctions } from '../emit/flag-functions.ts';
 import { TABLE } from '../emit/handler-emitter.ts';
 import type { ValType } from '../emit/val.ts';
 import {
+  CR0_EM_TS,
   EXIT_LIMIT,
   JC_CTX,
   JC_ENTRY_SIZE,
@@ -19,6 +20,7 @@ import {
   S_CC_KIND,
   S_CC_RES,
   S_CC_SRC,
+  S_CR0,
   S_CTX,
   S_ICOUNT,
   S_ICOUNT_LIMIT,
@@ -32,6 +34,9 @@ import { addBranchHints } from './branch-hints.ts';
 import { jumpCacheIndex } from './jump-cache.ts';
 import type { Region } from './region.ts';
 import { appendChild, type BlockCode, fixedLocals, LOCAL, RegionEmitter } from './region-emitter.ts';
+
+/** Indirect branches compare with so few targets one by one; more are searched and switched on. */
+const MAX_COMPARED_TARGETS = 3;
 
 type Imports = Map<string, { params: ValType[]; result: ValType | 'none' }>;
 
@@ -81,14 +86,18 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
   const b = binaryen;
   const first = region.blocks.get(0)?.insns[0];
   if (first === undefined) throw new RangeError('a region has at least one instruction');
-  const e = new RegionEmitter(b, m, region.codeSize, first, imports, (offset) => region.blocks.has(offset));
+  const e = new RegionEmitter(b, m, region, first, imports);
   const codes = new Map<number, BlockCode>();
   for (const [start, block] of region.blocks) codes.set(start, e.emitBlock(block, runSemantics));
   e.stopReuse();
 
   const relooper = new b.Relooper(m);
   const nodes = new Map<number, number>();
-  for (const [start, code] of codes) nodes.set(start, relooper.addBlock(code.code));
+  for (const [start, code] of codes) {
+    const t = code.terminator;
+    const isSwitch = t.kind === 'indirect' && t.targets.length > MAX_COMPARED_TARGETS;
+    nodes.set(start, isSwitch ? relooper.addBlockWithSwitch(code.code, e.targetIndex(t)) : relooper.addBlock(code.code));
+  }
   const node = (start: number): number => {
     const n = nodes.get(start);
     if (n === undefined) throw new Error('a branch inside a region goes to one of its blocks');
@@ -97,10 +106,19 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
   for (const [start, code] of codes) {
     const t = code.terminator;
     if (t.kind === 'ended') continue;
+    if (t.kind === 'indirect') {
+      for (const [i, target] of t.targets.entries()) {
+        const check = e.backEdgeCode(code, target);
+        if (t.targets.length > MAX_COMPARED_TARGETS) relooper.addBranchForSwitch(node(start), node(target), [i], check);
+        else relooper.addBranch(node(start), node(target), e.isTarget(t, target), check);
+      }
+      const out = relooper.addBlock(e.exitCode(code, { rip: t.rip }, true));
+      if (t.targets.length > MAX_COMPARED_TARGETS) relooper.addBranchForSwitch(node(start), out, [], 0);
+      else relooper.addBranch(node(start), out, 0, 0);
+      continue;
+    }
     const edge = (to: number, backward: boolean): { to: number; code: number } =>
-      codes.has(to)
-        ? { to: node(to), code: backward ? e.backEdgeCode(code, to) : 0 }
-        : { to: relooper.addBlock(e.exitCode(code, to, backward)), code: 0 };
+      codes.has(to) ? { to: node(to), code: backward ? e.backEdgeCode(code, to) : 0 } : { to: relooper.addBlock(e.exitCode(code, to, backward)), code: 0 };
     const taken = edge(t.to, t.backward);
     if (t.kind === 'goto' || t.to === t.next) {
       relooper.addBranch(node(start), taken.to, 0, taken.code);
@@ -125,6 +143,10 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
     m.local.set(LOCAL.rip, m.i64.load(S_RIP, 8, cpu())),
     m.local.set(LOCAL.icount, m.i64.load(S_ICOUNT, 8, cpu())),
   ];
+  if (e.usesSse) {
+    const blocked = m.i32.and(m.i32.load(S_CR0, 4, cpu()), m.i32.const(CR0_EM_TS));
+    body.unshift(m.if(blocked, m.return(m.i32.const(NEXT_INTERPRET))));
+  }
   if (e.usesFloat) {
     const controls = m.i32.and(m.i32.load(S_MXCSR, 4, cpu()), m.i32.const(MXCSR_CONTROLS));
     body.unshift(m.if(m.i32.ne(controls, m.i32.const(MXCSR_DEFAULT)), m.return(m.i32.const(NEXT_INTERPRET))));
@@ -144,7 +166,16 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
 /** Successors inside the region. */
 function successorsOf(code: BlockCode): number[] {
   const t = code.terminator;
-  return t.kind === 'ended' ? [] : t.kind === 'goto' ? [t.to] : [t.to, t.next];
+  switch (t.kind) {
+    case 'ended':
+      return [];
+    case 'goto':
+      return [t.to];
+    case 'cond':
+      return [t.to, t.next];
+    case 'indirect':
+      return [...t.targets];
+  }
 }
 
 interface Flow {
@@ -197,17 +228,11 @@ function addChains(m: binaryen.Module): void {
   const rip = () => m.local.get(1, b.i64);
   const entry = () => m.local.get(2, b.i32);
   const fn = () => m.local.get(3, b.i32);
-  const hit = m.i32.and(
-    m.i64.eq(m.i64.load(JC_RIP, 8, entry()), rip()),
-    m.i32.eq(m.i32.load(JC_CTX, 4, entry()), m.i32.load(S_CTX, 4, cpu())),
-  );
+  const hit = m.i32.and(m.i64.eq(m.i64.load(JC_RIP, 8, entry()), rip()), m.i32.eq(m.i32.load(JC_CTX, 4, entry()), m.i32.load(S_CTX, 4, cpu())));
   const body = [
     m.local.set(1, m.i64.load(S_RIP, 8, cpu())),
     m.local.set(2, m.i32.add(m.i32.load(S_JC, 4, cpu()), m.i32.mul(jumpCacheIndex(m, rip), m.i32.const(JC_ENTRY_SIZE)))),
-    m.if(
-      hit,
-      m.if(m.local.tee(3, m.i32.load(JC_FN, 4, entry()), b.i32), m.return_call_indirect(TABLE, fn(), [cpu()], b.i32, b.i32)),
-    ),
+    m.if(hit, m.if(m.local.tee(3, m.i32.load(JC_FN, 4, entry()), b.i32), m.return_call_indirect(TABLE, fn(), [cpu()], b.i32, b.i32))),
     m.i32.const(NEXT),
   ];
   m.addFunction('chain', b.i32, b.i32, [b.i64, b.i32, b.i32], m.block(null, body, b.i32));

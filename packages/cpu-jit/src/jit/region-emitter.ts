@@ -36,7 +36,7 @@ import {
   SEG_SELECTOR,
   SEG_STRIDE,
 } from '../layout.ts';
-import type { GuestBlock } from './region.ts';
+import type { GuestBlock, Region } from './region.ts';
 import { conditionOf, type ExplicitFlags, type FlagDef, flagOf } from './static-flags.ts';
 
 const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;
@@ -48,6 +48,8 @@ const XMM = 16;
 export type Terminator =
   | { readonly kind: 'goto'; readonly to: number; readonly backward: boolean }
   | { readonly kind: 'cond'; readonly condition: number; readonly to: number; readonly backward: boolean; readonly next: number }
+  /** To one of the targets whose RIP is in local `rip`, else out of the region. */
+  | { readonly kind: 'indirect'; readonly rip: number; readonly targets: readonly number[] }
   /** The code has returned. */
   | { readonly kind: 'ended' };
 
@@ -91,6 +93,8 @@ export class RegionEmitter extends Emitter {
   readonly codeSize: 16 | 32 | 64;
   /** Types of the locals after the fixed ones. */
   readonly extraLocals: binaryen.Type[] = [];
+  /** The region has SSE instructions, which are allowed where it is entered. */
+  usesSse = false;
   /** The region computes with the host's floating point, right only for MXCSR's default controls. */
   usesFloat = false;
   /** Registers that any code of the region reads or writes (bit set). */
@@ -110,22 +114,15 @@ export class RegionEmitter extends Emitter {
   private readonly pool: Record<ValType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
   private inUse: { type: ValType; index: number }[] = [];
   private kept: { type: ValType; index: number }[] = [];
-  private readonly isInRegion: (offset: number) => boolean;
+  private readonly region: Region;
 
-  constructor(
-    b: typeof binaryen,
-    m: binaryen.Module,
-    codeSize: 16 | 32 | 64,
-    first: Insn,
-    imports: Map<string, { params: ValType[]; result: ValType | 'none' }>,
-    isInRegion: (offset: number) => boolean,
-  ) {
+  constructor(b: typeof binaryen, m: binaryen.Module, region: Region, first: Insn, imports: Map<string, { params: ValType[]; result: ValType | 'none' }>) {
     super(b, m);
-    this.codeSize = codeSize;
+    this.codeSize = region.codeSize;
     this.insn = first;
     this.form = first;
     this.imports = imports;
-    this.isInRegion = isInRegion;
+    this.region = region;
   }
 
   /** Emits one block; `semantics` runs the semantics function of an instruction. */
@@ -152,7 +149,7 @@ export class RegionEmitter extends Emitter {
       if (this.ended) this.terminator = { kind: 'ended' };
       else {
         this.retireBlock(block.insns.length);
-        if (this.isInRegion(block.end)) this.terminator = { kind: 'goto', to: block.end, backward: false };
+        if (this.region.blocks.has(block.end)) this.terminator = { kind: 'goto', to: block.end, backward: false };
         else {
           this.leaveTo(this.ripOf(block.end), 'chain');
           this.terminator = { kind: 'ended' };
@@ -176,18 +173,37 @@ export class RegionEmitter extends Emitter {
     };
   }
 
-  /** Code of a direct exit from the region to `offset`; its spill belongs to the block it leaves. */
-  exitCode(code: BlockCode, offset: number, backward: boolean): binaryen.ExpressionRef {
+  /** Code of an exit from the region to `target`, an offset or a local with a RIP; its spill belongs to the block it leaves. */
+  exitCode(code: BlockCode, target: number | { readonly rip: number }, check: boolean): binaryen.ExpressionRef {
+    const rip = typeof target === 'number' ? this.ripOf(target) : this.m.local.get(target.rip, this.b.i64);
     this.body = [];
     const spills = this.spills;
     this.spills = [];
     this.spillAt({ dirty: code.written, flags: code.flagsOut });
-    this.emit(this.m.i64.store(S_RIP, 8, this.cpu(), this.ripOf(offset)));
+    this.emit(this.m.i64.store(S_RIP, 8, this.cpu(), rip));
     this.storeIcount(0);
-    this.emit(this.m.return_call(backward ? 'chain_check' : 'chain', [this.cpu()], this.b.i32));
+    this.emit(this.m.return_call(check ? 'chain_check' : 'chain', [this.cpu()], this.b.i32));
     code.spills.push(...this.spills);
     this.spills = spills;
     return this.m.block(null, this.body);
+  }
+
+  /** i32: position in the list of the target whose RIP is in the terminator's local, or the list's length. */
+  targetIndex(t: Extract<Terminator, { kind: 'indirect' }>): binaryen.ExpressionRef {
+    const { m, b } = this;
+    const offset = () => m.i64.sub(m.local.get(t.rip, b.i64), m.local.get(LOCAL.rip, b.i64));
+    const none = () => m.i32.const(t.targets.length);
+    const search = (low: number, high: number): binaryen.ExpressionRef => {
+      if (high - low === 1) return m.select(m.i64.eq(offset(), m.i64.const(BigInt(t.targets[low] ?? 0))), m.i32.const(low), none());
+      const middle = (low + high) >> 1;
+      return m.if(m.i64.lt_s(offset(), m.i64.const(BigInt(t.targets[middle] ?? 0))), search(low, middle), search(middle, high));
+    };
+    return search(0, t.targets.length);
+  }
+
+  /** i32: is the RIP in the terminator's local that of `target`? */
+  isTarget(t: Extract<Terminator, { kind: 'indirect' }>, target: number): binaryen.ExpressionRef {
+    return this.m.i64.eq(this.m.local.get(t.rip, this.b.i64), this.ripOf(target));
   }
 
   /** Code on a backward edge inside the region: leaves when the budget of instructions is used up. */
@@ -543,7 +559,10 @@ export class RegionEmitter extends Emitter {
     add(m.local.set(LOCAL.ccSrc, src));
   }
   /** The lazy triple of a flag state as expressions; statements they need go to `add` first. */
-  private triple(flags: FlagDef | 'locals' | 'inherited', add: (e: binaryen.ExpressionRef) => void): [binaryen.ExpressionRef, binaryen.ExpressionRef, binaryen.ExpressionRef] {
+  private triple(
+    flags: FlagDef | 'locals' | 'inherited',
+    add: (e: binaryen.ExpressionRef) => void,
+  ): [binaryen.ExpressionRef, binaryen.ExpressionRef, binaryen.ExpressionRef] {
     const { m, b } = this;
     if (typeof flags === 'string') return [m.local.get(LOCAL.ccKind, b.i32), m.local.get(LOCAL.ccRes, b.i64), m.local.get(LOCAL.ccSrc, b.i64)];
     const outer = this.body;
@@ -678,6 +697,9 @@ export class RegionEmitter extends Emitter {
   softFloat(): undefined {
     this.usesFloat = true;
   }
+  sseBlocked(): undefined {
+    this.usesSse = true;
+  }
   statusFlags(): Val {
     this.storeFlags();
     return this.call('getFlags', 'i32', []);
@@ -752,7 +774,7 @@ export class RegionEmitter extends Emitter {
     const to = this.offset + this.insn.length + this.insn.immLow;
     const backward = to <= this.offset;
     this.retireBlock(this.index + 1);
-    if (this.isInRegion(to)) this.terminator = { kind: 'goto', to, backward };
+    if (this.region.blocks.has(to)) this.terminator = { kind: 'goto', to, backward };
     else {
       this.leaveTo(this.ripOf(to), backward ? 'chain_check' : 'chain');
       this.terminator = { kind: 'ended' };
@@ -765,9 +787,14 @@ export class RegionEmitter extends Emitter {
     this.retireBlock(this.index + 1);
     this.terminator = { kind: 'cond', condition: test, to, backward: to <= this.offset, next };
   }
-  branchTo(target: Val): void {
+  branchTo(target: Val, hint: 'ret' | 'call' | 'jmp'): void {
     const rip = this.bind(target);
     this.retireBlock(this.index + 1);
+    const targets = hint === 'ret' ? this.region.returnSites : (this.region.targets.get(this.offset) ?? []);
+    if (targets.length > 0) {
+      this.terminator = { kind: 'indirect', rip, targets };
+      return;
+    }
     this.leaveTo(this.m.local.get(rip, this.b.i64), 'chain_check');
     this.terminator = { kind: 'ended' };
   }
@@ -806,4 +833,5 @@ function flagVals(s: FlagDef | 'locals' | 'inherited'): Val[] {
 function appendChild(b: typeof binaryen, block: binaryen.ExpressionRef, child: binaryen.ExpressionRef): void {
   (b as unknown as { _BinaryenBlockAppendChild(block: number, child: number): number })._BinaryenBlockAppendChild(block, child);
 }
+
 export { appendChild };

@@ -17,7 +17,7 @@ const CR0_TS = 1 << 3;
 const ES = 1 << 7;
 
 /** #UD under emulation, #NM after a task switch, #MF for a pending x87 exception. */
-function guard(e: Emitter): void {
+export function guard(e: Emitter): void {
   const absent = e.let(e.and(e.state(S_CR0, 4), e.i32(CR0_EM | CR0_TS)));
   e.if(e.or(absent, e.and(e.state(S_X87_SW, 4), e.i32(ES))), () => {
     e.if(e.and(absent, e.i32(CR0_EM)), () => e.raise(UD));

@@ -1,7 +1,8 @@
 /** SSE..SSE4.1 conversions and rounding. Wasm converts to nearest, as MXCSR's default controls ask; see sse-soft.ts for the others. */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { zeroExtended } from './sse-move.ts';
+import { enterMmx, guard } from './mmx.ts';
+import { mmxSource, zeroExtended } from './sse-move.ts';
 import {
   aligned, convert, type FloatType, imm8, lowLane, lowVector, merged, scalarVector, shapeOf, shuffleLanes, v,
 } from './sse-operands.ts';
@@ -68,8 +69,11 @@ const packedToDwords = (type: FloatType, truncate: boolean): Semantics => (e) =>
   e.writeXmm(0, toDwords(e, type, truncate, aligned(e, 1), type === 'f32' ? 4 : 2));
 /** CVT(T)PS2PI, CVT(T)PD2PI: two doublewords to an MMX register. */
 const toMmx = (type: FloatType, truncate: boolean): Semantics => (e) => {
+  guard(e);
   const x = type === 'f32' ? lowVector(e, 1) : aligned(e, 1);
-  e.write(0, e.let(e.op('i64x2.extract_lane', 'i64', toDwords(e, type, truncate, x, 2), 0)));
+  const dwords = toDwords(e, type, truncate, x, 2);
+  enterMmx(e);
+  e.write(0, e.let(e.op('i64x2.extract_lane', 'i64', dwords, 0)));
 };
 
 // ------------------------------------------------------------------ from integers
@@ -88,10 +92,10 @@ const cvtdq2ps: Semantics = (e) => e.writeXmm(0, dwordsToSingles(e, aligned(e, 1
 const cvtdq2pd: Semantics = (e) => e.writeXmm(0, v(e, 'f64x2.convert_low_i32x4_s', lowVector(e, 1)));
 /** CVTPI2PS keeps the upper half of its destination, CVTPI2PD fills it. */
 const cvtpi2ps: Semantics = (e) => {
-  const converted = dwordsToSingles(e, e.let(zeroExtended(e, e.read(1))), 2);
+  const converted = dwordsToSingles(e, e.let(zeroExtended(e, mmxSource(e))), 2);
   e.writeXmm(0, shuffleLanes(e, converted, e.readXmm(0), 8, [0, 3]));
 };
-const cvtpi2pd: Semantics = (e) => e.writeXmm(0, v(e, 'f64x2.convert_low_i32x4_s', zeroExtended(e, e.read(1))));
+const cvtpi2pd: Semantics = (e) => e.writeXmm(0, v(e, 'f64x2.convert_low_i32x4_s', zeroExtended(e, mmxSource(e))));
 
 // ------------------------------------------------------------------ between formats
 const cvtss2sd: Semantics = (e) => {

@@ -3,6 +3,7 @@ import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { S_MXCSR } from '../layout.ts';
 import { RDI } from './common.ts';
+import { enterMmx, guard } from './mmx.ts';
 import {
   aligned, type FloatType, lowVector, mergeLow, shuffleLanes, storeAligned, unaligned, v, writeInteger, zero,
 } from './sse-operands.ts';
@@ -89,9 +90,20 @@ const maskmovdqu: Semantics = (e) => {
   }
 };
 
+/** Operand 1 as a quadword. An MMX register turns the x87 unit into the MMX unit, memory does not. */
+export function mmxSource(e: Emitter): Val {
+  if (e.isMem(1)) return e.read(1);
+  guard(e);
+  enterMmx(e);
+  return e.read(1);
+}
 /** MOVQ2DQ, MOVDQ2Q. */
-const movq2dq: Semantics = (e) => e.writeXmm(0, zeroExtended(e, e.read(1)));
-const movdq2q: Semantics = (e) => e.write(0, e.op('i64x2.extract_lane', 'i64', e.readXmm(1), 0));
+const movq2dq: Semantics = (e) => e.writeXmm(0, zeroExtended(e, mmxSource(e)));
+const movdq2q: Semantics = (e) => {
+  guard(e);
+  enterMmx(e);
+  e.write(0, e.op('i64x2.extract_lane', 'i64', e.readXmm(1), 0));
+};
 
 /** PINSRx: replace one lane by an integer. The lane number is reduced modulo the number of lanes. */
 const insert = (shape: 'i8x16' | 'i16x8' | 'i32x4' | 'i64x2', lanes: number): Semantics => (e) => {

@@ -1,12 +1,14 @@
 import { setFlagsFromString } from 'node:v8';
 import { describe, expect, test } from 'vitest';
 import { CpuCore } from '../cpu.ts';
-import { EXIT_EXCEPTION, EXIT_HLT, MXCSR_DEFAULT, S_CR4, S_EXC, S_HOT_THRESHOLD, S_MXCSR, S_X87, S_XMM } from '../layout.ts';
+import { EXIT_EXCEPTION, EXIT_HLT, MXCSR_DEFAULT, S_CR0, S_CR4, S_EXC, S_HOT_THRESHOLD, S_MXCSR, S_X87, S_XMM } from '../layout.ts';
 import { readVectors, type VectorForm, type VectorState } from '../../tests/sse-vectors.ts';
 
 const CODE = 0x1_0000;
 const STRIDE = 32;
 const CR4_OSXMMEXCPT = 1n << 10n;
+const CR0_EM = 1 << 2;
+const CR0_TS = 1 << 3;
 const DATA = 0x8000;
 const [RAX, RCX, RDX, RDI] = [0, 1, 2, 7];
 const MM = (n: number) => S_X87 + n * 16;
@@ -118,5 +120,18 @@ describe.each([
       core.setReg(0, RDI, BigInt(DATA + 1));
       expect(execute(core), form.text).toBe(form.misaligned === 'works' ? 'ok' : 'exception 13');
     }
+  });
+
+  test('CR0.TS raises #NM and CR0.EM #UD, also in code compiled before', async () => {
+    const core = await createCore(jit);
+    const form = forms.find((f) => f.text === 'paddb %xmm2,%xmm1');
+    const first = form?.cases[0];
+    if (form === undefined || first === undefined) throw new Error('the vectors have no paddb');
+    const outcomes = [0, 0, CR0_TS, CR0_EM, 0].map((cr0) => {
+      load(core, first.before, form);
+      core.view.setUint32(core.cpuAddress(0) + S_CR0, cr0, true);
+      return execute(core);
+    });
+    expect(outcomes).toEqual(['ok', 'ok', 'exception 7', 'exception 6', 'ok']);
   });
 });
