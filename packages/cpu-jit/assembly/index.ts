@@ -19,3 +19,4 @@ export * from "./time";
 export * from "./cpuid";
 export { fxrstor, fxsave, xrstor, xsave } from "./xsave";
 export * from "./pcmpstr";
+export { profileTarget } from "./profile";

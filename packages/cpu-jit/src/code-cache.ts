@@ -1,5 +1,7 @@
 import { decode, formKey } from './decoder/index.ts';
 import type { Insn } from './decoder/types.ts';
+import { PSEUDO } from './interp/handler-table.ts';
+import { writePseudo, writeRecord } from './interp/record.ts';
 import {
   BD_COUNT,
   BD_FN,
@@ -20,8 +22,6 @@ import {
   RECORD_ARENA,
   RECORD_ARENA_END,
 } from './layout.ts';
-import { PSEUDO } from './interp/handler-table.ts';
-import { writePseudo, writeRecord } from './interp/record.ts';
 
 const PAGE = 4096;
 const LINE = 64;
@@ -161,6 +161,15 @@ export class CodeCache {
     if (crosses) ranges.push({ start: secondPage, end: secondPage + offset - room });
     this.track({ ranges, drop: () => this.unlink(desc, hpa) });
     return true;
+  }
+
+  /** Has the code at `hpa` been decoded as a block, that is, has control come to it? */
+  has(hpa: number, codeSize: number): boolean {
+    const { u32 } = this.host;
+    for (let d = u32[(BLOCK_HEADS + blockHash(hpa) * 4) >>> 2] ?? 0; d !== 0; d = u32[(d + BD_NEXT) >>> 2] ?? 0) {
+      if (u32[(d + BD_HPA) >>> 2] === hpa && u32[(d + BD_MODE) >>> 2] === codeSize) return true;
+    }
+    return false;
   }
 
   /** Registers translated code so that writes to its bytes drop it. */

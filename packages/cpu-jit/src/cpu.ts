@@ -27,7 +27,6 @@ import {
   MAX_VCPUS,
   NEXT,
   NEXT_CHECK,
-  TIER_NONE,
   R_HANDLER,
   S_BLOCK_RIP,
   S_CODE_SIZE,
@@ -46,6 +45,7 @@ import {
   S_TIER,
   S_TLB,
   S_X87_CW,
+  TIER_NONE,
   TLB_BASE,
   TLB_CPU_SIZE,
   V_CLOCK,
@@ -212,7 +212,10 @@ export class CpuCore implements MemoryLayout {
     }
     const imports = { ...(runtime as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: syscall };
     for (const { name } of WebAssembly.Module.imports(module)) {
-      if (!(name in imports)) (imports as Record<string, WebAssembly.ImportValue>)[name] = () => { throw new CpuError('not-built', `the runtime has no ${name}`); };
+      if (!(name in imports))
+        (imports as Record<string, WebAssembly.ImportValue>)[name] = () => {
+          throw new CpuError('not-built', `the runtime has no ${name}`);
+        };
     }
     new WebAssembly.Instance(module, { env: imports });
     this.code = new CodeCache(

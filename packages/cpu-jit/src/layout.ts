@@ -38,6 +38,15 @@ export const BLOCK_HEADS = 0x00d0_0000;
 export const BLOCK_HEAD_COUNT = 65536;
 /** Bitmap, one bit per 4 KiB frame of linear memory: some TLB may hold a write tag for the frame. 128 KiB. */
 export const FRAME_WRITTEN = 0x00d4_0000;
+/** Targets that indirect jumps and calls were seen to take in the interpreter: entries by hash of the site's RIP. 128 KiB. */
+export const PROFILE_BASE = 0x00d6_0000;
+export const PROFILE_ENTRIES = 1024;
+export const PROFILE_ENTRY_SIZE = 128;
+/** Site's RIP u64, count u32, then up to PROFILE_TARGETS RIPs u64. */
+export const PROFILE_SITE = 0;
+export const PROFILE_COUNT = 8;
+export const PROFILE_LIST = 16;
+export const PROFILE_TARGETS = 14;
 export const BLOCK_DESCS = 0x00d8_0000;
 export const BLOCK_DESC_SIZE = 64;
 export const BLOCK_DESC_COUNT = 131072;
@@ -217,6 +226,9 @@ export const V_EPT_ROOT = 0x834;
 /** Virtual TSC with CLOCK_ICOUNT: (S_ICOUNT * V_TSC_MUL >> V_TSC_SHIFT) + S_TSC_OFFSET. u32 each. */
 export const V_TSC_MUL = 0x838;
 export const V_TSC_SHIFT = 0x83c;
+/** Non-zero: the CPU delivers events and does privileged and descriptor instructions itself, as hardware does, but for what
+ *  V_EXC_BITMAP and V_INTERCEPTS name. Zero: all of them leave the guest. */
+export const V_NATIVE = 0x840;
 
 // PVM part of the control block, used by the switcher only.
 /** 1: in supervisor mode (smod), 0: in user mode (umod). */
@@ -261,6 +273,24 @@ export const T_NEXT_CTX = 0xa80;
 export const T_USED = 0xa84;
 /** Per array u64: bit (va >> 21) & 63 set when a fragment of a large page may be cached; all ones after a 1 GiB page. */
 export const T_LARGE = 0xa88;
+/** External interrupt that waits for delivery: vector + 1, or INTR_WINDOW: return EXIT_INTR_WINDOW as soon as one could be delivered. u32. */
+export const S_INTR = 0xb90;
+export const INTR_WINDOW = 0x200;
+/** Non-zero: an NMI waits for delivery. u32. */
+export const S_NMI = 0xb94;
+/** Value of S_ICOUNT while events are held off by STI or a load of SS. u64. */
+export const S_SHADOW = 0xb98;
+/** Non-zero from the delivery of an NMI to the next IRET. u32. */
+export const S_NMI_BLOCKED = 0xba0;
+/** Per TLB array u64: base and code size of the code segment whose RIPs the jump cache holds under the array's context. */
+export const T_CODE_SEGMENT = 0xc00;
+/** Per slot of TLB arrays: PCID + 1, 0: none (u32 x 16); when it was last used (u32 x 16); clock of that (u32). */
+export const T_PCID = 0xd00;
+export const T_PCID_USED = 0xd40;
+export const T_PCID_CLOCK = 0xd80;
+export const TLB_SLOTS = 16;
+/** MSRs that only hold what is written to them: MTRRs and a few more, u64 each (`assembly/msr.ts` has the order). */
+export const S_MSR = 0xd88;
 export const T_CODE_BLOOM = 0x1000;
 export const T_CODE_BLOOM_SIZE = 512;
 /** CPUID answers: count u32, then at CPUID_ENTRIES records of CPUID_ENTRY_SIZE bytes: leaf, subleaf (or
@@ -369,6 +399,10 @@ export const FLAGS_LOGIC = 9;
 export const FLAGS_INC = 10;
 export const FLAGS_DEC = 14;
 
+/** Valid offsets of a segment, kept from base, limit and attributes for the checks of 16- and 32-bit code: u32 each. */
+export const SEG_FIRST = 20;
+export const SEG_LAST = 24;
+
 export const ACCESS_READ = 0;
 export const ACCESS_WRITE = 1;
 export const ACCESS_EXEC = 2;
@@ -446,3 +480,9 @@ export const EXIT_EMULATE = 27;
 export const EXIT_DECODE = 28;
 /** EXC_RESTART: TypeScript drops code and single-steps (not a VM exit). */
 export const EXIT_RESTART = 29;
+/** An exception could not be delivered, nor the double fault after it. */
+export const EXIT_SHUTDOWN = 30;
+/** TypeScript runs one instruction by itself (TF, or a shadow before an event) and enters again (not a VM exit). */
+export const EXIT_STEP = 31;
+/** An external interrupt could be delivered now, as S_INTR = INTR_WINDOW asked. */
+export const EXIT_INTR_WINDOW = 32;

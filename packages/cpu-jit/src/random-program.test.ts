@@ -41,7 +41,12 @@ describe('both tiers', () => {
   const compare = (seeds: number, interval: (n: number) => number, selfModifying: (n: number) => boolean) => {
     const found: string[] = [];
     for (let n = 0; n < seeds; n++) {
-      const program = randomProgram(BigInt(1000 + n), { kinds: ['integer', 'sse', 'x87'], size: 20 + n * 3, faults: n % 3 === 0 ? 40 : 0, selfModifying: selfModifying(n) });
+      const program = randomProgram(BigInt(1000 + n), {
+        kinds: ['integer', 'sse', 'x87'],
+        size: 20 + n * 3,
+        faults: n % 3 === 0 ? 40 : 0,
+        selfModifying: selfModifying(n),
+      });
       const code = assemble(program.nodes);
       const run = (tier: Tier) => {
         tier.load(code, program.machine);
@@ -53,19 +58,38 @@ describe('both tiers', () => {
   };
 
   test('end with the same registers, memory, retired instructions and faults', () => {
-    expect(compare(50, () => 0, () => false)).toEqual([]);
+    expect(
+      compare(
+        50,
+        () => 0,
+        () => false,
+      ),
+    ).toEqual([]);
   });
   test('stop for the instruction limit at the same points', () => {
-    expect(compare(40, (n) => 1 + (n % 23), () => false)).toEqual([]);
+    expect(
+      compare(
+        40,
+        (n) => 1 + (n % 23),
+        () => false,
+      ),
+    ).toEqual([]);
   });
   test('see code that changes itself', () => {
-    expect(compare(30, () => 0, () => true)).toEqual([]);
+    expect(
+      compare(
+        30,
+        () => 0,
+        () => true,
+      ),
+    ).toEqual([]);
   });
 });
 
 test('shrinking keeps what fails and drops the rest', () => {
   const { nodes } = randomProgram(5n, { kinds: ['integer'], size: 100, faults: 0, selfModifying: false });
-  const hasLoop = (list: typeof nodes): boolean => list.some((n) => n.kind === 'loop' || ('body' in n && hasLoop(n.body)) || (n.kind === 'if' && (hasLoop(n.yes) || hasLoop(n.no))));
+  const hasLoop = (list: typeof nodes): boolean =>
+    list.some((n) => n.kind === 'loop' || ('body' in n && hasLoop(n.body)) || (n.kind === 'if' && (hasLoop(n.yes) || hasLoop(n.no))));
   expect(hasLoop(nodes)).toBe(true);
   expect(weight(shrink(nodes, hasLoop))).toBe(1);
 });

@@ -18,8 +18,7 @@ export function addFlagFunctions(b: typeof binaryen, m: binaryen.Module): void {
   const src = () => m.local.get(2, b.i64);
   const inGroup = (first: number) => m.i32.lt_u(m.i32.sub(kind(), m.i32.const(first)), m.i32.const(4));
   /** 64 - operand bits, for a group of kinds that starts at `first`. */
-  const shift = (first: number) =>
-    m.i64.extend_u(m.i32.sub(m.i32.const(64), m.i32.shl(m.i32.const(8), m.i32.sub(kind(), m.i32.const(first)))));
+  const shift = (first: number) => m.i64.extend_u(m.i32.sub(m.i32.const(64), m.i32.shl(m.i32.const(8), m.i32.sub(kind(), m.i32.const(first)))));
   const sumA = () => m.i64.add(res(), src());
   const diffA = () => m.i64.sub(res(), src());
   const bit = (n: number) => m.i32.and(m.i32.wrap(m.i64.shr_u(src(), m.i64.const(BigInt(n)))), m.i32.const(1));
@@ -55,7 +54,8 @@ export function addFlagFunctions(b: typeof binaryen, m: binaryen.Module): void {
       bit(11),
     ),
   );
-  const nibbleCarry = (a: binaryen.ExpressionRef) => m.i32.wrap(m.i64.and(m.i64.shr_u(m.i64.xor(m.i64.xor(a, src()), res()), m.i64.const(4n)), m.i64.const(1n)));
+  const nibbleCarry = (a: binaryen.ExpressionRef) =>
+    m.i32.wrap(m.i64.and(m.i64.shr_u(m.i64.xor(m.i64.xor(a, src()), res()), m.i64.const(4n)), m.i64.const(1n)));
   const lowNibble = () => m.i32.and(m.i32.wrap(res()), m.i32.const(15));
   define(
     'a',

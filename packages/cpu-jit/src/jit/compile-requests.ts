@@ -1,6 +1,6 @@
 import { setFlagsFromString } from 'node:v8';
 import { compileRegions } from './compile.ts';
-import { type CompileRequest, type CompileResult, regionSource } from './jit.ts';
+import { type CompileRequest, type CompileResult, regionCode } from './jit.ts';
 import { discover, type Region } from './region.ts';
 
 /** Compiles requests; when that fails for several together, one by one, so that a bad one does not take the others with it. */
@@ -19,8 +19,13 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
   const ids: number[] = [];
   const regions: Region[] = [];
   for (const r of requests) {
-    const source = regionSource(u8, r.hpa, r.codeSize, (delta) => r.pages.find((p) => p.delta === delta)?.hpa ?? 0);
-    const region = discover(source);
+    const leaders = new Set(r.leaders);
+    const region = discover({
+      ...regionCode(u8, r.hpa, r.codeSize),
+      page: (delta) => r.pages.find((p) => p.delta === delta)?.hpa ?? 0,
+      wasEntered: (offset) => leaders.has(offset),
+      targets: (offset) => r.targets.get(offset) ?? [],
+    });
     if (region === undefined) continue;
     ids.push(r.id);
     regions.push(region);

@@ -1,6 +1,23 @@
 import type { CodeCache } from '../code-cache.ts';
 import { decode } from '../decoder/index.ts';
-import { BD_COUNT, BD_FN, BD_HPA, BD_MAX_PAGES, BD_MODE, BD_PAGE_LIST, BD_PAGES, BD_REGION_PAGES, S_EXIT_BLOCK, S_RIP } from '../layout.ts';
+import {
+  BD_COUNT,
+  BD_FN,
+  BD_HPA,
+  BD_MAX_PAGES,
+  BD_MODE,
+  BD_PAGE_LIST,
+  BD_PAGES,
+  BD_REGION_PAGES,
+  PROFILE_BASE,
+  PROFILE_COUNT,
+  PROFILE_ENTRIES,
+  PROFILE_ENTRY_SIZE,
+  PROFILE_LIST,
+  PROFILE_SITE,
+  S_EXIT_BLOCK,
+  S_RIP,
+} from '../layout.ts';
 import { discover, type Region, type RegionSource } from './region.ts';
 
 /** A region to compile, as it is sent to a compiler: enough to find the same instructions again in the shared memory. */
@@ -9,6 +26,9 @@ export interface CompileRequest {
   readonly hpa: number;
   readonly codeSize: 16 | 32 | 64;
   readonly pages: Region['pages'];
+  /** Offsets of the region's blocks, and the indirect targets in it: what the requester knows of the behaviour. */
+  readonly leaders: readonly number[];
+  readonly targets: Region['targets'];
 }
 
 /** What came of some requests. The module exports `r<i>` for `ids[i]`; it is missing when compiling failed, which is a bug of this package. */
@@ -119,8 +139,14 @@ export class Jit {
   regionAt(cpu: number, hpa: number, mode: number): Region | undefined {
     const { u8, view } = this.host;
     if (mode !== 64) return undefined;
-    const page = view.getBigUint64(cpu + S_RIP, true) & ~0xfffn;
-    return discover(regionSource(u8, hpa, mode, (delta) => this.host.probeExec(cpu, BigInt.asUintN(64, page + BigInt(delta * 4096))) >>> 0));
+    const rip = view.getBigUint64(cpu + S_RIP, true);
+    const page = rip & ~0xfffn;
+    return discover({
+      ...regionCode(u8, hpa, mode),
+      page: (delta) => this.host.probeExec(cpu, BigInt.asUintN(64, page + BigInt(delta * 4096))) >>> 0,
+      wasEntered: (_, at) => this.host.code.has(at, mode),
+      targets: (offset) => observedTargets(view, rip, offset),
+    });
   }
 
   private request(desc: number, region: Region): void {
@@ -129,7 +155,14 @@ export class Jit {
     this.pending.set(id, p);
     this.countBlocks(region, 1);
     this.host.code.track({ ranges: region.ranges, drop: () => this.drop(p) });
-    this.compiler.request({ id, hpa: region.hpa, codeSize: region.codeSize, pages: region.pages });
+    this.compiler.request({
+      id,
+      hpa: region.hpa,
+      codeSize: region.codeSize,
+      pages: region.pages,
+      leaders: [...region.blocks.keys()],
+      targets: region.targets,
+    });
     this.poll();
   }
 
@@ -192,15 +225,29 @@ export class Jit {
   }
 }
 
-/** Code for `discover` in linear memory; `page` gives the HPA of other pages by their distance from the first. */
-export function regionSource(u8: Uint8Array, hpa: number, codeSize: 16 | 32 | 64, page: (delta: number) => number): RegionSource {
+/** The part of a `RegionSource` that the bytes in linear memory give. */
+export function regionCode(u8: Uint8Array, hpa: number, codeSize: 16 | 32 | 64): Pick<RegionSource, 'hpa' | 'codeSize' | 'decode'> {
   return {
     hpa,
     codeSize,
-    page,
     decode: (at) => {
       const insn = decode(u8, at, 4096 - (at & 0xfff), codeSize);
       return typeof insn === 'string' ? undefined : insn;
     },
   };
+}
+
+/** What the interpreter's profile has for the indirect branch at `rip + offset`, as offsets from `rip`. */
+function observedTargets(view: DataView, rip: bigint, offset: number): number[] {
+  const site = BigInt.asUintN(64, rip + BigInt(offset));
+  const low = Number(site & 0xffff_ffffn);
+  const entry = PROFILE_BASE + ((low ^ (low >>> 10)) & (PROFILE_ENTRIES - 1)) * PROFILE_ENTRY_SIZE;
+  if (view.getBigUint64(entry + PROFILE_SITE, true) !== site) return [];
+  const count = view.getUint32(entry + PROFILE_COUNT, true);
+  const found: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const delta = BigInt.asIntN(64, view.getBigUint64(entry + PROFILE_LIST + i * 8, true) - rip);
+    if (delta >= -0x4000_0000n && delta < 0x4000_0000n) found.push(Number(delta));
+  }
+  return found;
 }

@@ -21,6 +21,10 @@ export interface Region {
   readonly codeSize: 16 | 32 | 64;
   /** Blocks by start offset; the first one is at offset 0. */
   readonly blocks: ReadonlyMap<number, GuestBlock>;
+  /** Offsets of blocks that a RET may come back to: those after the calls of the region. */
+  readonly returnSites: readonly number[];
+  /** Offset of an indirect jump or call -> offsets of blocks it was seen to go to. */
+  readonly targets: ReadonlyMap<number, readonly number[]>;
   /** Other pages it lies in: distance in pages from the page of the first instruction, and HPA. */
   readonly pages: readonly { readonly delta: number; readonly hpa: number }[];
   /** Bytes of linear memory it was made from. */
@@ -30,7 +34,7 @@ export interface Region {
   readonly heads: readonly number[];
 }
 
-/** Where the guest's code is: decodes the instruction at an offset from the region's first one. */
+/** Where the guest's code is, by offset from the region's first instruction, and what is known of its behaviour. */
 export interface RegionSource {
   readonly hpa: number;
   readonly codeSize: 16 | 32 | 64;
@@ -38,23 +42,31 @@ export interface RegionSource {
   page(delta: number): number;
   /** The instruction whose bytes start at `hpa`, undefined when it does not decode or runs into another page. */
   decode(hpa: number): Insn | undefined;
+  /** Has control ever come to the code at `offset` (HPA `hpa`)? What has not been executed stays outside. */
+  wasEntered(offset: number, hpa: number): boolean;
+  /** Targets that the indirect jump or call at `offset` was seen to take. */
+  targets(offset: number): readonly number[];
 }
 
-/** Direct successors of a block-ending instruction at `offset`, as offsets; taken target first. */
-export function successors(insn: Insn, offset: number): number[] {
+/** Static successors of a block-ending instruction at `offset`; where control comes back to after a call is one of them. */
+function successors(insn: Insn, offset: number): number[] {
   const next = offset + insn.length;
-  const hasTarget = insn.operands.some((o) => o.kind === 'rel');
-  if (!hasTarget) return insn.row.end === true ? [] : [next];
+  const { name } = insn.row;
+  if (name === 'call_ind') return [next];
+  if (!insn.operands.some((o) => o.kind === 'rel')) return [];
   const target = next + insn.immLow;
-  if (insn.row.name === 'jmp') return [target];
-  if (insn.row.name === 'call') return [];
-  return [target, next];
+  return name === 'jmp' ? [target] : [target, next];
 }
 
-/** Grows a region from its first instruction over direct branches, nearest first, within the limits. */
+const isCall = (insn: Insn) => insn.row.name === 'call' || insn.row.name === 'call_ind';
+const isIndirect = (insn: Insn) => insn.row.name === 'jmp_ind' || insn.row.name === 'call_ind';
+
+/** Grows a region from its first instruction over branches, calls and the code after them, nearest first, within the limits. */
 export function discover(source: RegionSource): Region | undefined {
   const insns = new Map<number, Insn>();
   const leaders = new Set<number>([0]);
+  const calls = new Set<number>();
+  const targets = new Map<number, number[]>();
   const pages = new Map<number, number>();
   const first = source.hpa & 0xfff;
   const hpaOf = (offset: number): number => {
@@ -71,10 +83,16 @@ export function discover(source: RegionSource): Region | undefined {
     return page + within;
   };
   const work = [0];
-  const reached = new Set<number>();
+  const enter = (offset: number): boolean => {
+    if (leaders.has(offset)) return true;
+    if (leaders.size >= MAX_REGION_BLOCKS) return false;
+    const hpa = hpaOf(offset);
+    if (hpa === 0 || !source.wasEntered(offset, hpa)) return false;
+    leaders.add(offset);
+    work.push(offset);
+    return true;
+  };
   for (let at = work.shift(); at !== undefined; at = work.shift()) {
-    if (reached.has(at)) continue;
-    reached.add(at);
     let offset = at;
     while (!insns.has(offset) && insns.size < MAX_REGION_INSNS) {
       const hpa = hpaOf(offset);
@@ -83,11 +101,9 @@ export function discover(source: RegionSource): Region | undefined {
       if (insn === undefined) break;
       insns.set(offset, insn);
       if (insn.row.end === true) {
-        for (const s of successors(insn, offset)) {
-          if (leaders.size >= MAX_REGION_BLOCKS && !leaders.has(s)) continue;
-          leaders.add(s);
-          if (!reached.has(s)) work.push(s);
-        }
+        for (const s of successors(insn, offset)) enter(s);
+        if (isCall(insn)) calls.add(offset + insn.length);
+        if (isIndirect(insn)) targets.set(offset, source.targets(offset).filter(enter));
         break;
       }
       offset += insn.length;
@@ -109,10 +125,13 @@ export function discover(source: RegionSource): Region | undefined {
     }
     if (list.length > 0) blocks.set(start, { start, end: offset, insns: list });
   }
+  const present = (list: Iterable<number>) => [...list].filter((o) => blocks.has(o)).sort((a, b) => a - b);
   return {
     hpa: source.hpa,
     codeSize: source.codeSize,
     blocks,
+    returnSites: present(calls),
+    targets: new Map([...targets].map(([at, list]) => [at, present(list)])),
     pages: [...pages].map(([delta, hpa]) => ({ delta, hpa })),
     ranges: mergeRanges(ranges),
     insnCount: insns.size,

@@ -90,19 +90,35 @@ export function conditionOf(e: Emitter, d: FlagDef, cc: number): Val | undefined
   const negate = (cc & 1) === 1;
   const { size, result } = d;
   const pick = (yes: () => Val, no: () => Val) => (negate ? no() : yes());
-  if (cc >> 1 === 2) return pick(() => e.eqz(result), () => e.ne(result, zero(e, size)));
+  if (cc >> 1 === 2)
+    return pick(
+      () => e.eqz(result),
+      () => e.ne(result, zero(e, size)),
+    );
   if (d.kind === 'sub' && d.a !== undefined) {
     const { a, src } = d;
     const signed = (v: Val) => e.sext32(v, size);
     switch (cc >> 1) {
       case 1:
-        return pick(() => e.ltU(a, src), () => e.geU(a, src));
+        return pick(
+          () => e.ltU(a, src),
+          () => e.geU(a, src),
+        );
       case 3:
-        return pick(() => e.leU(a, src), () => e.gtU(a, src));
+        return pick(
+          () => e.leU(a, src),
+          () => e.gtU(a, src),
+        );
       case 6:
-        return pick(() => e.ltS(signed(a), signed(src)), () => e.geS(signed(a), signed(src)));
+        return pick(
+          () => e.ltS(signed(a), signed(src)),
+          () => e.geS(signed(a), signed(src)),
+        );
       case 7:
-        return pick(() => e.leS(signed(a), signed(src)), () => e.gtS(signed(a), signed(src)));
+        return pick(
+          () => e.leS(signed(a), signed(src)),
+          () => e.gtS(signed(a), signed(src)),
+        );
       default:
         return undefined;
     }
@@ -114,12 +130,21 @@ export function conditionOf(e: Emitter, d: FlagDef, cc: number): Val | undefined
       case 1:
         return e.i32(negate ? 1 : 0);
       case 3:
-        return pick(() => e.eqz(result), () => e.ne(result, zero(e, size)));
+        return pick(
+          () => e.eqz(result),
+          () => e.ne(result, zero(e, size)),
+        );
       case 4:
       case 6:
-        return pick(() => e.ltS(value(), zero(e, size)), () => e.geS(value(), zero(e, size)));
+        return pick(
+          () => e.ltS(value(), zero(e, size)),
+          () => e.geS(value(), zero(e, size)),
+        );
       case 7:
-        return pick(() => e.leS(value(), zero(e, size)), () => e.gtS(value(), zero(e, size)));
+        return pick(
+          () => e.leS(value(), zero(e, size)),
+          () => e.gtS(value(), zero(e, size)),
+        );
       default:
         return undefined;
     }

@@ -1,0 +1,171 @@
+// Privilege level, code size, RFLAGS as a whole, and the stack: what every transfer of control changes.
+import {
+  CS, S_CODE_SIZE, S_CPL, S_CR0, S_EFER, S_EXC, S_GPR, S_RFLAGS, S_SEG, S_STEP, S_TLB, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST,
+  SEG_LIMIT, SEG_SELECTOR, SEG_STRIDE, SS, T_CODE_SEGMENT, V_SLOT,
+} from "../src/layout";
+import { CR0_PE, EFER_LMA, GP, RFLAGS_VM, SS_FAULT, raise, tlbArray } from "./cpu";
+import { getFlags, setFlags } from "./flags";
+import { loadSized, storeSized } from "./memory";
+import { newContext, selectArray } from "./tlb";
+
+const STATUS: u32 = 0x8d5;
+/** TF, IF, DF, IOPL, NT, AC, VIF, VIP, ID: the system flags that software may hold. RF is never kept: nothing here looks at it. */
+const SYSTEM_FLAGS: u32 = 0x003c_7700;
+const RSP = S_GPR + 32;
+
+/** Segment attributes: bits 8..23 of the upper half of a descriptor, and bit 16 for "unusable", as in a VMCS (SDM vol. 3, 24.4.1). */
+export const ATTR_PRESENT: u32 = 1 << 7;
+export const ATTR_LONG: u32 = 1 << 13;
+export const ATTR_BIG: u32 = 1 << 14;
+export const ATTR_UNUSABLE: u32 = 1 << 16;
+
+// @ts-ignore: decorator
+@inline
+export function longMode(cpu: u32): bool {
+  return (load<u32>(cpu, S_EFER) & EFER_LMA) != 0;
+}
+/** Protected mode proper: CR0.PE, not virtual-8086. */
+export function protectedMode(cpu: u32): bool {
+  return (load<u32>(cpu, S_CR0) & CR0_PE) != 0 && !(load<u32>(cpu, S_RFLAGS) & RFLAGS_VM);
+}
+
+// @ts-ignore: decorator
+@inline
+export function segmentAt(cpu: u32, n: u32): u32 {
+  return cpu + S_SEG + n * SEG_STRIDE;
+}
+// @ts-ignore: decorator
+@inline
+export function selectorOf(cpu: u32, n: u32): u32 {
+  return load<u32>(segmentAt(cpu, n), SEG_SELECTOR) & 0xffff;
+}
+
+/** Fill a segment's hidden part. `limit` in bytes; see ATTR_* for `attr`. */
+export function setSegment(cpu: u32, n: u32, selector: u32, base: u64, limit: u32, attr: u32): void {
+  const at = segmentAt(cpu, n);
+  store<u64>(at, base, SEG_BASE);
+  store<u32>(at, limit, SEG_LIMIT);
+  store<u32>(at, attr, SEG_ATTR);
+  store<u32>(at, selector, SEG_SELECTOR);
+  let first: u32 = 0;
+  let last = limit;
+  if (attr & ATTR_UNUSABLE || !(attr & ATTR_PRESENT)) {
+    first = 1;
+    last = 0;
+  } else if ((attr & 0x1c) == 0x14) {
+    // Expand-down data.
+    first = limit + 1;
+    last = first == 0 ? 0 : attr & ATTR_BIG ? 0xffff_ffff : 0xffff;
+    if (first == 0) first = 1;
+  }
+  store<u32>(at, first, SEG_FIRST);
+  store<u32>(at, last, SEG_LAST);
+}
+
+/** Make a privilege level current, with its TLB array. */
+export function setCpl(cpu: u32, cpl: u32): void {
+  store<u32>(cpu, cpl, S_CPL);
+  const array = (load<u32>(cpu, V_SLOT) << 1) + (cpl == 3 ? 1 : 0);
+  if (load<u32>(cpu, S_TLB) != tlbArray(cpu, array)) selectArray(cpu, array);
+}
+
+/** CS, CPL or the mode changed: the code size that follows, and a context of its own for RIPs that mean other bytes now. */
+export function enterCode(cpu: u32): void {
+  const attr = load<u32>(segmentAt(cpu, CS), SEG_ATTR);
+  const size: u32 = longMode(cpu) && attr & ATTR_LONG ? 64 : attr & ATTR_BIG ? 32 : 16;
+  store<u32>(cpu, size, S_CODE_SIZE);
+  const base = size == 64 ? 0 : load<u64>(segmentAt(cpu, CS), SEG_BASE);
+  const array = (load<u32>(cpu, V_SLOT) << 1) + (load<u32>(cpu, S_CPL) == 3 ? 1 : 0);
+  const key = base << 8 | size;
+  const held = cpu + (array << 3);
+  if (load<u64>(held, T_CODE_SEGMENT) == key) return;
+  store<u64>(held, key, T_CODE_SEGMENT);
+  newContext(cpu, array);
+}
+
+export function rflags(cpu: u32): u32 {
+  return load<u32>(cpu, S_RFLAGS) | getFlags(cpu) | 2;
+}
+/** Set the flags in `mask` from `value`, status and system flags alike. */
+export function setRflags(cpu: u32, value: u32, mask: u32): void {
+  const system = mask & SYSTEM_FLAGS;
+  store<u32>(cpu, (load<u32>(cpu, S_RFLAGS) & ~system & (SYSTEM_FLAGS | RFLAGS_VM)) | (value & system) | 2, S_RFLAGS);
+  setFlags(cpu, value & STATUS);
+}
+
+// The stack of an event or a far transfer, as three numbers, so that a new one can be filled before it is current.
+
+export let stackPointer: u64 = 0;
+let stackBase: u64 = 0;
+let stackMask: u64 = 0;
+let stackFirst: u32 = 0;
+let stackLast: u32 = 0;
+/** Error code for a stack fault. */
+let stackError: u32 = 0;
+
+/** The stack SS:rSP as it is now. */
+export function currentStack(cpu: u32): void {
+  if (load<u32>(cpu, S_CODE_SIZE) == 64) return flatStack(load<u64>(cpu, RSP));
+  const ss = segmentAt(cpu, SS);
+  const big = (load<u32>(ss, SEG_ATTR) & ATTR_BIG) != 0;
+  otherStack(load<u64>(cpu, RSP), load<u64>(ss, SEG_BASE), big, load<u32>(ss, SEG_FIRST), load<u32>(ss, SEG_LAST), 0);
+}
+/** A stack in 64-bit mode. */
+export function flatStack(pointer: u64): void {
+  stackPointer = pointer;
+  stackBase = 0;
+  stackMask = -1;
+}
+export function otherStack(pointer: u64, base: u64, big: bool, first: u32, last: u32, error: u32): void {
+  stackMask = big ? 0xffff_ffff : 0xffff;
+  stackPointer = pointer & stackMask;
+  stackBase = base;
+  stackFirst = first;
+  stackLast = last;
+  stackError = error;
+}
+
+/** Linear address of `size` bytes at stack offset `offset`; S_EXC set when they lie outside the segment. */
+function stackAddress(cpu: u32, offset: u64, size: u32): u64 {
+  if (stackMask == -1) return offset;
+  if (<u32>offset < stackFirst || offset + size - 1 > <u64>stackLast) raise(cpu, SS_FAULT, stackError);
+  return (stackBase + offset) & 0xffff_ffff;
+}
+
+/** Push `size` bytes; false with S_EXC set. Decoded code under the stack is dropped at once: no generated code is active here. */
+export function pushStack(cpu: u32, size: u32, value: u64): bool {
+  const at = (stackPointer - size) & stackMask;
+  const address = stackAddress(cpu, at, size);
+  if (load<u32>(cpu, S_EXC)) return false;
+  const step = load<u32>(cpu, S_STEP);
+  store<u32>(cpu, 1, S_STEP);
+  storeSized(cpu, address, size, value);
+  store<u32>(cpu, step, S_STEP);
+  if (!stackOk(cpu)) return false;
+  stackPointer = at;
+  return true;
+}
+/** Whether the access to the stack went well. */
+function stackOk(cpu: u32): bool {
+  if (!load<u32>(cpu, S_EXC)) return true;
+  // A stack address that is not canonical is a stack fault.
+  if (load<u32>(cpu, S_EXC) == GP + 1) raise(cpu, SS_FAULT, stackError);
+  return false;
+}
+/** Pop `size` bytes; S_EXC set when that faults. */
+export function popStack(cpu: u32, size: u32): u64 {
+  const address = stackAddress(cpu, stackPointer & stackMask, size);
+  if (load<u32>(cpu, S_EXC)) return 0;
+  const value = loadSized(cpu, address, size);
+  if (stackOk(cpu)) stackPointer = (stackPointer + size) & stackMask;
+  return value;
+}
+export function skipStack(bytes: u32): void {
+  stackPointer = (stackPointer + bytes) & stackMask;
+}
+/** Write the pointer back to rSP, as wide as the stack is. */
+export function commitStack(cpu: u32): void {
+  if (stackMask == -1) store<u64>(cpu, stackPointer, RSP);
+  else if (stackMask == 0xffff) store<u16>(cpu, <u16>stackPointer, RSP);
+  else store<u64>(cpu, stackPointer, RSP);
+}
