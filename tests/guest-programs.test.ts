@@ -59,6 +59,11 @@ describe.each(['off', 'on'] as const)('programs with jit: %s', (jit) => {
   });
 });
 
+test.each(['5', '6'])('random system calls leave the guest kernel standing (seed %s)', async (seed) => {
+  const result = await run({ program: testPrograms.fuzz, args: [seed, '20000'], jit: 'off' });
+  expect(result).toMatchObject({ exitCode: 42, signal: 0 });
+});
+
 test('files and standard input reach the program byte for byte', async () => {
   const file = Uint8Array.from({ length: 5000 }, (_, i) => (i * 7) & 127);
   const result = await run({

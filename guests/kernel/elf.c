@@ -57,7 +57,7 @@ static void map_segment(struct inode *file, struct image *image, const struct pr
 	result_t r = 0;
 
 	if (p->filesz > p->memsz || p->offset + p->filesz > file->size || p->vaddr >= TASK_SIZE ||
-	    p->memsz > TASK_SIZE || end > MMAP_TOP || start < 0x10000 || ((p->vaddr ^ p->offset) & (PAGE_SIZE - 1)))
+	    p->memsz > TASK_SIZE || end > MMAP_TOP || start < TASK_START || ((p->vaddr ^ p->offset) & (PAGE_SIZE - 1)))
 		panic("the program has a bad segment");
 	if (!vma_range_is_free(start, end))
 		panic("the program's segments overlap");

@@ -22,6 +22,8 @@
 #define KERNEL_PHYS_LIMIT 0x400000
 
 #define TASK_SIZE 0x7ffffffff000
+/* Nothing is mapped below, so that null pointers fault. */
+#define TASK_START 0x10000
 #define STACK_TOP 0x7fffffffe000
 #define STACK_LIMIT 0x800000
 /* mmap allocates downwards from here: below the largest stack and a guard gap. */

@@ -49,6 +49,8 @@ result_t sys_mmap(u64 address, u64 length, u64 prot, u64 flags, u64 fd, u64 offs
 	if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) {
 		if (bad_range(address, length))
 			return -EINVAL;
+		if (address < TASK_START)
+			return -EPERM;
 		if (flags & MAP_FIXED_NOREPLACE) {
 			if (!vma_range_is_free(address, address + length))
 				return -EEXIST;
@@ -57,7 +59,7 @@ result_t sys_mmap(u64 address, u64 length, u64 prot, u64 flags, u64 fd, u64 offs
 			if (r)
 				return r;
 		}
-	} else if (!address || bad_range(address, length) || address < 0x10000 ||
+	} else if (!address || bad_range(address, length) || address < TASK_START ||
 		   !vma_range_is_free(address, address + length)) {
 		address = vma_find_free(length);
 		if (!address)
@@ -129,8 +131,15 @@ result_t sys_mremap(u64 address, u64 old_length, u64 new_length, u64 flags, u64 
 		new_address = vma_find_free(new_length);
 		if (!new_address)
 			return -ENOMEM;
-	} else if (bad_range(new_address, new_length) || vma_remove(new_address, new_address + new_length)) {
-		return -EINVAL;
+	} else {
+		bool overlap = new_address < address + old_length && address < new_address + new_length;
+		if (bad_range(new_address, new_length) || new_address < TASK_START || overlap)
+			return -EINVAL;
+		result_t removed = vma_remove(new_address, new_address + new_length);
+		if (removed)
+			return removed;
+		/* That may have split the area. */
+		v = vma_find(address);
 	}
 	u64 distance = address - v->start;
 	result_t r = mmap_inode(new_address, new_length, v->prot, v->flags, v->inode, v->offset + distance,

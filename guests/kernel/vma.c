@@ -162,5 +162,5 @@ u64 vma_find_free(u64 length)
 			return top - length;
 		top = min_u64(top, v->start);
 	}
-	return top >= length + 0x10000 ? top - length : 0;
+	return top >= length + TASK_START ? top - length : 0;
 }

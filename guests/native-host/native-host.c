@@ -27,7 +27,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STUB 0x10000ull
+/* One page of the child for system calls of our own, where neither the program nor the kernel has anything. */
+#define STUB 0x4f0000000000ull
+#define LOWEST 0x10000ull
 #define COMMAND_LINE 0x20000
 #define BOOT_PARAMS 0x30000
 #define PTRACE_SYSEMU_REQUEST 31
@@ -445,6 +447,7 @@ static void start_child(void)
 	ptrace(PTRACE_SETOPTIONS, child, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
 	u64 rip = regs.rip, rsi = regs.rsi;
 	ptrace(PTRACE_GETREGS, child, 0, &regs);
+	inject(SYS_munmap, LOWEST, STUB - LOWEST, 0, 0, 0, 0);
 	inject(SYS_munmap, STUB + PAGE_SIZE, TASK_SIZE - STUB - PAGE_SIZE, 0, 0, 0, 0);
 	regs = (struct user_regs_struct){ .rip = rip, .rsi = rsi, .cs = regs.cs, .ss = regs.ss, .eflags = 0x202 };
 }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { benchKinds, benchPath, demoPath, kernelPath } from './index.ts';
+import { benchKinds, benchPath, demoPath, kernelPath, testPrograms } from './index.ts';
 
 const folder = fileURLToPath(new URL('..', import.meta.url));
 /** First line of `gcc --version` and of `ld --version` of the compiler that built the committed images. */
@@ -51,6 +51,7 @@ describe.skipIf(present !== toolchain)(`a rebuild with ${toolchain.split('\n')[0
   test('of the programs', () => {
     make('programs', `OUT=${out}`);
     expect(readFileSync(join(out, 'demo/demo.elf')).equals(readFileSync(demoPath))).toBe(true);
+    expect(readFileSync(join(out, 'tests/fuzz.elf')).equals(readFileSync(testPrograms.fuzz))).toBe(true);
     expect(readFileSync(join(out, 'bench/bench.elf')).equals(readFileSync(benchPath))).toBe(true);
   });
 });

@@ -31,4 +31,9 @@ export const benchKinds = [
 export type BenchKind = (typeof benchKinds)[number];
 
 /** Ordinary static programs with the C library, for end-to-end tests; sources and expected output beside them. */
-export const testPrograms = { hello: image('tests/hello.elf'), faults: image('tests/faults.elf'), smc: image('tests/smc.elf') } as const;
+export const testPrograms = {
+  hello: image('tests/hello.elf'),
+  faults: image('tests/faults.elf'),
+  smc: image('tests/smc.elf'),
+  fuzz: image('tests/fuzz.elf'),
+} as const;

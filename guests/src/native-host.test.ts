@@ -38,6 +38,10 @@ describe.skipIf(!works)('the guest kernel on the real CPU', () => {
     expect(run(testPrograms.smc).stdout).toMatch(/ok all\n$/);
   });
 
+  test.each(['1', '2', '3', '4'])('survives random system calls (seed %s)', (seed) => {
+    expect(run(testPrograms.fuzz, seed, '10000')).toMatchObject({ status: 42 });
+  });
+
   test('passes files and standard input to the program', () => {
     expect(run('-f', `${script}:run.sh`, testPrograms.hello, 'cat', '/run.sh', '-').stdout).toBe(`${readFileSync(script, 'utf8')}typed\n`);
   });
