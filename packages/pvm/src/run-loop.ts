@@ -71,7 +71,7 @@ export class RunLoop {
     for (;;) {
       design.prepareEntry(vcpu);
       const reason = design.enter(vcpu);
-      const start = performance.now();
+      const start = design.exitStart(vcpu, reason);
       if (reason === EXIT_LIMIT) {
         if (count() >= this.limit) return 'limit';
         this.adapt(Number(count() - first), start - sliceStart);
@@ -81,11 +81,10 @@ export class RunLoop {
       if (reason !== EXIT_REQUEST) {
         const ripLow = core.u32[rip] ?? 0;
         const ripHigh = core.u32[rip + 1] ?? 0;
-        const carried = design.takeHookTime();
         try {
           design.handleExit(vcpu, reason, outcome);
         } finally {
-          ledger.record(outcome.row, (performance.now() - start) * 1e6 + carried, ripLow, ripHigh);
+          ledger.record(outcome.row, (performance.now() - start) * 1e6, ripLow, ripHigh);
         }
       }
       this.control.afterExit();

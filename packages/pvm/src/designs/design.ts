@@ -41,8 +41,8 @@ export interface Design {
   /** Hooks of the CPU, called from inside a run; see `CpuHooks`. */
   mmuFault(vcpu: number): 0 | 1 | 2 | 3;
   mmio(vcpu: number): 1 | 2;
-  /** Nanoseconds spent in hooks that belong to the exit being handled; read once. */
-  takeHookTime(): number;
+  /** When the exit that ended the run began (`performance.now`): in a hook, or just now. */
+  exitStart(vcpu: number, reason: number): number;
   /** External interrupt `vector`, delivered as soon as the guest takes it. */
   injectInterrupt(vcpu: number, vector: number): void;
   injectNmi(vcpu: number): void;

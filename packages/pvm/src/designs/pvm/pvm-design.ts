@@ -68,7 +68,8 @@ export class PvmDesign implements Design {
   private readonly vcpus: readonly PvmVcpu[];
   private readonly clocks: readonly KvmClock[];
   private readonly rows: ReturnType<typeof internRows>;
-  private hookNs = 0;
+  /** When the last walk began that ended in a #PF for the guest. */
+  private faultStart = 0;
 
   constructor(options: PvmDesignOptions) {
     const { core, ledger } = options;
@@ -262,7 +263,7 @@ export class PvmDesign implements Design {
         vcpu.set32(S_EXC, abi.VECTOR_PF + 1);
         vcpu.set32(S_EXC_ERROR, mmu.errorCode);
         vcpu.copy64(S_EXC_ADDR, S_EXIT_VA);
-        this.hookNs += (performance.now() - start) * 1e6;
+        this.faultStart = start;
         return 1;
       case FAULT_TRACKED: {
         const size = vcpu.get32(S_EXIT_SIZE);
@@ -271,7 +272,6 @@ export class PvmDesign implements Design {
         if (access === ACCESS_RMW) {
           // The old value now; the store that completes the instruction comes back as a write, and is the exit.
           core.u8.copyWithin(value, hpa, hpa + size);
-          this.hookNs += (performance.now() - start) * 1e6;
           return 2;
         }
         mmu.emulateWrite(hpa, size, value);
@@ -304,13 +304,11 @@ export class PvmDesign implements Design {
   }
 
   private recordHook(row: number, start: number, vcpu: PvmVcpu): void {
-    this.ledger.record(row, (performance.now() - start) * 1e6 + this.takeHookTime(), vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4));
+    this.ledger.record(row, (performance.now() - start) * 1e6, vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4));
   }
 
-  takeHookTime(): number {
-    const ns = this.hookNs;
-    this.hookNs = 0;
-    return ns;
+  exitStart(index: number, reason: number): number {
+    return reason === EXIT_EXCEPTION && this.vcpu(index).get32(S_EXC) === abi.VECTOR_PF + 1 ? this.faultStart : performance.now();
   }
 
   // ------------------------------------------------------------ events and reports
