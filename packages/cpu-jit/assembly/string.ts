@@ -94,6 +94,17 @@ function wanted(cpu: u32, addrSize: u32, rep: u32): u32 {
   return n > 0x7fff_ffff ? 0x7fff_ffff : <u32>n;
 }
 
+/** A count of zero. 32-bit registers are written all the same, so their upper halves become zero: RCX, and for MOVS and STOS on Intel
+ *  cores the addresses too. */
+function none(cpu: u32, addrSize: u32, from: u32, to: u32): u32 {
+  if (addrSize == 4) {
+    set(cpu, RCX, 4, 0);
+    if (from) set(cpu, from, 4, get(cpu, from, 4));
+    if (to) set(cpu, to, 4, get(cpu, to, 4));
+  }
+  return 1;
+}
+
 /** Value of `size` bytes in linear memory. */
 // @ts-ignore: decorator
 @inline
@@ -130,7 +141,7 @@ function runPtr(cpu: u32, va: u64, size: u32, n: u32, backward: bool): u32 {
 /** MOVS. `segOffset`: state-block offset of the source segment's base. */
 export function rep_movs(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset: u32): u32 {
   let n = wanted(cpu, addrSize, rep);
-  if (!n) return 1;
+  if (!n) return none(cpu, addrSize, RSI, RDI);
   const backward = down(cpu);
   const from = source(cpu, addrSize, segOffset);
   const to = destination(cpu, addrSize);
@@ -175,7 +186,7 @@ function move(d: u32, s: u32, size: u32, n: u32, backward: bool): void {
 /** STOS of AL, AX, EAX or RAX. */
 export function rep_stos(cpu: u32, size: u32, addrSize: u32, rep: u32, _: u32): u32 {
   let n = wanted(cpu, addrSize, rep);
-  if (!n) return 1;
+  if (!n) return none(cpu, addrSize, 0, RDI);
   const backward = down(cpu);
   const to = destination(cpu, addrSize);
   const value = load<u64>(cpu, RAX);
@@ -213,7 +224,7 @@ function fillRun(d: u32, size: u32, n: u32, value: u64): void {
 /** LODS to AL, AX, EAX or RAX. */
 export function rep_lods(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset: u32): u32 {
   let n = wanted(cpu, addrSize, rep);
-  if (!n) return 1;
+  if (!n) return none(cpu, addrSize, 0, 0);
   const backward = down(cpu);
   const from = source(cpu, addrSize, segOffset);
   n = min(n, room(from, get(cpu, RSI, addrSize), size, addrSize, backward));
@@ -245,7 +256,7 @@ function equalRun(a: u32, b: u32, size: u32, n: u32): u32 {
 /** CMPS: flags of [rSI] - [rDI]. */
 export function rep_cmps(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset: u32): u32 {
   let n = wanted(cpu, addrSize, rep);
-  if (!n) return 1;
+  if (!n) return none(cpu, addrSize, 0, 0);
   const backward = down(cpu);
   const va1 = source(cpu, addrSize, segOffset);
   const va2 = destination(cpu, addrSize);
@@ -287,7 +298,7 @@ export function rep_cmps(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset
 /** SCAS: flags of rAX - [rDI]. */
 export function rep_scas(cpu: u32, size: u32, addrSize: u32, rep: u32, _: u32): u32 {
   let n = wanted(cpu, addrSize, rep);
-  if (!n) return 1;
+  if (!n) return none(cpu, addrSize, 0, 0);
   const backward = down(cpu);
   const va = destination(cpu, addrSize);
   n = min(n, room(va, get(cpu, RDI, addrSize), size, addrSize, backward));

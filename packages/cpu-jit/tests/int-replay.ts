@@ -34,9 +34,13 @@ export async function interpreted(): Promise<Executor> {
   const window = core.ramBase + WINDOW;
   return ({ code }, before) => {
     core.u8.set(code, core.ramBase + START);
-    before.gprs.forEach((v, n) => { core.setReg(0, n, v); });
+    before.gprs.forEach((v, n) => {
+      core.setReg(0, n, v);
+    });
     core.setRflags(0, BigInt(before.flags | 0x202));
-    before.memory.forEach((v, k) => { core.view.setBigUint64(window + k * 8, v, true); });
+    before.memory.forEach((v, k) => {
+      core.view.setBigUint64(window + k * 8, v, true);
+    });
     core.setRip(0, BigInt(START));
     core.view.setBigUint64(cpu + S_ICOUNT, 0n, true);
     let reason = NEXT;
@@ -60,7 +64,10 @@ export async function interpreted(): Promise<Executor> {
 /** Encodings compiled as one region each, many to a module. */
 export async function compiled(encodings: readonly IntEncoding[]): Promise<Executor> {
   const machine = await RuntimeMachine.create();
-  for (const [at, bytes] of [[CODE, CODE_BYTES], [DATA, DATA_BYTES]] as const) {
+  for (const [at, bytes] of [
+    [CODE, CODE_BYTES],
+    [DATA, DATA_BYTES],
+  ] as const) {
     for (let page = at; page < at + bytes; page += 4096) machine.map(BigInt(page), BigInt(page), 7n);
   }
   machine.setCpl(3);
@@ -77,10 +84,14 @@ export async function compiled(encodings: readonly IntEncoding[]): Promise<Execu
   return (encoding, before) => {
     const f = functions.get(encoding);
     if (f === undefined) throw new RangeError('this encoding was not compiled');
-    before.gprs.forEach((v, n) => { machine.setReg(n, v); });
+    before.gprs.forEach((v, n) => {
+      machine.setReg(n, v);
+    });
     rt.setFlags(CPU, before.flags);
     view.setUint32(CPU + S_RFLAGS, (before.flags & ~STATUS) | 0x202, true);
-    before.memory.forEach((v, k) => { machine.setPhys64(WINDOW + k * 8, v); });
+    before.memory.forEach((v, k) => {
+      machine.setPhys64(WINDOW + k * 8, v);
+    });
     machine.set64(S_RIP, BigInt(START));
     machine.set64(S_ICOUNT, 0n);
     let reason = NEXT;
@@ -155,12 +166,18 @@ export function differences(encoding: IntEncoding, c: IntCase, got: Got, strict 
   };
   check('trap', c.trap, got.trap);
   check('rip', c.rip, got.rip);
-  c.after.gprs.forEach((v, n) => { check(NAMES[n] ?? '', v, got.state.gprs[n] ?? 0n); });
+  c.after.gprs.forEach((v, n) => {
+    check(NAMES[n] ?? '', v, got.state.gprs[n] ?? 0n);
+  });
   const mask = strict ? 0 : undefinedFlags(insn);
   check('flags', c.after.flags & ~mask, got.state.flags & ~mask);
-  c.after.memory.forEach((v, k) => { check(`memory+${k * 8}`, v, got.state.memory[k] ?? 0n); });
+  c.after.memory.forEach((v, k) => {
+    check(`memory+${k * 8}`, v, got.state.memory[k] ?? 0n);
+  });
   if (insn.rep === 0) check('retired', c.trap < 0 ? 1 : 0, got.retired);
   if (found.length === 0) return [];
   const inputs = c.before.gprs.map((v, n) => `${NAMES[n]}=${v.toString(16)}`).join(' ');
-  return [`${formatInsn(insn, BigInt(START))} [${Buffer.from(encoding.code).toString('hex')}]: ${found.join('; ')} (flags=${c.before.flags.toString(16)} ${inputs})`];
+  return [
+    `${formatInsn(insn, BigInt(START))} [${Buffer.from(encoding.code).toString('hex')}]: ${found.join('; ')} (flags=${c.before.flags.toString(16)} ${inputs})`,
+  ];
 }

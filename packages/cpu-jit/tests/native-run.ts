@@ -73,8 +73,12 @@ export class Native {
 function pack(c: NativeCase): Uint8Array {
   const out = new Uint8Array(16 + STATE_BYTES + c.code.length + c.data.length);
   const view = new DataView(out.buffer);
-  [c.code.length, c.codeAt, c.data.length, c.dataAt].forEach((v, i) => { view.setUint32(i * 4, v, true); });
-  c.gprs.forEach((v, i) => { view.setBigUint64(16 + i * 8, v, true); });
+  [c.code.length, c.codeAt, c.data.length, c.dataAt].forEach((v, i) => {
+    view.setUint32(i * 4, v, true);
+  });
+  c.gprs.forEach((v, i) => {
+    view.setBigUint64(16 + i * 8, v, true);
+  });
   view.setBigUint64(16 + 128, BigInt(c.flags), true);
   view.setUint32(16 + 136, c.mxcsr, true);
   out.set(c.xmm, 16 + 144);

@@ -75,7 +75,7 @@ export function assemble(nodes: readonly Node[]): Uint8Array {
         else out.push(0x41, 0x80, 0xe8 | low, 1);
         const distance = top - (out.length + 2);
         if (distance >= -128) out.push(0x75, distance & 0xff);
-        else put32(near(0x0f, 0x85), top - (out.length));
+        else put32(near(0x0f, 0x85), top - out.length);
         return;
       }
       case 'if': {

@@ -6,10 +6,12 @@ import type { Prng } from './prng.ts';
 
 /** Rows whose result depends on the machine, need privilege, or leave user mode in ways a native run cannot follow. */
 const EXCLUDED = new Set(
-  ('in out ins outs hlt cli sti push_seg pop_seg mov_r_seg mov_seg_r lar lsl verr verw sldt str sgdt sidt smsw lldt ltr lgdt lidt lmsw invlpg cpuid rdtsc rdtscp rdpmc rdrand ' +
+  (
+    'in out ins outs hlt cli sti push_seg pop_seg mov_r_seg mov_seg_r lar lsl verr verw sldt str sgdt sidt smsw lldt ltr lgdt lidt lmsw invlpg cpuid rdtsc rdtscp rdpmc rdrand ' +
     'rdseed rdpid rdmsr wrmsr swapgs clts invd wbinvd mov_r_cr mov_cr_r mov_r_dr mov_dr_r monitor mwait xgetbv xsetbv rdpkru wrpkru clac stac syscall sysret sysenter sysexit ' +
     'rsm vmcall vmlaunch vmresume vmxoff vmxon vmfunc vmrun vmmcall vmload vmsave stgi clgi skinit invlpga vmread vmwrite vmptrld vmptrst vmclear invept invvpid invpcid fxsave ' +
-    'fxrstor xsave xrstor xsaveopt xsavec xsaves xrstors ldmxcsr stmxcsr rdfsbase rdgsbase wrfsbase wrgsbase callf jmpf retf iret int int1 int3 into lss lfs lgs clflush clflushopt clwb').split(' '),
+    'fxrstor xsave xrstor xsaveopt xsavec xsaves xrstors ldmxcsr stmxcsr rdfsbase rdgsbase wrfsbase wrgsbase callf jmpf retf iret int int1 int3 into lss lfs lgs clflush clflushopt clwb'
+  ).split(' '),
 );
 
 export type Kind = 'integer' | 'sse' | 'x87' | 'mmx';

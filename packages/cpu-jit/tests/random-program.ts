@@ -52,7 +52,10 @@ for (const [kind, list] of formsByKind) {
   byName.set(kind, [...names.values()]);
 }
 /** What compilers emit most, mixed in more often than one mnemonic in hundreds would be. */
-const COMMON = 'add or adc sbb and sub xor cmp test mov lea inc dec neg shl shr sar rol ror imul2 movzx movsx movsxd xchg setz setb setl setbe cmovz cmovb cmovle push'.split(' ');
+const COMMON =
+  'add or adc sbb and sub xor cmp test mov lea inc dec neg shl shr sar rol ror imul2 movzx movsx movsxd xchg setz setb setl setbe cmovz cmovb cmovle push'.split(
+    ' ',
+  );
 const commonForms = COMMON.map((name) => (formsByKind.get('integer') ?? []).filter((f) => f.row.name === name)).filter((l) => l.length > 0);
 
 /** Straight-line forms only: these are built by nodes of their own, or need registers that hold addresses. */
@@ -90,7 +93,13 @@ class ProgramGenerator {
         case 0: {
           const counter = counters[0];
           if (counter === undefined) break;
-          return { kind: 'loop', counter, count: rng.between(1, 6), style: rng.below(4), body: this.list(rng.between(1, 10), depth - 1, gprs, counters.slice(1)) };
+          return {
+            kind: 'loop',
+            counter,
+            count: rng.between(1, 6),
+            style: rng.below(4),
+            body: this.list(rng.between(1, 10), depth - 1, gprs, counters.slice(1)),
+          };
         }
         case 1:
         case 2:
@@ -177,7 +186,8 @@ class ProgramGenerator {
     }
     if (form.row.name === 'div' || form.row.name === 'idiv') {
       if (!rng.oneIn(8)) before.push(raw(0x31, 0xd2), raw(0x66, 0x83, 0xe0, 0x7f));
-      if (!rng.oneIn(8) && random.insn.rm !== RDX && !random.insn.isMem) before.push(raw(0x40 | (random.insn.rm >= 8 ? 1 : 0), 0x80, 0xc8 | (random.insn.rm & 7), 1));
+      if (!rng.oneIn(8) && random.insn.rm !== RDX && !random.insn.isMem)
+        before.push(raw(0x40 | (random.insn.rm >= 8 ? 1 : 0), 0x80, 0xc8 | (random.insn.rm & 7), 1));
     }
     const bytes: number[] = [];
     for (const e of before) bytes.push(...e.bytes);

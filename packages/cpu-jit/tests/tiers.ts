@@ -69,7 +69,8 @@ export class Tier {
   private constructor(core: CpuCore, compiled: boolean) {
     this.core = core;
     this.compiled = compiled;
-    const entry = (table: number, index: number, value: number) => core.view.setBigUint64(core.ramBase + TABLES + table * PAGE + index * 8, BigInt(value), true);
+    const entry = (table: number, index: number, value: number) =>
+      core.view.setBigUint64(core.ramBase + TABLES + table * PAGE + index * 8, BigInt(value), true);
     for (let level = 0; level < 3; level++) entry(level, 0, (TABLES + (level + 1) * PAGE) | 7);
     const map = (at: number, bytes: number, flags: number) => {
       for (let page = at; page < at + bytes; page += PAGE) entry(3, page / PAGE, page | flags);
@@ -107,7 +108,9 @@ export class Tier {
     core.dirtyCode(core.ramBase + CODE, CODE_BYTES);
     core.tlbFlushAll(0);
     core.u8.set(m.xmm, cpu + S_XMM);
-    m.gprs.forEach((v, n) => { core.setReg(0, n, v); });
+    m.gprs.forEach((v, n) => {
+      core.setReg(0, n, v);
+    });
     core.setRflags(0, BigInt(m.flags | 0x202));
     core.setRip(0, BigInt(CODE));
   }
@@ -147,7 +150,10 @@ export class Tier {
       mxcsr: u32(S_MXCSR),
       icount: core.view.getBigUint64(cpu + S_ICOUNT, true),
       xmm: core.u8.slice(cpu + S_XMM, cpu + S_XMM + 256),
-      x87: Uint8Array.of(...core.u8.slice(cpu + S_X87, cpu + S_X87 + 128), ...[S_X87_CW, S_X87_SW, S_X87_TOP, S_X87_TAGS].flatMap((f) => [u32(f) & 0xff, u32(f) >>> 8])),
+      x87: Uint8Array.of(
+        ...core.u8.slice(cpu + S_X87, cpu + S_X87 + 128),
+        ...[S_X87_CW, S_X87_SW, S_X87_TOP, S_X87_TAGS].flatMap((f) => [u32(f) & 0xff, u32(f) >>> 8]),
+      ),
       data: this.bytes(DATA, DATA_BYTES),
       stack: this.bytes(STACK, STACK_BYTES),
       code: this.bytes(CODE, CODE_BYTES),
@@ -169,7 +175,10 @@ export function compareOutcomes(a: Outcome, b: Outcome): string[] {
   }
   for (const key of ['xmm', 'x87', 'data', 'stack', 'code'] as const) {
     for (let i = 0; i < a[key].length; i += 8) {
-      const hex = (u: Uint8Array) => Buffer.from(u.subarray(i, i + 8)).reverse().toString('hex');
+      const hex = (u: Uint8Array) =>
+        Buffer.from(u.subarray(i, i + 8))
+          .reverse()
+          .toString('hex');
       if (hex(a[key]) !== hex(b[key])) {
         found.push(`${key}+${i.toString(16)}: ${hex(a[key])} and ${hex(b[key])}`);
         if (found.length > 30) return found;

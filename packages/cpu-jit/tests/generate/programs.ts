@@ -14,14 +14,16 @@ if (native === undefined) throw new Error('gcc is needed to run programs nativel
 
 /** RCP and RSQRT are estimates that differ between processors. */
 const ESTIMATES = /^r(cp|sqrt)/;
-const programs = Array.from({ length: count }, (_, i): Program =>
-  randomProgram(BigInt(i + 1), {
-    kinds: i % 2 === 0 ? ['integer'] : ['integer', 'sse'],
-    size: 20 + ((i * 37) % 181),
-    faults: i % 3 === 0 ? 40 : 0,
-    selfModifying: i % 4 === 0,
-    avoid: (f) => ESTIMATES.test(f.row.name),
-  }),
+const programs = Array.from(
+  { length: count },
+  (_, i): Program =>
+    randomProgram(BigInt(i + 1), {
+      kinds: i % 2 === 0 ? ['integer'] : ['integer', 'sse'],
+      size: 20 + ((i * 37) % 181),
+      faults: i % 3 === 0 ? 40 : 0,
+      selfModifying: i % 4 === 0,
+      avoid: (f) => ESTIMATES.test(f.row.name),
+    }),
 );
 const cases = programs.map(({ nodes, machine }): NativeCase => ({ ...machine, code: assemble(nodes), codeAt: 0, dataAt: 0, mxcsr: 0x1f80 }));
 const results = native.run(cases);
@@ -36,7 +38,8 @@ for (const [i, result] of results.entries()) {
   const end = describeEnd(result.trap, result);
   tier.load(c.code, program.machine);
   const last = tier.run().at(-1);
-  if (last === undefined || JSON.stringify(describeEnd(last.vector, last)) !== JSON.stringify(end)) console.log(`seed ${program.seed} ends differently in the interpreter`);
+  if (last === undefined || JSON.stringify(describeEnd(last.vector, last)) !== JSON.stringify(end))
+    console.log(`seed ${program.seed} ends differently in the interpreter`);
   const length = c.code.findLastIndex((b) => b !== HLT) + 1;
   recorded.push({ seed: program.seed.toString(), code: Buffer.from(c.code.subarray(0, length)).toString('hex'), ...end });
 }
