@@ -46,13 +46,45 @@ const INVERSE_SBOX = memory.data<u8>([
 
 // @ts-ignore: decorator
 @inline
-function row(x: v128, table: usize, r: i32): v128 {
-  return i8x16.swizzle(v128.load(table + (r << 4)), i8x16.sub(x, i8x16.splat(<i8>(r << 4))));
+function row(table: usize, r: usize, x: v128): v128 {
+  return i8x16.swizzle(v128.load(table + (r << 4)), x);
 }
+// @ts-ignore: decorator
+@inline
 function substitute(x: v128, table: usize): v128 {
-  let y = i8x16.swizzle(v128.load(table), x);
-  for (let r = 1; r < 16; r++) y = v128.or(y, row(x, table, r));
-  return y;
+  const sixteen = i8x16.splat(16);
+  let z = row(table, 0, x);
+  x = i8x16.sub(x, sixteen);
+  let y = row(table, 1, x);
+  x = i8x16.sub(x, sixteen);
+  z = v128.or(z, row(table, 2, x));
+  x = i8x16.sub(x, sixteen);
+  y = v128.or(y, row(table, 3, x));
+  x = i8x16.sub(x, sixteen);
+  z = v128.or(z, row(table, 4, x));
+  x = i8x16.sub(x, sixteen);
+  y = v128.or(y, row(table, 5, x));
+  x = i8x16.sub(x, sixteen);
+  z = v128.or(z, row(table, 6, x));
+  x = i8x16.sub(x, sixteen);
+  y = v128.or(y, row(table, 7, x));
+  x = i8x16.sub(x, sixteen);
+  z = v128.or(z, row(table, 8, x));
+  x = i8x16.sub(x, sixteen);
+  y = v128.or(y, row(table, 9, x));
+  x = i8x16.sub(x, sixteen);
+  z = v128.or(z, row(table, 10, x));
+  x = i8x16.sub(x, sixteen);
+  y = v128.or(y, row(table, 11, x));
+  x = i8x16.sub(x, sixteen);
+  z = v128.or(z, row(table, 12, x));
+  x = i8x16.sub(x, sixteen);
+  y = v128.or(y, row(table, 13, x));
+  x = i8x16.sub(x, sixteen);
+  z = v128.or(z, row(table, 14, x));
+  x = i8x16.sub(x, sixteen);
+  y = v128.or(y, row(table, 15, x));
+  return v128.or(y, z);
 }
 
 // @ts-ignore: decorator

@@ -89,23 +89,24 @@ export function sha1msg2(a: v128, b: v128): v128 {
   return pack(w16, rotl<u32>(lane2(a) ^ lane1(b), 1), rotl<u32>(lane1(a) ^ lane0(b), 1), rotl<u32>(lane0(a) ^ w16, 1));
 }
 
+// @ts-ignore: decorator
+@inline
+function firstSum(e: u32, f: u32, g: u32): u32 {
+  return (g ^ (e & (f ^ g))) + (rotr<u32>(e, 6) ^ rotr<u32>(e, 11) ^ rotr<u32>(e, 25));
+}
+// @ts-ignore: decorator
+@inline
+function secondSum(a: u32, b: u32, c: u32): u32 {
+  return ((a & b) | (c & (a | b))) + (rotr<u32>(a, 2) ^ rotr<u32>(a, 13) ^ rotr<u32>(a, 22));
+}
 export function sha256rnds2(cdgh: v128, abef: v128, wk: v128): v128 {
-  let a = lane3(abef), b = lane2(abef), c = lane3(cdgh), d = lane2(cdgh);
-  let e = lane1(abef), f = lane0(abef), g = lane1(cdgh), h = lane0(cdgh);
-  for (let i = 0; i < 2; i++) {
-    const k = i === 0 ? lane0(wk) : lane1(wk);
-    const t1 = ((e & f) ^ (~e & g)) + (rotr<u32>(e, 6) ^ rotr<u32>(e, 11) ^ rotr<u32>(e, 25)) + k + h;
-    const t2 = ((a & b) ^ (a & c) ^ (b & c)) + (rotr<u32>(a, 2) ^ rotr<u32>(a, 13) ^ rotr<u32>(a, 22));
-    h = g;
-    g = f;
-    f = e;
-    e = d + t1;
-    d = c;
-    c = b;
-    b = a;
-    a = t1 + t2;
-  }
-  return pack(a, b, e, f);
+  const a = lane3(abef), b = lane2(abef), c = lane3(cdgh), d = lane2(cdgh);
+  const e = lane1(abef), f = lane0(abef), g = lane1(cdgh), h = lane0(cdgh);
+  const t = firstSum(e, f, g) + h + lane0(wk);
+  const a1 = t + secondSum(a, b, c);
+  const e1 = t + d;
+  const u = firstSum(e1, e, f) + g + lane1(wk);
+  return pack(u + secondSum(a1, a, b), a1, u + c, e1);
 }
 export function sha256msg1(a: v128, b: v128): v128 {
   const w = i32x4.shuffle(a, b, 1, 2, 3, 4);

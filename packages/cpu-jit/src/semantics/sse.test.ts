@@ -96,6 +96,23 @@ function differences(core: CpuCore, form: VectorForm): string[] {
 /** Estimates of 12 bits, which differ from one processor to the next: ours are exact (see sse-fp.ts). */
 const isEstimate = (form: VectorForm) => /^r(cp|sqrt)[sp]s /.test(form.text);
 
+test('reciprocal estimates are within 1.5 * 2^-11 of what silicon gave, and equal where that is special', async () => {
+  const core = await createCore('off');
+  const lanes = (bytes: Uint8Array) => new Float32Array(bytes.slice().buffer);
+  for (const form of forms.filter(isEstimate)) {
+    for (const { before, after } of form.cases) {
+      load(core, before, form);
+      expect(execute(core), form.text).toBe('ok');
+      const got = lanes(save(core).xmm[1]);
+      for (const [i, want] of lanes(after.xmm[1]).entries()) {
+        const value = got[i] ?? 0;
+        const near = Math.abs(value - want) <= Math.abs(want) * 1.5 * 2 ** -11;
+        if (!Object.is(value, want) && !near) expect.fail(`${form.text}: ${value} instead of about ${want}`);
+      }
+    }
+  }
+});
+
 describe.each([
   ['interpreted', 'off'],
   ['compiled', 'sync'],
