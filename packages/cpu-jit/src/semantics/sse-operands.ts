@@ -75,25 +75,14 @@ export function lowVector(e: Emitter, i: number): Val {
 export function bitsToFloat(e: Emitter, type: FloatType, bits: Val): Val {
   return e.op(`${type}.reinterpret`, type, bits);
 }
-export function floatToBits(e: Emitter, type: FloatType, value: Val): Val {
-  return type === 'f32' ? e.op('i32.reinterpret', 'i32', value) : e.op('i64.reinterpret', 'i64', value);
-}
 
 /** Lowest lane of a vector. */
 export function lowLane(e: Emitter, type: FloatType, vector: Val): Val {
   return e.op(`${shapeOf(type)}.extract_lane`, type, vector, 0);
 }
-/** Scalar source operand `i`: low lane of a register, or memory. */
-export function scalar(e: Emitter, type: FloatType, i: number): Val {
-  return e.let(e.isMem(i) ? bitsToFloat(e, type, e.read(i)) : lowLane(e, type, e.readXmm(i)));
-}
 /** Scalar source operand as the low lane of a vector (other lanes undefined). */
 export function scalarVector(e: Emitter, type: FloatType, i: number): Val {
   return e.let(e.isMem(i) ? v(e, `${shapeOf(type)}.splat`, bitsToFloat(e, type, e.read(i))) : e.readXmm(i));
-}
-/** Replace the low lane of register operand 0, keep the others. */
-export function writeLow(e: Emitter, type: FloatType, value: Val): void {
-  e.writeXmm(0, v(e, `${shapeOf(type)}.replace_lane`, e.readXmm(0), 0, value));
 }
 /** `a` with its low lane replaced by that of `b`. */
 export function merged(e: Emitter, type: FloatType, a: Val, b: Val): Val {

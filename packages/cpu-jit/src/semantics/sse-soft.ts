@@ -7,7 +7,7 @@
  */
 import type { Emitter } from '../emit/emitter.ts';
 import type { Val, ValType } from '../emit/val.ts';
-import { type FloatType } from './sse-operands.ts';
+import type { FloatType } from './sse-operands.ts';
 
 /** Operations of the helper `sse_arith`. */
 export const OPERATION = { add: 0, sub: 1, mul: 2, div: 3, sqrt: 4, min: 5, max: 6, addsub: 7 } as const;

@@ -34,7 +34,7 @@ const show = (s: VectorState) => ({
 
 function load(core: CpuCore, s: VectorState, form: VectorForm): void {
   const cpu = core.cpuAddress(0);
-  s.xmm.forEach((bytes, i) => core.u8.set(bytes, cpu + S_XMM + i * 16));
+  for (const [i, bytes] of s.xmm.entries()) core.u8.set(bytes, cpu + S_XMM + i * 16);
   core.u8.set(s.memory, core.ramBase + DATA);
   core.view.setBigUint64(cpu + MM(1), s.mm1, true);
   core.view.setBigUint64(cpu + MM(2), s.mm2, true);
@@ -122,7 +122,6 @@ describe.each([
     // Under other controls compiled code hands over to the interpreter: a sample shows that it does.
     const chosen = forms.filter((form, i) => !isEstimate(form) && (jit === 'off' || form.mxcsr === MXCSR_DEFAULT || i % 16 === 0));
     const found = chosen.flatMap((form) => differences(core, form));
-    if (process.env['SSE_LOG'] !== undefined) for (const line of found) console.log(line);
     expect(found.slice(0, 20)).toEqual([]);
     expect(core.stats(0).compiledEntries > chosen.length).toBe(jit === 'sync');
   });
