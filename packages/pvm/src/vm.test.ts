@@ -50,7 +50,12 @@ describe('createVm refuses', () => {
   const header = new Uint8Array(64);
   header.set([0x7f, 0x45, 0x4c, 0x46, 1, 1, 1]);
   it.each([
-    ['an unknown option, naming the nearest', { program: bench, diretSwitch: true }, 'bad-option', /unknown option "diretSwitch"; did you mean "directSwitch"\?/],
+    [
+      'an unknown option, naming the nearest',
+      { program: bench, diretSwitch: true },
+      'bad-option',
+      /unknown option "diretSwitch"; did you mean "directSwitch"\?/,
+    ],
     ['no program', {}, 'bad-option', /option program is missing/],
     ['a wrong type', { program: bench, directSwitch: 'yes' }, 'bad-option', /option directSwitch: expected true or false, got "yes"/],
     ['too little memory', { program: bench, memory: '1M' }, 'bad-option', /option memory: expected 8M to 3584M, got "1M"/],

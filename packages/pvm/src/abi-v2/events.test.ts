@@ -215,6 +215,28 @@ describe('ERETU', () => {
   });
 });
 
+describe('32-bit compat user mode', () => {
+  it('is entered by ERETU and left by INT 0x80', async () => {
+    // mov eax, [moffs32]: five bytes here, nine in 64-bit mode.
+    const load32 = [0xa1, ...[0, 8, 16, 24].map((shift) => (map.umodData >> shift) & 0xff)];
+    const g = (await testGuest()).attach().umod(load32, asm.int(0x80));
+    g.code(map.umodData, [0x78, 0x56, 0x34, 0x12]);
+    g.pvcs32(abi.PVCS_USER_CS, (abi.USER_DS << 16) | abi.USER32_CS);
+    g.run();
+    expect(g.reg('rax')).toBe(0x1234_5678n);
+    expect(g.pvcs32(abi.PVCS_USER_CS)).toBe((abi.USER_DS << 16) | abi.USER32_CS);
+    expect(g.pvcs64(abi.PVCS_RIP)).toBe(USER_RIP + 7n);
+    expect(g.exits()).toEqual({ ERETU: 1, INT80: 1 });
+  });
+
+  it('has no SYSCALL: CSTAR is stored and ignored', async () => {
+    const g = (await testGuest()).attach().umod(asm.syscall);
+    g.pvcs32(abi.PVCS_USER_CS, (abi.USER_DS << 16) | abi.USER32_CS);
+    g.run();
+    expect(g.exits()).toEqual({ ERETU: 1, '#UD': 1 });
+  });
+});
+
 describe('the getpid loop', () => {
   const CALLS = 100;
   it.each([
