@@ -24,6 +24,16 @@ describe('standard input', () => {
     expect(await text(stdin.read(9))).toBe('');
   });
 
+  it('is closed at once even when nobody types', async () => {
+    async function* silent(): AsyncGenerator<Uint8Array> {
+      await new Promise(() => undefined);
+      yield new Uint8Array(1);
+    }
+    const stdin = new StdinReader(silent());
+    void stdin.read(1);
+    await stdin.close();
+  });
+
   it('lets go of its source when the machine stops', async () => {
     let closed = false;
     async function* endless(): AsyncGenerator<Uint8Array> {

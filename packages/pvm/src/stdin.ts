@@ -2,6 +2,7 @@
 export class StdinReader {
   private readonly source: AsyncIterator<Uint8Array> | undefined;
   private chunk: Uint8Array;
+  private pending = false;
 
   constructor(source: string | Uint8Array | AsyncIterable<Uint8Array>) {
     if (typeof source === 'string') this.chunk = new TextEncoder().encode(source);
@@ -18,14 +19,18 @@ export class StdinReader {
     return this.next(this.source, max);
   }
 
-  /** Lets go of the source: a terminal is no longer read from. */
+  /** Lets go of the source: a terminal is no longer read from. Does not wait for a read that nothing may ever end. */
   async close(): Promise<void> {
-    await this.source?.return?.();
+    const closed = this.source?.return?.();
+    if (!this.pending) await closed;
   }
 
   private async next(source: AsyncIterator<Uint8Array>, max: number): Promise<Uint8Array> {
     for (;;) {
-      const { done, value } = await source.next();
+      this.pending = true;
+      const { done, value } = await source.next().finally(() => {
+        this.pending = false;
+      });
       if (done === true) return new Uint8Array(0);
       if (value.length === 0) continue;
       this.chunk = value;
