@@ -49,6 +49,7 @@ describe.each(['off', 'on'] as const)('programs with jit: %s', (jit) => {
     ['segv', 11, /^faults: Segmentation fault \(signal 11\) at rip 0x[0-9a-f]+ address 0x1234\n$/],
     ['fpe', 8, /^faults: Floating point exception \(signal 8\) at rip 0x[0-9a-f]+/],
     ['ill', 4, /^faults: Illegal instruction \(signal 4\) at rip 0x[0-9a-f]+/],
+    ['exhaust', 9, /^faults: Killed \(signal 9\): the machine's memory is exhausted\n$/],
     ['abort', 6, /^faults: Aborted \(signal 6\)\n$/],
     ['overflow', 11, /^faults: Segmentation fault \(signal 11\) at rip 0x[0-9a-f]+ address 0x7fffff7f/],
   ])('an unhandled fault (%s) ends the program with a message and code 128 + n', async (which, signal, message) => {

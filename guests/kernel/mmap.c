@@ -33,6 +33,9 @@ result_t sys_mmap(u64 address, u64 length, u64 prot, u64 flags, u64 fd, u64 offs
 	length = ALIGN_UP(length, PAGE_SIZE);
 	if (!length || (offset & (PAGE_SIZE - 1)))
 		return -EINVAL;
+	/* Like Linux by default, refuse only what can never be touched in full. */
+	if ((prot & PROT_WRITE) && !(flags & MAP_NORESERVE) && length / PAGE_SIZE > pages_total_count())
+		return -ENOMEM;
 	if (!(flags & MAP_ANONYMOUS)) {
 		struct file *file = file_get((int)fd);
 		if (!file)

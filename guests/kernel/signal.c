@@ -47,8 +47,10 @@ static NORETURN void die(const struct regs *r, int signal)
 	char line[256];
 	const struct siginfo *info = &signals.info[signal];
 
-	/* Faults have an address, kill() has not. */
-	if (info->code > SI_USER)
+	/* Faults have an address, kill() has not. The kernel itself kills only for want of memory. */
+	if (signal == SIGKILL && info->code == SI_KERNEL)
+		format(line, sizeof(line), "%s: Killed (signal 9): the machine's memory is exhausted\n", process_name);
+	else if (info->code > SI_USER)
 		format(line, sizeof(line), "%s: %s (signal %d) at rip 0x%lx address 0x%lx\n", process_name,
 		       signal_name(signal), signal, r->rip, info->address);
 	else

@@ -198,6 +198,11 @@ int main(int argc, char **argv)
 		__asm__ volatile("ud2");
 	if (!strcmp(which, "abort"))
 		abort();
+	if (!strcmp(which, "exhaust")) {
+		expect(!malloc(1ul << 40), "an allocation larger than the machine fails");
+		for (;;)
+			memset(malloc(1 << 20), 1, 1 << 20);
+	}
 	if (!strcmp(which, "overflow"))
 		return recurse(1 << 30);
 	test_handlers();
