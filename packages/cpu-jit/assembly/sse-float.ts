@@ -15,9 +15,9 @@ const UD: u32 = 6;
 const BEFORE: u32 = IE | DE | ZE;
 const ALL: u32 = 63;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
-const A: usize = S_SCRATCH;
-const B: usize = S_SCRATCH + 16;
-const R: usize = S_SCRATCH + 32;
+const A: u32 = S_SCRATCH;
+const B: u32 = S_SCRATCH + 16;
+const R: u32 = S_SCRATCH + 32;
 
 /** Operations of `sse_arith`. */
 const ADD: u32 = 0;
@@ -32,12 +32,12 @@ const ADDSUB: u32 = 7;
 
 // @ts-ignore: decorator
 @inline
-function get(base: usize, i: u32, wide: bool): u64 {
+function get(base: u32, i: u32, wide: bool): u64 {
   return wide ? load<u64>(base + (i << 3)) : load<u32>(base + (i << 2));
 }
 // @ts-ignore: decorator
 @inline
-function put(base: usize, i: u32, wide: bool, value: u64): void {
+function put(base: u32, i: u32, wide: bool, value: u64): void {
   if (wide) store<u64>(base + (i << 3), value);
   else store<u32>(base + (i << 2), <u32>value);
 }
