@@ -23,7 +23,29 @@ export type MachineErrorCode =
   /** Two devices claim the same I/O port. */
   | 'port-conflict'
   /** A file name that cannot be stored in an initial RAM disk. */
-  | 'bad-file-name';
+  | 'bad-file-name'
+  /** The image carries no Linux setup header. */
+  | 'not-bzimage'
+  /** A bzImage whose setup header contradicts itself or the file's length. */
+  | 'bzimage-malformed'
+  /** A bzImage older than boot protocol 2.06. */
+  | 'bzimage-too-old'
+  /** An ELF without the note that names a PVH entry point. */
+  | 'no-pvh-note'
+  /** No multiboot header in the first 8 KiB. */
+  | 'not-multiboot'
+  /** A multiboot header that asks for something impossible. */
+  | 'multiboot-malformed'
+  /** The kernel is of no format the board can boot. */
+  | 'unknown-kernel-format'
+  /** A setting of the board is outside what it can do. */
+  | 'bad-board-option'
+  /** Two devices claim the same guest-physical addresses. */
+  | 'mmio-conflict'
+  /** The PCI bus or an address window has no room for another device. */
+  | 'no-room'
+  /** A disk image that cannot be opened or has an unusable size. */
+  | 'bad-disk';
 
 /** Error of this package: `message` is one line that says what was wrong and what would be right. */
 export class MachineError extends Error {

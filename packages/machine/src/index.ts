@@ -1,10 +1,15 @@
 /** The board: guest RAM, boot loaders and devices. Knows nothing of hypervisors. */
 
+export { Board, type BoardOptions, MAX_BOARD_VCPUS } from './board/board.ts';
+export type { MmioDevice, MmioSize } from './board/mmio-bus.ts';
+export type { InterruptSink } from './board/vcpu-interrupts.ts';
 export { BOOT_PARAMS_SIZE, type BootParams, buildBootParams } from './boot/boot-params.ts';
 export { buildCpio, type CpioFile } from './boot/cpio.ts';
 export { type ElfImage, type ElfSegment, parseElf64 } from './boot/elf64.ts';
+export type { EntryRegister, EntryState, SegmentState } from './boot/entry-state.ts';
 export { identityMapSize, writeIdentityMap } from './boot/identity-map.ts';
-export { type BootState, type KernelImage, loadLinuxElf } from './boot/linux-elf.ts';
+export { type BootState, bootLinuxElf, type KernelImage, loadLinuxElf } from './boot/linux-elf.ts';
+export { type BootProtocol, detectProtocol, loadKernel } from './boot/load-kernel.ts';
 export { DebugExit } from './devices/debug-exit.ts';
 export { PortBus, type PortDevice, type PortRange, type PortSize } from './devices/port-device.ts';
 export { Uart16550 } from './devices/uart16550.ts';

@@ -1,0 +1,278 @@
+import { AcpiPm, SCI_IRQ } from '../devices/acpi-pm.ts';
+import { DebugExit } from '../devices/debug-exit.ts';
+import { FwCfg } from '../devices/fw-cfg.ts';
+import { I8042 } from '../devices/i8042.ts';
+import { PortBus, type PortSize } from '../devices/port-device.ts';
+import { PostPort } from '../devices/post-port.ts';
+import { Uart16550 } from '../devices/uart16550.ts';
+import { MachineError } from '../errors.ts';
+import { ApicBus } from '../interrupts/apic-bus.ts';
+import { I8259Pair } from '../interrupts/i8259.ts';
+import { IoApic } from '../interrupts/io-apic.ts';
+import { msiMessage } from '../interrupts/messages.ts';
+import { PCI_FIRST_GSI, PciBus } from '../pci/pci-bus.ts';
+import type { GuestRam } from '../ram.ts';
+import { CmosRtc } from '../time/cmos-rtc.ts';
+import { I8254 } from '../time/i8254.ts';
+import { TimerQueue } from '../time/timer-queue.ts';
+import { buildTablesFor } from './firmware.ts';
+import { LocalApicWindow } from './local-apic-window.ts';
+import { MmioBus, type MmioSize } from './mmio-bus.ts';
+import { SerialOutput } from './serial-output.ts';
+import { VcpuInterrupts } from './vcpu-interrupts.ts';
+
+/** Most vCPUs of a board. */
+export const MAX_BOARD_VCPUS = 8;
+
+/** What the machine supplies to its board and wants to hear from it. */
+export interface BoardOptions {
+  readonly ram: GuestRam;
+  /** Number of vCPUs, 1 to 8; default 1. */
+  readonly vcpus?: number;
+  /** Current time, ns since power-on. Everything on the board that measures time uses it. */
+  now(): number;
+  /** Nanoseconds since 1970-01-01 UTC. */
+  wallClock(): bigint;
+  /** When the TSC of a vCPU reaches `tsc`, ns on the clock of `now`. Default: TSC counts nanoseconds. */
+  tscToNs?(vcpu: number, tsc: bigint): number;
+  /** Output of COM1, as it comes; a copy the receiver may keep. */
+  serialOutput?(data: Uint8Array): void;
+  /** The guest asks for a reset (ACPI, 0xcf9, keyboard controller). Calls `Board.reset` if it honours it. */
+  onReset?(): void;
+  /** The guest powered off. */
+  onPowerOff?(): void;
+  /** The guest wrote the debug-exit port; `code` is `(value << 1) | 1`. */
+  onDebugExit?(code: number): void;
+  /** An interrupt, NMI, INIT or SIPI waits for a vCPU: leave HLT, cut a run short. May be called while the vCPU runs. */
+  kick?(vcpu: number): void;
+  /** The next deadline moved forward: a run limited to the old one must be cut short. */
+  onDeadlineChange?(): void;
+  /** Debug-exit port; default 0xf4. */
+  readonly debugExitPort?: number;
+  /** Additional items of the firmware-configuration device. */
+  readonly fwCfgFiles?: ReadonlyMap<string, Uint8Array>;
+}
+
+/** ISA IRQ 0 arrives at pin 2 of the I/O APIC. */
+const TIMER_PIN = 2;
+const CASCADE_IRQ = 2;
+/** ISA interrupts that PCI lines share for software without I/O APIC: level triggered. */
+const PCI_ISA_IRQS = [10, 11] as const;
+
+/** The PC: buses, interrupt controllers, timers, serial port, firmware tables. One per machine, for all designs. */
+export class Board {
+  readonly ports = new PortBus();
+  readonly mmio = new MmioBus();
+  readonly timers: TimerQueue;
+  readonly apics: ApicBus;
+  readonly ioApic: IoApic;
+  readonly pic: I8259Pair;
+  readonly pci: PciBus;
+  readonly serial: Uart16550;
+  readonly rtc: CmosRtc;
+  readonly pit: I8254;
+  readonly acpiPm: AcpiPm;
+  readonly post = new PostPort();
+  /** Interrupt interface of each vCPU. */
+  readonly interrupts: readonly VcpuInterrupts[];
+  private readonly ram: GuestRam;
+  private readonly localApicWindow: LocalApicWindow;
+  private readonly i8042: I8042;
+  private readonly fwCfg: FwCfg;
+  private readonly serialOut: SerialOutput;
+  private readonly vcpus: number;
+  private readonly pciLines = new Uint8Array(8);
+
+  /** @throws MachineError `bad-board-option` */
+  constructor(options: BoardOptions) {
+    this.ram = options.ram;
+    this.vcpus = options.vcpus ?? 1;
+    if (!Number.isInteger(this.vcpus) || this.vcpus < 1 || this.vcpus > MAX_BOARD_VCPUS) {
+      throw new MachineError('bad-board-option', `a board has 1 to ${MAX_BOARD_VCPUS} vCPUs, got ${this.vcpus}`);
+    }
+    const kick = (vcpu: number): void => options.kick?.(vcpu);
+    const reset = (): void => options.onReset?.();
+    this.timers = new TimerQueue(
+      () => options.now(),
+      () => options.onDeadlineChange?.(),
+    );
+    this.apics = new ApicBus(this.vcpus, this.timers, {
+      kick,
+      tscToNs: (vcpu, tsc) => options.tscToNs?.(vcpu, tsc) ?? Number(tsc),
+    });
+    this.pic = new I8259Pair((level) => {
+      this.apics.apics[0]?.lint0(level);
+      if (level) kick(0);
+    });
+    this.ioApic = new IoApic((message) => this.apics.send(message));
+    this.apics.onEoi((vector) => this.ioApic.eoi(vector));
+    this.interrupts = this.apics.apics.map((apic) => new VcpuInterrupts(apic, this.pic));
+    this.localApicWindow = new LocalApicWindow(this.apics.apics);
+
+    this.pit = new I8254(this.timers, (level) => this.setIrq(0, level));
+    this.rtc = new CmosRtc(
+      this.timers,
+      () => options.wallClock(),
+      (level) => this.setIrq(8, level),
+      this.ram.size,
+    );
+    this.acpiPm = new AcpiPm(
+      this.timers,
+      (level) => this.setIrq(SCI_IRQ, level),
+      () => options.onPowerOff?.(),
+    );
+    this.i8042 = new I8042(
+      (level) => this.setIrq(1, level),
+      (level) => this.setIrq(12, level),
+      reset,
+    );
+    this.serialOut = new SerialOutput((data) => options.serialOutput?.(data));
+    this.serial = new Uart16550(
+      (byte) => this.serialOut.put(byte),
+      0x3f8,
+      (level) => this.setIrq(4, level),
+    );
+    this.fwCfg = new FwCfg(this.ram, this.vcpus, options.fwCfgFiles ?? new Map());
+    this.pci = new PciBus(this.mmio, {
+      setLine: (line, level) => this.setPciLine(line, level),
+      sendMsi: (address, data) => this.sendMsi(address, data),
+      reset,
+      isaIrq,
+    });
+    this.mmio.attach(this.ioApic);
+    const debugExit = new DebugExit((code) => options.onDebugExit?.(code), options.debugExitPort);
+    for (const device of [this.pic, this.pit, this.rtc, this.acpiPm, this.i8042, this.serial, this.post, this.fwCfg, this.pci, debugExit]) {
+      this.ports.attach(device);
+    }
+    this.setPciTriggers();
+  }
+
+  /** Write the ACPI tables into guest RAM, as firmware would. @returns GPA of the root pointer, for the boot loaders */
+  writeFirmwareTables(): number {
+    return buildTablesFor(this.ram, this.vcpus, []);
+  }
+
+  /** Power-on state of every device. Guest RAM and firmware tables are the caller's. */
+  reset(): void {
+    for (const apic of this.apics.apics) apic.reset();
+    for (const device of [this.pic, this.ioApic, this.pit, this.rtc, this.acpiPm, this.i8042, this.serial, this.fwCfg, this.pci]) device.reset();
+    this.setPciTriggers();
+    this.flushSerial();
+  }
+
+  // ------------------------------------------------------------ accesses of the guest
+  readPort(port: number, size: PortSize): number {
+    return this.ports.read(port, size);
+  }
+
+  /** A returned promise suspends the vCPU until it settles. */
+  writePort(port: number, size: PortSize, value: number): Promise<void> | undefined {
+    return this.ports.write(port, size, value);
+  }
+
+  /** Load from guest-physical addresses outside RAM; `vcpu` matters for the local APIC. Values of 4 bytes are unsigned. */
+  readMmio(vcpu: number, gpa: number, size: MmioSize): number {
+    if (this.localApicWindow.contains(vcpu, gpa)) return this.localApicWindow.read(vcpu, gpa, size);
+    return this.mmio.read(gpa, size);
+  }
+
+  /** Store outside RAM. A returned promise suspends the vCPU until it settles. */
+  writeMmio(vcpu: number, gpa: number, size: MmioSize, value: number): Promise<void> | undefined {
+    if (this.localApicWindow.contains(vcpu, gpa)) {
+      this.localApicWindow.write(vcpu, gpa, value);
+      return undefined;
+    }
+    return this.mmio.write(gpa, size, value);
+  }
+
+  /** RDMSR of IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC range. @returns undefined: not an MSR of the board, or #GP */
+  readMsr(vcpu: number, msr: number): bigint | undefined {
+    const apic = this.apics.apics[vcpu];
+    if (msr === MSR_APIC_BASE) return apic?.apicBase;
+    if (msr === MSR_TSC_DEADLINE) return apic?.tscDeadline;
+    return apic?.readMsr(msr);
+  }
+
+  /** WRMSR of the same. @returns false: not an MSR of the board, or #GP */
+  writeMsr(vcpu: number, msr: number, value: bigint): boolean {
+    const apic = this.apics.apics[vcpu];
+    if (apic === undefined) return false;
+    if (msr === MSR_APIC_BASE) return apic.writeApicBase(value);
+    if (msr !== MSR_TSC_DEADLINE) return apic.writeMsr(msr, value);
+    apic.tscDeadline = value;
+    return true;
+  }
+
+  /** Whether an MSR belongs to the board. */
+  ownsMsr(msr: number): boolean {
+    return msr === MSR_APIC_BASE || msr === MSR_TSC_DEADLINE || (msr >= 0x800 && msr <= 0x8ff);
+  }
+
+  // ------------------------------------------------------------ time
+  /** Earliest time something happens by itself, ns; Infinity: never. */
+  nextDeadline(): number {
+    return this.timers.nextDeadline();
+  }
+
+  /** Let everything happen that is due. */
+  runTimers(): void {
+    this.timers.run();
+  }
+
+  // ------------------------------------------------------------ from outside
+  /** Bytes typed at the serial console. */
+  serialInput(data: Uint8Array): void {
+    this.serial.receive(data);
+  }
+
+  /** Hand over serial output that waits to be handed over in larger pieces; call before the machine ends. */
+  flushSerial(): void {
+    this.serialOut.flush();
+  }
+
+  pressPowerButton(): void {
+    this.acpiPm.pressPowerButton();
+  }
+
+  /** Non-maskable interrupt for a vCPU. */
+  injectNmi(vcpu: number): void {
+    const apic = this.apics.apics[vcpu];
+    if (apic !== undefined) apic.accept({ destination: vcpu, logical: false, wide: true, delivery: 4, vector: 0, level: false });
+  }
+
+  /** Level of an ISA interrupt line: to the 8259 pair and the I/O APIC alike. */
+  setIrq(irq: number, level: boolean): void {
+    if (irq !== CASCADE_IRQ) this.pic.setIrq(irq, level);
+    this.ioApic.setPin(irq === 0 ? TIMER_PIN : irq, level);
+  }
+
+  /** Interrupt message of a device. */
+  sendMsi(address: number, data: number): void {
+    if (address >>> 20 === 0xfee) this.apics.send(msiMessage(address, data));
+  }
+
+  private setPciLine(line: number, level: boolean): void {
+    this.pciLines[line] = level ? 1 : 0;
+    this.ioApic.setPin(PCI_FIRST_GSI + line, level);
+    const irq = isaIrq(line);
+    this.pic.setIrq(
+      irq,
+      this.pciLines.some((on, i) => on !== 0 && isaIrq(i) === irq),
+    );
+  }
+
+  private setPciTriggers(): void {
+    this.pic.write(
+      0x4d1,
+      1,
+      PCI_ISA_IRQS.reduce((bits: number, irq) => bits | (1 << (irq - 8)), 1 << (SCI_IRQ - 8)),
+    );
+  }
+}
+
+const MSR_APIC_BASE = 0x1b;
+const MSR_TSC_DEADLINE = 0x6e0;
+
+function isaIrq(line: number): number {
+  return PCI_ISA_IRQS[line & 1] ?? PCI_ISA_IRQS[0];
+}

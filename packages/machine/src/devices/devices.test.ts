@@ -1,0 +1,111 @@
+import { describe, expect, it } from 'vitest';
+import { testBoard } from '../testing/test-board.ts';
+import { Uart16550 } from './uart16550.ts';
+
+describe('16550', () => {
+  function uart() {
+    const levels: boolean[] = [];
+    let sent = '';
+    const u = new Uart16550(
+      (byte) => {
+        sent += String.fromCharCode(byte);
+      },
+      0x3f8,
+      (level) => levels.push(level),
+    );
+    const out = (register: number, value: number) => void u.write(0x3f8 + register, 1, value);
+    const inp = (register: number) => u.read(0x3f8 + register, 1);
+    return { u, out, inp, sent: () => sent, line: () => levels.at(-1) };
+  }
+
+  it('announces the empty transmitter at once and again after each byte', () => {
+    const { out, inp, line, sent } = uart();
+    out(4, 0x08);
+    out(1, 0x02);
+    expect(line()).toBe(true);
+    expect(inp(2)).toBe(0x02);
+    expect(line()).toBe(false);
+    out(0, 0x41);
+    expect(line()).toBe(true);
+    expect(sent()).toBe('A');
+  });
+
+  it('announces received bytes until they are read', () => {
+    const { u, out, inp, line } = uart();
+    out(2, 0x81);
+    out(4, 0x08);
+    out(1, 0x01);
+    u.receive([0x61, 0x62]);
+    expect(line()).toBe(true);
+    expect(inp(2)).toBe(0xcc);
+    u.receive(new Array(6).fill(0x20));
+    expect(inp(2)).toBe(0xc4);
+    expect(inp(5) & 1).toBe(1);
+    expect([inp(0), inp(0)]).toEqual([0x61, 0x62]);
+    for (let i = 0; i < 6; i++) inp(0);
+    expect(line()).toBe(false);
+    expect(inp(5)).toBe(0x60);
+  });
+
+  it('loops bytes and modem lines back', () => {
+    const { out, inp, sent } = uart();
+    out(4, 0x1a);
+    expect(inp(6) & 0xf0).toBe(0x90);
+    out(0, 0x55);
+    expect(inp(0)).toBe(0x55);
+    expect(sent()).toBe('');
+    out(4, 0x08);
+    expect(inp(6) & 0xf0).toBe(0xb0);
+  });
+
+  it('has the scratch register, divisor latch and FIFO that probes look for', () => {
+    const { out, inp } = uart();
+    out(7, 0xa5);
+    expect(inp(7)).toBe(0xa5);
+    out(3, 0x83);
+    out(0, 0x0c);
+    expect(inp(0)).toBe(0x0c);
+    out(3, 0x03);
+    expect(inp(2)).toBe(0x01);
+    out(2, 0x01);
+    expect(inp(2)).toBe(0xc1);
+  });
+});
+
+describe('small devices', () => {
+  it('fw_cfg has its signature, a directory of files and DMA', () => {
+    const { board, ram } = testBoard({ fwCfgFiles: new Map([['opt/x', new Uint8Array([1, 2, 3])]]) });
+    board.writePort(0x510, 2, 0);
+    expect(String.fromCharCode(...[0, 1, 2, 3].map(() => board.readPort(0x511, 1)))).toBe('QEMU');
+    board.writePort(0x510, 2, 0x19);
+    const directory = Array.from({ length: 17 }, () => board.readPort(0x511, 1));
+    expect(directory.slice(0, 10)).toEqual([0, 0, 0, 1, 0, 0, 0, 3, 0, 0x20]);
+    expect(String.fromCharCode(...directory.slice(12, 17))).toBe('opt/x');
+    ram.view.setUint32(0x1000, (0x20 << 16) | 0x0a);
+    ram.view.setUint32(0x1004, 4);
+    ram.view.setBigUint64(0x1008, 0x2000n);
+    board.writePort(0x514, 4, 0);
+    board.writePort(0x518, 4, 0x0010_0000);
+    expect(ram.view.getUint32(0x1000)).toBe(0);
+    expect([...ram.bytes.slice(0x2000, 0x2004)]).toEqual([1, 2, 3, 0]);
+  });
+
+  it('the keyboard controller passes its self test and gates nothing', () => {
+    const { board } = testBoard();
+    board.writePort(0x64, 1, 0xaa);
+    expect(board.readPort(0x64, 1) & 1).toBe(1);
+    expect(board.readPort(0x60, 1)).toBe(0x55);
+    expect(board.readPort(0x64, 1) & 1).toBe(0);
+  });
+
+  it('PCI configuration space shows the host bridge and nothing behind it', () => {
+    const { board } = testBoard();
+    board.writePort(0xcf8, 4, 0x8000_0000);
+    expect(board.readPort(0xcfc, 4)).toBe(0x0008_1b36);
+    expect(board.readPort(0xcfe, 2)).toBe(0x0008);
+    board.writePort(0xcf8, 4, 0x8000_0008);
+    expect(board.readPort(0xcff, 1)).toBe(0x06);
+    board.writePort(0xcf8, 4, 0x8000_0800);
+    expect(board.readPort(0xcfc, 4)).toBe(0xffff_ffff);
+  });
+});
