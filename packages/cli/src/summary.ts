@@ -47,6 +47,7 @@ export function summaryJson(s: Summary): Record<string, unknown> {
     shadowPagesBuilt: s.shadowPagesBuilt,
     tlbMisses: s.cpu.tlbMisses,
     tlbFlushes: s.cpu.tlbFlushes,
+    jit: s.cpu.jit === undefined ? undefined : { ...s.cpu.jit, compiledEntries: s.cpu.compiledEntries, jumpCacheMisses: s.cpu.jumpCacheMisses },
     unknownSyscalls: Object.fromEntries(s.unknownSyscalls),
   };
 }

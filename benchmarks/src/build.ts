@@ -1,0 +1,29 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const SOURCES = join(import.meta.dirname, '../programs');
+const FLAGS = ['-O2', '-static', '-std=gnu17'];
+
+/** First line of `gcc --version`; undefined when there is no gcc. */
+export function compilerVersion(): string | undefined {
+  const r = spawnSync('gcc', ['--version'], { encoding: 'utf8' });
+  return r.status === 0 ? r.stdout.split('\n', 1)[0] : undefined;
+}
+
+/** Path of the executable of `programs/<name>.c`, built unless the same source was built before. Throws when gcc fails. */
+export function buildProgram(name: string): string {
+  const hash = createHash('sha256').update(FLAGS.join(' '));
+  for (const file of ['bench.h', `${name}.c`]) hash.update(readFileSync(join(SOURCES, file)));
+  const directory = join(tmpdir(), 'pvm-benchmarks');
+  mkdirSync(directory, { recursive: true });
+  const out = join(directory, `${name}-${hash.digest('hex').slice(0, 12)}`);
+  if (!existsSync(out)) {
+    const partial = `${out}.${process.pid}`;
+    execFileSync('gcc', [...FLAGS, '-o', partial, join(SOURCES, `${name}.c`), '-lm'], { stdio: 'inherit' });
+    renameSync(partial, out);
+  }
+  return out;
+}
