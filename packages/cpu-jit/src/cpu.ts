@@ -2,45 +2,63 @@ import { readFile } from 'node:fs/promises';
 import { CodeCache, type CodeSource } from './code-cache.ts';
 import { decode } from './decoder/index.ts';
 import type { Insn } from './decoder/types.ts';
+import { type EntryTarget, type FlatEntry, flatState, resetState, type Segment } from './entry-state.ts';
 import { CpuError } from './errors.ts';
 import { FIRST_HANDLER, handlerForms, handlerIndex } from './interp/handler-table.ts';
 import { type Compiler, Jit, type JitCounts } from './jit/jit.ts';
 import { WorkerCompiler } from './jit/worker-compiler.ts';
 import {
+  ACCESS_READ,
+  CLOCK_HOST,
+  CLOCK_ICOUNT,
+  CPU_BASE,
+  CPU_STRIDE,
+  CS,
+  C_EVENTS,
   C_INTERP_BLOCKS,
   C_JC_MISSES,
   C_JIT_ENTRIES,
   C_TLB_FLUSHES,
   C_TLB_MISSES,
   C_WALKS,
-  CLOCK_HOST,
-  CLOCK_ICOUNT,
-  CPU_BASE,
-  CPU_STRIDE,
   EXIT_DECODE,
   EXIT_EXCEPTION,
   EXIT_LIMIT,
   EXIT_RESTART,
+  EXIT_STEP,
   FRAME_POOL_BASE,
+  INTR_WINDOW,
   JC_BASE,
   JC_CPU_SIZE,
   MAX_VCPUS,
   NEXT,
   NEXT_CHECK,
   R_HANDLER,
+  SEG_BASE,
+  SEG_STRIDE,
   S_BLOCK_RIP,
   S_CODE_SIZE,
+  S_CPL,
+  S_DR,
   S_EXC,
+  S_EXC_ERROR,
+  S_EXIT_ACCESS,
   S_EXIT_BLOCK,
+  S_EXIT_INSN_LEN,
   S_EXIT_SIZE,
+  S_EXIT_VALUE,
   S_GPR,
   S_HOT_THRESHOLD,
   S_ICOUNT,
   S_ICOUNT_LIMIT,
+  S_INTR,
   S_JC,
   S_MXCSR,
+  S_NMI,
   S_RFLAGS,
   S_RIP,
+  S_SEG,
+  S_SHADOW,
   S_STEP,
   S_TIER,
   S_TLB,
@@ -50,6 +68,7 @@ import {
   TLB_CPU_SIZE,
   V_CLOCK,
   V_LEVELS,
+  V_NATIVE,
   V_RAM_BASE,
   V_RAM_HIGH,
   V_RAM_LOW,
@@ -62,6 +81,10 @@ const PAGE = 4096;
 const STATUS_FLAGS = 0x8d5;
 /** Interpreter entries after which a block is compiled. */
 const HOT_THRESHOLD = 200;
+const RFLAGS_TF = 1 << 8;
+const VECTOR_DB = 1;
+/** DR6: single step. */
+const DR6_BS = 1n << 14n;
 /** For `setLimit`: never. */
 export const NO_LIMIT = 0xffff_ffff_ffff_ffffn;
 
@@ -211,13 +234,7 @@ export class CpuCore implements MemoryLayout {
       syscall = switcher.exports['syscall'] as (cpu: number) => number;
     }
     const imports = { ...(runtime as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: syscall };
-    for (const { name } of WebAssembly.Module.imports(module)) {
-      if (!(name in imports))
-        (imports as Record<string, WebAssembly.ImportValue>)[name] = () => {
-          throw new CpuError('not-built', `the runtime has no ${name}`);
-        };
-    }
-    new WebAssembly.Instance(module, { env: imports });
+    const interpreter = new WebAssembly.Instance(module, { env: imports });
     this.code = new CodeCache(
       {
         u8: this.u8,
@@ -236,7 +253,7 @@ export class CpuCore implements MemoryLayout {
     if (options.jit === 'off') return;
     const compiler = options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler(memory, this.cpuAddress(0) + S_ICOUNT_LIMIT);
     this.jit = new Jit(
-      { u8: this.u8, u32, view: this.view, table, imports, code: this.code, probeExec: (cpu, va) => runtime.probeExec(cpu, va) },
+      { u8: this.u8, u32, view: this.view, table, imports: { ...imports, ...interpreter.exports }, code: this.code, probeExec: (cpu, va) => runtime.probeExec(cpu, va) },
       compiler,
       FIRST_HANDLER + handlerCount,
     );
@@ -258,6 +275,7 @@ export class CpuCore implements MemoryLayout {
     set(S_JC, JC_BASE + vcpu * JC_CPU_SIZE);
     set(S_CODE_SIZE, 64);
     set(S_RFLAGS, 2);
+    this.setU64(cpu + S_SHADOW, NO_LIMIT);
     set(S_MXCSR, 0x1f80);
     set(S_X87_CW, 0x37f);
     set(V_RAM_BASE, this.ramBase);
@@ -311,24 +329,131 @@ export class CpuCore implements MemoryLayout {
   /** Runs until something must leave the guest; returns EXIT_* (layout.ts). Decoding, self-modifying code and compilation are handled inside. */
   run(vcpu: number): number {
     const cpu = this.cpuAddress(vcpu);
+    // Events are looked at where generated code would: at check points.
+    let isCheckPoint = true;
     for (;;) {
-      let reason = this.runtime.run(cpu) >>> 0;
+      let reason = isCheckPoint ? this.runtime.attention(cpu) >>> 0 : NEXT;
+      isCheckPoint = false;
+      if (reason === NEXT || reason === NEXT_CHECK) reason = this.runtime.run(cpu) >>> 0;
       this.u32[(cpu + S_TIER) >>> 2] = TIER_NONE;
       if (reason === EXIT_DECODE) {
-        if (!this.decodeBlock(cpu)) return EXIT_EXCEPTION;
-        continue;
-      }
-      if (reason === EXIT_LIMIT && !this.limitReached(cpu)) {
+        if (this.decodeBlock(cpu)) continue;
+        reason = this.fetchFault(cpu);
+      } else if (reason === EXIT_LIMIT && !this.limitReached(cpu)) {
         this.jit?.poll();
+        isCheckPoint = true;
         continue;
+      } else if (reason === EXIT_RESTART) {
+        this.u32[(cpu + S_EXC) >>> 2] = 0;
+        reason = this.step(vcpu);
+        if (reason === NEXT) continue;
+      } else if (reason === EXIT_STEP) {
+        reason = this.singleStep(vcpu);
+        isCheckPoint = true;
+        if (reason === NEXT) continue;
       }
-      if (reason !== EXIT_RESTART) return reason;
-      this.u32[(cpu + S_EXC) >>> 2] = 0;
-      reason = this.step(vcpu);
-      if (reason === NEXT) continue;
       if (reason !== NEXT_CHECK) return reason;
       if (this.limitReached(cpu)) return EXIT_LIMIT;
+      isCheckPoint = true;
     }
+  }
+
+  /** The instruction at RIP could not be fetched, S_EXC says why: delivered in the guest, or an exit. */
+  private fetchFault(cpu: number): number {
+    return this.u32[(cpu + V_NATIVE) >>> 2] === 0 ? EXIT_EXCEPTION : this.runtime.attention(cpu) >>> 0;
+  }
+
+  /** One instruction, then #DB when TF was set before it (SDM vol. 3, 18.3.1.4). */
+  private singleStep(vcpu: number): number {
+    const cpu = this.cpuAddress(vcpu);
+    const { u32 } = this;
+    const trap = () => ((u32[(cpu + S_RFLAGS) >>> 2] ?? 0) & RFLAGS_TF) !== 0;
+    const isOn = trap();
+    const events = this.getU64(cpu + C_EVENTS);
+    const cpl = u32[(cpu + S_CPL) >>> 2];
+    const reason = this.step(vcpu);
+    const done = (reason === NEXT || reason === NEXT_CHECK) && this.getU64(cpu + C_EVENTS) === events;
+    // SYSCALL clears TF and is not trapped.
+    if (!isOn || !done || (!trap() && u32[(cpu + S_CPL) >>> 2] !== cpl)) return reason;
+    this.setU64(cpu + S_DR + 6 * 8, this.getU64(cpu + S_DR + 6 * 8) | DR6_BS);
+    u32[(cpu + S_EXC_ERROR) >>> 2] = 0;
+    u32[(cpu + S_EXC) >>> 2] = VECTOR_DB + 1;
+    return this.runtime.attention(cpu) >>> 0;
+  }
+
+  // ------------------------------------------------------------ the CPU by itself (V_NATIVE)
+  private entryTarget(vcpu: number): EntryTarget {
+    return { view: this.view, u8: this.u8, runtime: this.runtime, cpu: this.cpuAddress(vcpu), vcpu };
+  }
+  /** Architectural state after RESET or INIT: real mode at F000:FFF0. Keeps CPUID, control block, limits and counters. */
+  resetToReal(vcpu: number): void {
+    resetState(this.entryTarget(vcpu));
+  }
+  /** Flat 64-bit code at CPL 0 with paging on (`long`), or flat 32-bit protected mode without (`protected`); interrupts off. */
+  enterFlat(vcpu: number, mode: 'long' | 'protected', entry: FlatEntry): void {
+    flatState(this.entryTarget(vcpu), mode, entry);
+  }
+  setSegment(vcpu: number, n: number, s: Segment): void {
+    this.runtime.setSegment(this.cpuAddress(vcpu), n, s.selector, s.base, s.limit, s.attr);
+  }
+  /** After CR0, EFER, CS or CPL were written from outside: TLB array, code size and caches follow. */
+  modeChanged(vcpu: number): void {
+    const cpu = this.cpuAddress(vcpu);
+    this.runtime.setCpl(cpu, this.u32[(cpu + S_CPL) >>> 2] ?? 0);
+    this.runtime.tlbFlushAll(cpu);
+    this.runtime.enterCode(cpu);
+  }
+
+  /** External interrupt `vector` for delivery as soon as the guest takes interrupts; undefined withdraws it. Heard at the next check point. */
+  setInterrupt(vcpu: number, vector: number | undefined): void {
+    this.request(vcpu, vector === undefined ? 0 : vector + 1);
+  }
+  /** The vector that still waits, undefined when it was delivered (or there was none). */
+  pendingInterrupt(vcpu: number): number | undefined {
+    const pending = this.u32[(this.cpuAddress(vcpu) + S_INTR) >>> 2] ?? 0;
+    return pending === 0 || pending === INTR_WINDOW ? undefined : pending - 1;
+  }
+  /** Makes `run` return EXIT_INTR_WINDOW as soon as an interrupt could be delivered (once). */
+  requestInterruptWindow(vcpu: number): void {
+    this.request(vcpu, INTR_WINDOW);
+  }
+  private request(vcpu: number, value: number): void {
+    const cpu = this.cpuAddress(vcpu);
+    this.u32[(cpu + S_INTR) >>> 2] = value;
+    if (value !== 0) this.kick(cpu);
+  }
+  setNmi(vcpu: number): void {
+    const cpu = this.cpuAddress(vcpu);
+    this.u32[(cpu + S_NMI) >>> 2] = 1;
+    this.kick(cpu);
+  }
+  /** Generated code returns at its next check point; `run` puts the limit back. */
+  private kick(cpu: number): void {
+    Atomics.store(this.u64, (cpu + S_ICOUNT_LIMIT) >>> 3, 0n);
+  }
+  /** Whether an external interrupt would be delivered before the next instruction. */
+  interruptible(vcpu: number): boolean {
+    return this.runtime.interruptible(this.cpuAddress(vcpu)) !== 0;
+  }
+
+  /** After an exit with RIP at an instruction that TypeScript has done: RIP after it, and it counts as retired. */
+  complete(vcpu: number): void {
+    const cpu = this.cpuAddress(vcpu);
+    const next = this.getU64(cpu + S_RIP) + BigInt(this.u32[(cpu + S_EXIT_INSN_LEN) >>> 2] ?? 0);
+    this.setU64(cpu + S_RIP, this.codeSize(cpu) === 64 ? next : next & 0xffff_ffffn);
+    this.setU64(cpu + S_ICOUNT, this.getU64(cpu + S_ICOUNT) + 1n);
+  }
+  /** After EXIT_IO: finishes the instruction; `value` is what IN or INS read. */
+  completeIo(vcpu: number, value = 0): void {
+    const cpu = this.cpuAddress(vcpu);
+    if (this.u32[(cpu + S_EXIT_ACCESS) >>> 2] === ACCESS_READ) this.setU64(cpu + S_EXIT_VALUE, BigInt(value >>> 0));
+    this.runtime.io_complete(cpu);
+  }
+  /** The instruction at RIP raises an exception: delivered when `run` is entered. */
+  raise(vcpu: number, vector: number, error = 0): void {
+    const cpu = this.cpuAddress(vcpu);
+    this.u32[(cpu + S_EXC) >>> 2] = vector + 1;
+    this.u32[(cpu + S_EXC_ERROR) >>> 2] = error;
   }
 
   /** Retired instructions at which `run` returns EXIT_LIMIT, at the next check point (taken backward and indirect branches). */
@@ -349,9 +474,9 @@ export class CpuCore implements MemoryLayout {
   step(vcpu: number): number {
     const cpu = this.cpuAddress(vcpu);
     const source = this.sourceAt(cpu);
-    if (source === undefined) return EXIT_EXCEPTION;
+    if (source === undefined) return this.fetchFault(cpu);
     const rec = this.code.stepBlock(source, this.codeSize(cpu));
-    if (rec === 0) return EXIT_EXCEPTION;
+    if (rec === 0) return this.fetchFault(cpu);
     this.setU64(cpu + S_BLOCK_RIP, this.getU64(cpu + S_RIP));
     this.u32[(cpu + S_STEP) >>> 2] = 1;
     try {
@@ -379,9 +504,11 @@ export class CpuCore implements MemoryLayout {
     return this.sourceFor(cpu, this.getU64(cpu + S_RIP));
   }
   private sourceFor(cpu: number, rip: bigint): CodeSource | undefined {
-    const hpa = this.runtime.translateExec(cpu, rip) >>> 0;
+    const bits = this.codeSize(cpu) === 64 ? 64 : 32;
+    const va = bits === 64 ? rip : BigInt.asUintN(32, rip + this.getU64(cpu + S_SEG + CS * SEG_STRIDE + SEG_BASE));
+    const hpa = this.runtime.translateExec(cpu, va) >>> 0;
     if (hpa === 0) return undefined;
-    return { hpa, nextPage: () => this.runtime.translateExec(cpu, BigInt.asUintN(64, (rip | 0xfffn) + 1n)) >>> 0 };
+    return { hpa, nextPage: () => this.runtime.translateExec(cpu, BigInt.asUintN(bits, (va | 0xfffn) + 1n)) >>> 0 };
   }
 
   private decodeBlock(cpu: number): boolean {

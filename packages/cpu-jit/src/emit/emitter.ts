@@ -241,6 +241,10 @@ export abstract class Emitter {
   abstract stIndex(i: number): Val;
   /** State-block offset of the segment record (S_SEG + n * SEG_STRIDE) that segment operand `i` names, i32. */
   abstract segmentRecord(i: number): Val;
+  /** State-block offset of the control or debug register that operand `i` names, i32. */
+  abstract registerField(i: number): Val;
+  /** Selector of a far pointer in the instruction, i32; its offset is the immediate. */
+  abstract farSelector(): Val;
   /** Second immediate (ENTER's nesting level), i32. */
   abstract imm2(): Val;
   /** State-block offset of the segment base that applies to a string instruction's source, i32: S_ZERO or the base field of a segment. */
@@ -322,6 +326,10 @@ export abstract class Emitter {
   abstract repeatUnless(complete: Val): void;
   /** SYSCALL: RIP stays at this instruction, which does not count as retired (whoever serves it counts it); control passes to the function linked as `host_syscall`. Ends the instruction. */
   abstract syscall(): void;
+  /** Control passes to runtime helper `helper(cpu, ...args)` with RIP at this instruction, which does not count as retired yet, registers and
+   *  flags in the state block and S_EXIT_INSN_LEN set. The helper does the whole instruction, RIP and count included, and returns
+   *  NEXT_CHECK or EXIT_* (`doneAt` and `fail` in assembly/cpu.ts). Ends the instruction. */
+  abstract transfer(helper: string, args: readonly Val[]): void;
   /** Code size (mode) is static per block. */
   abstract readonly codeSize: 16 | 32 | 64;
 }

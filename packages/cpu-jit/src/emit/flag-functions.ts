@@ -8,7 +8,7 @@ export const FLAGS_WITHOUT_CARRY = 'flags_without_carry';
 export type FlagName = keyof typeof FLAG_FUNCTION;
 
 /**
- * Adds functions that compute one status flag from a lazy triple (see FLAGS_* in layout.ts). Both tiers call these
+ * Adds and exports functions that compute one status flag from a lazy triple (see FLAGS_* in layout.ts). Both tiers call these
  * where the producer of the flags is not known statically.
  */
 export function addFlagFunctions(b: typeof binaryen, m: binaryen.Module): void {
@@ -25,6 +25,7 @@ export function addFlagFunctions(b: typeof binaryen, m: binaryen.Module): void {
   const sign = (value: binaryen.ExpressionRef, first: number) => m.i32.wrap(m.i64.shr_u(m.i64.shl(value, shift(first)), m.i64.const(63n)));
   const define = (f: FlagName, body: binaryen.ExpressionRef) => {
     m.addFunction(FLAG_FUNCTION[f], params, b.i32, [], body);
+    m.addFunctionExport(FLAG_FUNCTION[f], FLAG_FUNCTION[f]);
   };
   const chain = (cases: [binaryen.ExpressionRef, binaryen.ExpressionRef][], otherwise: binaryen.ExpressionRef): binaryen.ExpressionRef =>
     cases.reduceRight((rest, [condition, value]) => m.if(condition, value, rest), otherwise);
@@ -83,6 +84,7 @@ export function addFlagFunctions(b: typeof binaryen, m: binaryen.Module): void {
   const af = m.i32.shl(call('a'), m.i32.const(4));
   const of = m.i32.shl(call('o'), m.i32.const(11));
   m.addFunction(FLAGS_WITHOUT_CARRY, params, b.i64, [], m.i64.extend_u(m.i32.or(m.i32.or(af, of), adjust)));
+  m.addFunctionExport(FLAGS_WITHOUT_CARRY, FLAGS_WITHOUT_CARRY);
 }
 
 /** The triple as it stands in the state block, as arguments of a flag function. */

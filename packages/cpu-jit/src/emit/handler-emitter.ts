@@ -236,6 +236,13 @@ export class HandlerEmitter extends Emitter {
     const { m } = this;
     return this.let(this.expr('i32', m.i32.sub(this.field16(R_REG), m.i32.const(SEG_SELECTOR))));
   }
+  registerField(i: number): Val {
+    if (this.operand(i).field !== 'reg') throw new Error(`${this.form.row.name}: operand ${i} is not in ModRM.reg`);
+    return this.let(this.expr('i32', this.field16(R_REG)));
+  }
+  farSelector(): Val {
+    return this.let(this.expr('i32', this.m.i32.load(R_IMM + 4, 4, this.rec())));
+  }
   imm2(): Val {
     return this.let(this.expr('i32', this.field8(R_VVVV)));
   }
@@ -530,6 +537,16 @@ export class HandlerEmitter extends Emitter {
     this.setRip(this.ripAt(false));
     this.retire(false);
     this.emit(m.return_call('host_syscall', [this.cpu()], b.i32));
+    this.ended = true;
+  }
+  transfer(helper: string, args: readonly Val[]): void {
+    const { m, b } = this;
+    const values = args.map((a) => this.let(a));
+    this.importHelper(helper, { params: ['i32', ...values.map((v) => v.type)], result: 'i32' });
+    this.emit(m.i32.store(S_EXIT_INSN_LEN, 4, this.cpu(), this.field8(R_LEN)));
+    this.setRip(this.ripAt(false));
+    this.retire(false);
+    this.emit(m.return_call(helper, [this.cpu(), ...values.map((v) => v.take())], b.i32));
     this.ended = true;
   }
 }

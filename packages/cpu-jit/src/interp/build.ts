@@ -23,6 +23,7 @@ import {
   S_ICOUNT,
   S_RIP,
 } from '../layout.ts';
+import { addExactPaths } from '../jit/slow-paths.ts';
 import { semantics } from '../semantics/index.ts';
 import { FIRST_HANDLER, handlerForms, PSEUDO } from './handler-table.ts';
 
@@ -45,6 +46,7 @@ export function buildInterpreter(): InterpreterBuild {
   m.addTableImport(TABLE, 'env', 'table');
   addFlagFunctions(binaryen, m);
   addSlowPaths(m);
+  addExactPaths(binaryen, m);
   const names: string[] = addPseudoHandlers(m);
   const list = handlerForms();
   const imports = new Map<string, { params: ValType[]; result: ValType | 'none' }>();

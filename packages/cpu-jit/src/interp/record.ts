@@ -19,6 +19,7 @@ import {
   S_CR0,
   S_CR2,
   S_CR8,
+  S_DR,
   S_GPR,
   S_SEG,
   S_X87,
@@ -50,6 +51,8 @@ function registerOffset(o: OperandForm, n: number, rex: boolean): number {
       return S_SEG + n * SEG_STRIDE + SEG_SELECTOR;
     case 'cr':
       return controlOffset(n);
+    case 'dr':
+      return debugOffset(n);
     default:
       return n;
   }
@@ -58,6 +61,11 @@ function registerOffset(o: OperandForm, n: number, rex: boolean): number {
 /** State-block offset of control register 0, 2, 3, 4 or 8 (the decoder lets no other through). */
 export function controlOffset(n: number): number {
   return n === 0 ? S_CR0 : n === 8 ? S_CR8 : S_CR2 + (n - 2) * 8;
+}
+
+/** State-block offset of a debug register. */
+export function debugOffset(n: number): number {
+  return S_DR + n * 8;
 }
 
 /** State-block offset of the base of a segment that has one in 64-bit mode; S_ZERO for the flat ones. */
@@ -100,18 +108,20 @@ export function writeRecord(view: DataView, at: number, insn: Insn, handler: num
   const seg = mem?.seg ?? insn.seg;
   view.setUint16(rec + R_SEG, segmentBaseOffset(seg, codeSize), true);
   let isRelative = false;
+  let isFar = false;
   for (const o of insn.operands) {
     if (o.field === 'reg') view.setUint16(rec + R_REG, registerOffset(o, insn.reg, insn.rex), true);
     else if (o.field === 'rm') view.setUint16(rec + R_RM, registerOffset(o, insn.rm, insn.rex), true);
     else if (o.field === 'vvvv') view.setUint8(rec + R_VVVV, insn.vvvv);
     if (o.kind === 'rel') isRelative = true;
+    if (o.kind === 'far') isFar = true;
   }
   if (insn.row.name === 'enter') view.setUint8(rec + R_VVVV, insn.imm2);
   if (isRelative) {
     view.setBigInt64(rec + R_IMM, BigInt(insn.immLow + offset + insn.length), true);
   } else {
     view.setInt32(rec + R_IMM, insn.immLow, true);
-    view.setInt32(rec + R_IMM + 4, insn.immHigh, true);
+    view.setInt32(rec + R_IMM + 4, isFar ? insn.imm2 : insn.immHigh, true);
   }
   return rec + REC_SIZE;
 }

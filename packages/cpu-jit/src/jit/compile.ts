@@ -2,9 +2,7 @@ import binaryen from 'binaryen';
 import type { Insn } from '../decoder/types.ts';
 import type { Emitter } from '../emit/emitter.ts';
 import { WASM_FEATURES } from '../emit/features.ts';
-import { addFlagFunctions } from '../emit/flag-functions.ts';
 import { TABLE } from '../emit/handler-emitter.ts';
-import type { ValType } from '../emit/val.ts';
 import {
   CR0_EM_TS,
   EXIT_LIMIT,
@@ -17,9 +15,6 @@ import {
   NEXT,
   NEXT_CHECK,
   NEXT_INTERPRET,
-  S_CC_KIND,
-  S_CC_RES,
-  S_CC_SRC,
   S_CR0,
   S_CTX,
   S_ICOUNT,
@@ -33,12 +28,11 @@ import { semantics } from '../semantics/index.ts';
 import { addBranchHints } from './branch-hints.ts';
 import { jumpCacheIndex } from './jump-cache.ts';
 import type { Region } from './region.ts';
-import { appendChild, type BlockCode, fixedLocals, LOCAL, RegionEmitter } from './region-emitter.ts';
+import { type BlockCode, RegionEmitter } from './region-emitter.ts';
+import { fixedLocals, type Imports, LOCAL } from './region-state.ts';
 
 /** Indirect branches compare with so few targets one by one; more are searched and switched on. */
 const MAX_COMPARED_TARGETS = 3;
-
-type Imports = Map<string, { params: ValType[]; result: ValType | 'none' }>;
 
 /** Compiles regions into one Wasm module that exports function `r<i>` for region i. */
 export function compileRegions(regions: readonly Region[]): Uint8Array {
@@ -50,7 +44,6 @@ export function compileRegions(regions: readonly Region[]): Uint8Array {
     m.addTable(TABLE, 1, -1);
     m.addTableImport(TABLE, 'env', 'table');
     const imports: Imports = new Map();
-    addFlagFunctions(binaryen, m);
     addChains(m);
     for (const [i, region] of regions.entries()) {
       addRegion(m, region, `r${i}`, imports);
@@ -89,7 +82,6 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
   const e = new RegionEmitter(b, m, region, first, imports);
   const codes = new Map<number, BlockCode>();
   for (const [start, block] of region.blocks) codes.set(start, e.emitBlock(block, runSemantics));
-  e.stopReuse();
 
   const relooper = new b.Relooper(m);
   const nodes = new Map<number, number>();
@@ -108,17 +100,17 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
     if (t.kind === 'ended') continue;
     if (t.kind === 'indirect') {
       for (const [i, target] of t.targets.entries()) {
-        const check = e.backEdgeCode(code, target);
+        const check = e.backEdgeCode(target);
         if (t.targets.length > MAX_COMPARED_TARGETS) relooper.addBranchForSwitch(node(start), node(target), [i], check);
         else relooper.addBranch(node(start), node(target), e.isTarget(t, target), check);
       }
-      const out = relooper.addBlock(e.exitCode(code, { rip: t.rip }, true));
+      const out = relooper.addBlock(e.exitCode({ rip: t.rip }, true));
       if (t.targets.length > MAX_COMPARED_TARGETS) relooper.addBranchForSwitch(node(start), out, [], 0);
       else relooper.addBranch(node(start), out, 0, 0);
       continue;
     }
     const edge = (to: number, backward: boolean): { to: number; code: number } =>
-      codes.has(to) ? { to: node(to), code: backward ? e.backEdgeCode(code, to) : 0 } : { to: relooper.addBlock(e.exitCode(code, to, backward)), code: 0 };
+      codes.has(to) ? { to: node(to), code: backward ? e.backEdgeCode(to) : 0 } : { to: relooper.addBlock(e.exitCode(to, backward)), code: 0 };
     const taken = edge(t.to, t.backward);
     if (t.kind === 'goto' || t.to === t.next) {
       relooper.addBranch(node(start), taken.to, 0, taken.code);
@@ -128,14 +120,6 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
     relooper.addBranch(node(start), taken.to, m.local.get(t.condition, b.i32), taken.code);
     relooper.addBranch(node(start), next.to, 0, next.code);
   }
-
-  const flow = solve(codes);
-  for (const [start, code] of codes) {
-    const { dirtyIn, flagsDirtyIn } = flow.get(start) ?? { dirtyIn: 0, flagsDirtyIn: false };
-    for (const s of code.spills) e.fillSpill(s, dirtyIn, flagsDirtyIn);
-    if (successorsOf(code).some((s) => flow.get(s)?.flagsLiveIn)) e.fillFlagsOut(code);
-  }
-  for (const placeholder of e.reloads) e.loadRegisters((x) => appendChild(b, placeholder, x));
 
   const cpu = () => m.local.get(LOCAL.cpu, b.i32);
   const body = [
@@ -151,74 +135,8 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
     const controls = m.i32.and(m.i32.load(S_MXCSR, 4, cpu()), m.i32.const(MXCSR_CONTROLS));
     body.unshift(m.if(m.i32.ne(controls, m.i32.const(MXCSR_DEFAULT)), m.return(m.i32.const(NEXT_INTERPRET))));
   }
-  e.loadRegisters((x) => body.push(x));
-  if (flow.get(0)?.flagsLiveIn) {
-    body.push(
-      m.local.set(LOCAL.ccKind, m.i32.load(S_CC_KIND, 4, cpu())),
-      m.local.set(LOCAL.ccRes, m.i64.load(S_CC_RES, 8, cpu())),
-      m.local.set(LOCAL.ccSrc, m.i64.load(S_CC_SRC, 8, cpu())),
-    );
-  }
-  body.push(relooper.renderAndDispose(node(0), LOCAL.label), m.unreachable());
+  body.push(e.finish(() => relooper.renderAndDispose(node(0), LOCAL.label)));
   m.addFunction(name, b.i32, b.i32, [...fixedLocals(b), ...e.extraLocals], m.block(null, body, b.i32));
-}
-
-/** Successors inside the region. */
-function successorsOf(code: BlockCode): number[] {
-  const t = code.terminator;
-  switch (t.kind) {
-    case 'ended':
-      return [];
-    case 'goto':
-      return [t.to];
-    case 'cond':
-      return [t.to, t.next];
-    case 'indirect':
-      return [...t.targets];
-  }
-}
-
-interface Flow {
-  /** Registers that may differ from the state block at the start (bit set); the same for the flags. */
-  dirtyIn: number;
-  flagsDirtyIn: boolean;
-  /** Some path from the start needs the flags as they are then. */
-  flagsLiveIn: boolean;
-}
-
-/** Data flow over the region's blocks, to a fixed point. */
-function solve(codes: ReadonlyMap<number, BlockCode>): Map<number, Flow> {
-  const flow = new Map<number, Flow>();
-  for (const start of codes.keys()) flow.set(start, { dirtyIn: 0, flagsDirtyIn: false, flagsLiveIn: false });
-  for (let changed = true; changed; ) {
-    changed = false;
-    for (const [start, code] of codes) {
-      const f = flow.get(start);
-      if (f === undefined) continue;
-      const dirty = f.dirtyIn | code.written;
-      const flagsDirty = f.flagsDirtyIn || code.flagsWritten;
-      for (const s of successorsOf(code)) {
-        const to = flow.get(s);
-        if (to === undefined || ((to.dirtyIn | dirty) === to.dirtyIn && (to.flagsDirtyIn || !flagsDirty))) continue;
-        to.dirtyIn |= dirty;
-        to.flagsDirtyIn ||= flagsDirty;
-        changed = true;
-      }
-    }
-  }
-  for (let changed = true; changed; ) {
-    changed = false;
-    for (const [start, code] of codes) {
-      const f = flow.get(start);
-      if (f === undefined || f.flagsLiveIn) continue;
-      const observed = f.flagsDirtyIn && code.spills.some((s) => s.flags === 'inherited');
-      const passed = code.flagsOut === 'inherited' && successorsOf(code).some((s) => flow.get(s)?.flagsLiveIn);
-      if (!code.flagsRead && !observed && !passed) continue;
-      f.flagsLiveIn = true;
-      changed = true;
-    }
-  }
-  return flow;
 }
 
 /** `chain(cpu)`: tail-calls the compiled code for S_RIP, or returns to the dispatcher. `chain_check` compares the budget first. */

@@ -1,0 +1,367 @@
+import type binaryen from 'binaryen';
+import type { Insn } from '../decoder/types.ts';
+import { conditionFromFlags } from '../emit/conditions.ts';
+import { Emitter, type FlagKind } from '../emit/emitter.ts';
+import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName } from '../emit/flag-functions.ts';
+import { carryInto, explicitTriple } from '../emit/handler-emitter.ts';
+import type { Val, ValType } from '../emit/val.ts';
+import {
+  FLAGS_ADD,
+  FLAGS_DEC,
+  FLAGS_EXPLICIT,
+  FLAGS_INC,
+  FLAGS_LOGIC,
+  FLAGS_SUB,
+  S_CC_KIND,
+  S_CC_RES,
+  S_CC_SRC,
+  S_GPR,
+  S_XMM,
+} from '../layout.ts';
+import { conditionOf, type ExplicitFlags, type FlagDef, flagOf } from './static-flags.ts';
+
+const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;
+/** Registers are numbered 0..15 general, 16..31 XMM, in bit sets. */
+const XMM = 16;
+
+/** Locals every region function has: 0 the state pointer, then these. `exit` and `reason`: RIP and reason of an exit under way. */
+export const LOCAL = { cpu: 0, tlb: 1, rip: 2, icount: 3, ccKind: 4, ccRes: 5, ccSrc: 6, label: 7, exitRip: 8, reason: 9, gpr: 10, xmm: 26, free: 42 } as const;
+
+/** Wasm types of the fixed locals after the parameter. */
+export function fixedLocals(b: typeof binaryen): binaryen.Type[] {
+  const { i32, i64, v128 } = b;
+  return [i32, i64, i64, i32, i64, i64, i32, i64, i32, ...new Array<binaryen.Type>(16).fill(i64), ...new Array<binaryen.Type>(16).fill(v128)];
+}
+
+/** Functions that a module imports: name -> signature. */
+export type Imports = Map<string, { params: ValType[]; result: ValType | 'none' }>;
+
+/**
+ * The guest's registers and flags while a region is emitted: they live in locals. The lazy flags are always in their locals,
+ * except that flags given one by one stay apart until something needs them there: `flagDef` knows their producer.
+ */
+export abstract class RegionState extends Emitter {
+  /** Types of the locals after the fixed ones. */
+  readonly extraLocals: binaryen.Type[] = [];
+  /** Registers that any code of the region reads or writes, and those it writes (bit sets). */
+  touched = 0;
+  private written = 0;
+  private flagsWritten = false;
+  /** The region has SSE instructions, which are allowed where it is entered. */
+  usesSse = false;
+  /** The region computes with the host's floating point, right only for MXCSR's default controls. */
+  usesFloat = false;
+  protected readonly imports: Imports;
+  /** Producer of the current flags, when it is known. */
+  protected flagDef: FlagDef | undefined;
+  /** `flagDef` is of kind `explicit` and not yet in the locals. */
+  private isApart = false;
+  private depth = 0;
+  /** The code being emitted has left the region. */
+  protected ended = false;
+  private readonly pool: Record<ValType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
+  private inUse: { type: ValType; index: number }[] = [];
+  private kept: { type: ValType; index: number }[] = [];
+  /** Empty blocks to be filled with stores or loads of all registers, once it is known which ones the region uses. */
+  private readonly spills: binaryen.ExpressionRef[] = [];
+  private readonly reloads: binaryen.ExpressionRef[] = [];
+
+  constructor(b: typeof binaryen, m: binaryen.Module, imports: Imports) {
+    super(b, m);
+    this.imports = imports;
+  }
+
+  /** The instruction being emitted. */
+  protected abstract readonly insn: Insn;
+
+  cpu(): binaryen.ExpressionRef {
+    return this.m.local.get(LOCAL.cpu, this.b.i32);
+  }
+  protected importHelper(name: string, signature: { params: ValType[]; result: ValType | 'none' }): void {
+    this.imports.set(name, signature);
+  }
+
+  // ------------------------------------------------------------ locals
+  newLocal(type: ValType): number {
+    const index = this.pool[type].pop() ?? LOCAL.free - 1 + this.extraLocals.push(this.b[type]);
+    this.inUse.push({ type, index });
+    return index;
+  }
+  override local(type: ValType, index: number): Val {
+    const v = super.local(type, index);
+    localIndex.set(v, index);
+    return v;
+  }
+  /** Temporaries live for one instruction, except those that the current flags are computed from. */
+  protected releaseTemps(): void {
+    const held = new Set<number>();
+    for (const v of this.flagDef === undefined ? [] : flagVals(this.flagDef)) {
+      const index = localIndex.get(v);
+      if (index !== undefined) held.add(index);
+    }
+    const all = [...this.inUse, ...this.kept];
+    this.inUse = [];
+    this.kept = [];
+    for (const t of all) {
+      if (held.has(t.index)) this.kept.push(t);
+      else this.pool[t.type].push(t.index);
+    }
+  }
+  /** At the start of a block nothing is known of the flags but that they are in their locals. */
+  protected forgetFlags(): void {
+    this.flagDef = undefined;
+    this.isApart = false;
+    this.releaseTemps();
+  }
+
+  // ------------------------------------------------------------ registers
+  protected whole(n: number): binaryen.ExpressionRef {
+    this.touched |= 1 << n;
+    return this.m.local.get(LOCAL.gpr + n, this.b.i64);
+  }
+  private setWhole(n: number, value: binaryen.ExpressionRef): void {
+    this.touched |= 1 << n;
+    this.written |= 1 << n;
+    this.emit(this.m.local.set(LOCAL.gpr + n, value));
+  }
+  protected isHigh(n: number, size: number): boolean {
+    return size === 1 && !this.insn.rex && n >= 4 && n < 8;
+  }
+  protected readGpr(n: number, size: number, high: boolean): Val {
+    const { m } = this;
+    if (size === 8) return this.let(this.expr('i64', this.whole(n)));
+    if (high) return this.let(this.and(this.expr('i32', m.i32.wrap(m.i64.shr_u(this.whole(n - 4), m.i64.const(8n)))), this.i32(0xff)));
+    return this.let(this.trunc(this.expr('i32', m.i32.wrap(this.whole(n))), size));
+  }
+  protected writeGpr(n: number, size: number, high: boolean, v: Val): void {
+    const { m } = this;
+    if (size >= 4) {
+      this.setWhole(n, this.zext64(v).take());
+      return;
+    }
+    const r = high ? n - 4 : n;
+    const mask = size === 2 ? 0xffffn : high ? 0xff00n : 0xffn;
+    const masked = m.i64.and(m.i64.extend_u(v.take()), m.i64.const(size === 2 ? 0xffffn : 0xffn));
+    const placed = high ? m.i64.shl(masked, m.i64.const(8n)) : masked;
+    this.setWhole(r, m.i64.or(m.i64.and(this.whole(r), m.i64.const(BigInt.asIntN(64, ~mask))), placed));
+  }
+  reg(n: number, size: number): Val {
+    return this.readGpr(n, size, false);
+  }
+  setReg(n: number, size: number, v: Val): void {
+    this.writeGpr(n, size, false, v);
+  }
+  xmm(n: number): Val {
+    this.touched |= 1 << (XMM + n);
+    return this.let(this.expr('v128', this.m.local.get(LOCAL.xmm + n, this.b.v128)));
+  }
+  setXmm(n: number, v: Val): void {
+    this.touched |= 1 << (XMM + n);
+    this.written |= 1 << (XMM + n);
+    this.emit(this.m.local.set(LOCAL.xmm + n, v.take()));
+  }
+  // ------------------------------------------------------------ spills
+  /** Stores every register and flag the region changes; filled in by `finishState`. Flags must be in their locals. */
+  protected spillHere(): binaryen.ExpressionRef {
+    const placeholder = this.m.block(null, []);
+    this.spills.push(placeholder);
+    return placeholder;
+  }
+  protected override spillRegisters(): void {
+    this.flagsToLocals();
+    this.emit(this.spillHere());
+  }
+  protected override reloadRegisters(): void {
+    const placeholder = this.m.block(null, []);
+    this.reloads.push(placeholder);
+    this.emit(placeholder);
+    this.emit(this.m.block(null, this.loadFlags()));
+    this.flagDef = undefined;
+    this.isApart = false;
+    this.flagsWritten = true;
+  }
+  private loadFlags(): binaryen.ExpressionRef[] {
+    const { m } = this;
+    return [
+      m.local.set(LOCAL.ccKind, m.i32.load(S_CC_KIND, 4, this.cpu())),
+      m.local.set(LOCAL.ccRes, m.i64.load(S_CC_RES, 8, this.cpu())),
+      m.local.set(LOCAL.ccSrc, m.i64.load(S_CC_SRC, 8, this.cpu())),
+    ];
+  }
+  private storeFlags(): binaryen.ExpressionRef[] {
+    const { m, b } = this;
+    return [
+      m.i32.store(S_CC_KIND, 4, this.cpu(), m.local.get(LOCAL.ccKind, b.i32)),
+      m.i64.store(S_CC_RES, 8, this.cpu(), m.local.get(LOCAL.ccRes, b.i64)),
+      m.i64.store(S_CC_SRC, 8, this.cpu(), m.local.get(LOCAL.ccSrc, b.i64)),
+    ];
+  }
+  private loadRegisters(): binaryen.ExpressionRef[] {
+    const { m } = this;
+    const loads: binaryen.ExpressionRef[] = [];
+    for (let n = 0; n < 16; n++) {
+      if ((this.touched >>> n) & 1) loads.push(m.local.set(LOCAL.gpr + n, m.i64.load(S_GPR + n * 8, 8, this.cpu())));
+      if ((this.touched >>> (XMM + n)) & 1) loads.push(m.local.set(LOCAL.xmm + n, m.v128.load(S_XMM + n * 16, 16, this.cpu())));
+    }
+    return loads;
+  }
+  private storeRegisters(): binaryen.ExpressionRef[] {
+    const { m, b } = this;
+    const stores: binaryen.ExpressionRef[] = [];
+    for (let n = 0; n < 16; n++) {
+      if ((this.written >>> n) & 1) stores.push(m.i64.store(S_GPR + n * 8, 8, this.cpu(), m.local.get(LOCAL.gpr + n, b.i64)));
+      if ((this.written >>> (XMM + n)) & 1) stores.push(m.v128.store(S_XMM + n * 16, 16, this.cpu(), m.local.get(LOCAL.xmm + n, b.v128)));
+    }
+    return this.flagsWritten ? [...stores, ...this.storeFlags()] : stores;
+  }
+  /** After the last instruction: fills in spills and reloads; returns the loads for the region's entry. */
+  protected finishState(): binaryen.ExpressionRef[] {
+    for (const block of this.spills) for (const s of this.storeRegisters()) appendChild(this.b, block, s);
+    for (const block of this.reloads) for (const s of this.loadRegisters()) appendChild(this.b, block, s);
+    return [...this.loadRegisters(), ...this.loadFlags()];
+  }
+
+  // ------------------------------------------------------------ flags
+  private setLocals(kind: number, res: Val, src: Val): void {
+    const { m } = this;
+    const source = src.take();
+    this.emit(m.local.set(LOCAL.ccRes, res.take()));
+    this.emit(m.local.set(LOCAL.ccSrc, source));
+    this.emit(m.local.set(LOCAL.ccKind, m.i32.const(kind)));
+  }
+  setFlags(kind: FlagKind, size: number, result: Val, src: Val, a?: Val): void {
+    const def = { kind, size, result: this.let(result), src: this.let(src), a: a === undefined ? undefined : this.let(a) };
+    const code = kind === 'logic' ? FLAGS_LOGIC : FLAG_BASE[kind] + Math.log2(size);
+    this.setLocals(code, this.sext64(def.result, size), kind === 'logic' ? this.i64(0) : this.zext64(def.src));
+    this.flagsWritten = true;
+    this.flagDef = def;
+    this.isApart = false;
+  }
+  setFlagsExplicit(f: ExplicitFlags): void {
+    const parts: ExplicitFlags = {};
+    for (const key of ['cf', 'of', 'af', 'result', 'zf', 'sf', 'pf'] as const) {
+      const v = f[key];
+      if (v !== undefined) parts[key] = this.let(v);
+    }
+    if (f.size !== undefined) parts.size = f.size;
+    this.flagsWritten = true;
+    this.flagDef = { kind: 'explicit', parts };
+    this.isApart = true;
+    if (this.depth > 0) this.flagsToLocals();
+  }
+  setCarry(cf: Val, of?: Val): void {
+    const { m, b, flagDef } = this;
+    const c = this.let(cf);
+    const o = of === undefined ? undefined : this.let(of);
+    if (flagDef !== undefined) {
+      const parts: ExplicitFlags =
+        flagDef.kind === 'explicit' ? { ...flagDef.parts } : { result: flagDef.result, size: flagDef.size, af: flagOf(this, flagDef, 'a') };
+      parts.of = o ?? flagOf(this, flagDef, 'o');
+      parts.cf = c;
+      this.setFlagsExplicit(parts);
+      return;
+    }
+    const kept = this.expr('i64', m.call(FLAGS_WITHOUT_CARRY, this.triple(), b.i64));
+    this.importHelper(FLAGS_WITHOUT_CARRY, { params: ['i32', 'i64', 'i64'], result: 'i64' });
+    this.emit(m.local.set(LOCAL.ccSrc, carryInto(this, kept, c, o).take()));
+    this.emit(m.local.set(LOCAL.ccKind, m.i32.const(FLAGS_EXPLICIT)));
+    this.flagsWritten = true;
+  }
+  /** Puts the flags into their locals, here. */
+  protected flagsToLocals(): void {
+    this.packFlags();
+    this.isApart = false;
+  }
+  /** The same on a side path: what follows on the main path still finds them apart. */
+  protected packFlags(): void {
+    if (!this.isApart || this.flagDef?.kind !== 'explicit') return;
+    const { res, src } = explicitTriple(this, this.flagDef.parts);
+    this.setLocals(FLAGS_EXPLICIT, res, src);
+  }
+  protected get flagsAreApart(): boolean {
+    return this.isApart;
+  }
+  private triple(): binaryen.ExpressionRef[] {
+    const { m, b } = this;
+    return [m.local.get(LOCAL.ccKind, b.i32), m.local.get(LOCAL.ccRes, b.i64), m.local.get(LOCAL.ccSrc, b.i64)];
+  }
+  flag(f: FlagName): Val {
+    const { m, b } = this;
+    if (this.flagDef !== undefined) return this.let(flagOf(this, this.flagDef, f));
+    if (f === 'z') return this.let(this.expr('i32', m.i64.eqz(m.local.get(LOCAL.ccRes, b.i64))));
+    const name = FLAG_FUNCTION[f];
+    this.importHelper(name, { params: ['i32', 'i64', 'i64'], result: 'i32' });
+    return this.let(this.expr('i32', m.call(name, this.triple(), b.i32)));
+  }
+  condition(cc: number): Val {
+    const direct = this.flagDef === undefined ? undefined : conditionOf(this, this.flagDef, cc);
+    return direct === undefined ? conditionFromFlags(this, cc) : this.let(direct);
+  }
+  softFloat(): undefined {
+    this.usesFloat = true;
+  }
+  sseBlocked(): undefined {
+    this.usesSse = true;
+  }
+  statusFlags(): Val {
+    this.flagsToLocals();
+    for (const s of this.storeFlags()) this.emit(s);
+    return this.call('getFlags', 'i32', []);
+  }
+  setStatusFlags(v: Val): void {
+    this.call('setFlags', 'none', [v]);
+    for (const s of this.loadFlags()) this.emit(s);
+    this.flagDef = undefined;
+    this.isApart = false;
+    this.flagsWritten = true;
+  }
+
+  // ------------------------------------------------------------ conditional code
+  if(condition: Val, then: () => void, otherwise?: () => void): void {
+    const { m } = this;
+    const test = condition.take();
+    const outer = this.body;
+    const before = { flagDef: this.flagDef, isApart: this.isApart };
+    this.depth++;
+    let changed = false;
+    const run = (f: () => void): binaryen.ExpressionRef => {
+      this.body = [];
+      this.flagDef = before.flagDef;
+      this.isApart = before.isApart;
+      f();
+      const leaves = this.ended;
+      this.ended = false;
+      if (!leaves && this.flagDef !== before.flagDef) changed = true;
+      const block = m.block(null, this.body);
+      this.body = outer;
+      return block;
+    };
+    const yes = run(then);
+    const no = otherwise === undefined ? undefined : run(otherwise);
+    this.depth--;
+    this.flagDef = before.flagDef;
+    this.isApart = before.isApart;
+    if (changed) {
+      // One of the paths has put other flags into the locals, so those of the other path must be there as well.
+      this.flagsToLocals();
+      this.flagDef = undefined;
+    }
+    this.emit(no === undefined ? m.if(test, yes) : m.if(test, yes, no));
+  }
+}
+
+/** Local that a value made by `local` reads. */
+const localIndex = new WeakMap<Val, number>();
+
+function flagVals(d: FlagDef): Val[] {
+  if (d.kind === 'explicit') {
+    const { cf, of, af, result, zf, sf, pf } = d.parts;
+    return [cf, of, af, result, zf, sf, pf].filter((v) => v !== undefined);
+  }
+  return d.a === undefined ? [d.result, d.src] : [d.result, d.src, d.a];
+}
+
+/** Appends to a Binaryen block that was already placed; its JavaScript interface has this only as a raw function. */
+function appendChild(b: typeof binaryen, block: binaryen.ExpressionRef, child: binaryen.ExpressionRef): void {
+  (b as unknown as { _BinaryenBlockAppendChild(block: number, child: number): number })._BinaryenBlockAppendChild(block, child);
+}
