@@ -7,7 +7,15 @@ export {
   forgetLinks, jumpCacheFlush, newContext, protectFrame, selectArray, setPkru, tlbFlushAll, tlbFlushArray, tlbFlushNonGlobal,
   tlbInvlpg,
 } from "./tlb";
-export { blockHead, lookupBlock, callRecord, run, syscall_native } from "./run";
+export { blockHead, lookupBlock, callRecord, run } from "./run";
+export { attention, interruptible, sys_int } from "./events";
+export { enterCode, setCpl, setSegment } from "./mode";
+export { load_segment, sys_access, sys_lldt, sys_ltr } from "./segment";
+export { sys_callf, sys_iret, sys_jmpf, sys_retf } from "./far";
+export { syscall_native, sys_sysenter, sys_sysexit, sys_sysret } from "./syscall";
+export { sys_invlpg, sys_invpcid, sys_lmsw, sys_read_dr, sys_write_cr, sys_write_dr, sys_xsetbv } from "./control";
+export { sys_rdmsr, sys_wrmsr } from "./msr";
+export { io_allowed, io_complete, sys_string_io } from "./port";
 export { condition, getFlags, setFlags } from "./flags";
 export * from "./aes";
 export * from "./sha";
@@ -16,7 +24,7 @@ export * from "./muldiv";
 export * from "./bits";
 export { rep_cmps, rep_lods, rep_movs, rep_scas, rep_stos } from "./string";
 export * from "./time";
-export * from "./cpuid";
+export { cpuid } from "./cpuid";
 export { fxrstor, fxsave, xrstor, xsave } from "./xsave";
 export * from "./pcmpstr";
 export { profileTarget } from "./profile";

@@ -1,12 +1,12 @@
 // The dispatcher: from RIP to compiled code or to the interpreter, until something must leave Wasm.
 import {
   BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REC, BD_REGION_PAGES, BLOCK_HEAD_COUNT, BLOCK_HEADS,
-  C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, CS, EXC_REQUEST, EXC_RESTART, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, EXIT_REQUEST,
-  EXIT_RESTART, EXIT_SYSCALL, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, NEXT_INTERPRET, R_HANDLER,
-  S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_EXC, S_EXIT_BLOCK, S_EXIT_INSN_LEN, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_JC, S_RIP, S_SEG, S_TIER, SEG_BASE,
+  C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, CS, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, NEXT_INTERPRET, R_HANDLER,
+  S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_EXC, S_EXIT_BLOCK, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
   SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER,
 } from "../src/layout";
-import { count } from "./cpu";
+import { RFLAGS_TF, count } from "./cpu";
+import { attention, exceptionReason } from "./events";
 import { hostHot } from "./host";
 import { probeExec, translateExec } from "./memory";
 
@@ -74,12 +74,11 @@ export function lookupBlock(cpu: u32): u32 {
   return entry;
 }
 
-/** Reason to return for a set S_EXC. */
-function exceptionReason(cpu: u32): u32 {
-  const exception = load<u32>(cpu, S_EXC);
-  if (exception != EXC_RESTART && exception != EXC_REQUEST) return EXIT_EXCEPTION;
-  store<u32>(cpu, 0, S_EXC);
-  return exception == EXC_RESTART ? EXIT_RESTART : EXIT_REQUEST;
+/** Is there something that `attention` would look at? */
+// @ts-ignore: decorator
+@inline
+function isDisturbed(cpu: u32): bool {
+  return load<u64>(cpu, S_INTR) != 0 || (load<u32>(cpu, S_RFLAGS) & RFLAGS_TF) != 0;
 }
 
 /** Run from S_RIP until an exit; returns EXIT_*. S_EXC stays set for EXIT_EXCEPTION only. */
@@ -89,12 +88,17 @@ export function run(cpu: u32): u32 {
   while (true) {
     const rip = load<u64>(cpu, S_RIP);
     let entry = jumpCacheEntry(cpu, rip);
+    let reason: u32;
     if (load<u64>(entry, JC_RIP) != rip || load<u32>(entry, JC_CTX) != load<u32>(cpu, S_CTX)) {
       entry = lookupBlock(cpu);
-      if (!entry) return load<u32>(cpu, S_EXC) ? exceptionReason(cpu) : EXIT_DECODE;
+      if (!entry) {
+        reason = load<u32>(cpu, S_EXC) ? exceptionReason(cpu) : EXIT_DECODE;
+        if (reason != NEXT_CHECK) return reason;
+        if (load<u64>(cpu, S_ICOUNT) >= load<u64>(cpu, S_ICOUNT_LIMIT)) return EXIT_LIMIT;
+        continue;
+      }
     }
     let region = interpret ? 0 : load<u32>(entry, JC_FN);
-    let reason: u32;
     if (!region && !interpret) {
       const d = load<u32>(entry, JC_DESC);
       const entered = load<u32>(d, BD_COUNT) + 1;
@@ -106,6 +110,7 @@ export function run(cpu: u32): u32 {
       // Compiled since the entry was made?
       if (load<u32>(d, BD_FN) != load<u32>(entry, JC_REFUSED)) {
         entry = lookupBlock(cpu);
+        // The page was executable a moment ago.
         if (!entry) return load<u32>(cpu, S_EXC) ? exceptionReason(cpu) : EXIT_DECODE;
         region = load<u32>(entry, JC_FN);
       }
@@ -123,11 +128,13 @@ export function run(cpu: u32): u32 {
     }
     interpret = reason == NEXT_INTERPRET;
     if (reason == NEXT || interpret) continue;
-    if (reason == NEXT_CHECK) {
-      if (load<u64>(cpu, S_ICOUNT) >= load<u64>(cpu, S_ICOUNT_LIMIT)) return EXIT_LIMIT;
-      continue;
+    if (reason == EXIT_EXCEPTION) reason = exceptionReason(cpu);
+    if (reason != NEXT_CHECK) return reason;
+    if (load<u64>(cpu, S_ICOUNT) >= load<u64>(cpu, S_ICOUNT_LIMIT)) return EXIT_LIMIT;
+    if (isDisturbed(cpu)) {
+      reason = attention(cpu);
+      if (reason > <u32>NEXT_CHECK) return reason;
     }
-    return reason == EXIT_EXCEPTION ? exceptionReason(cpu) : reason;
   }
 }
 
@@ -135,10 +142,4 @@ export function run(cpu: u32): u32 {
 export function callRecord(cpu: u32, record: u32): u32 {
   const reason = call_indirect<u32>(load<u32>(record, R_HANDLER), cpu, record);
   return reason == EXIT_EXCEPTION ? exceptionReason(cpu) : reason;
-}
-
-/** SYSCALL where no switcher is linked: a VM exit. */
-export function syscall_native(cpu: u32): u32 {
-  store<u32>(cpu, 2, S_EXIT_INSN_LEN);
-  return EXIT_SYSCALL;
 }

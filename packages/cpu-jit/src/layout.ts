@@ -265,6 +265,8 @@ export const C_INTERP_BLOCKS = 0x918;
 export const C_INTERP_INSNS = 0x920;
 export const C_JIT_ENTRIES = 0x928;
 export const C_JC_MISSES = 0x930;
+/** Exceptions and interrupts delivered by the CPU itself. */
+export const C_EVENTS = 0x938;
 
 /** Context numbers of the TLB arrays, u32 x TLB_ARRAYS; then per-array Bloom filter of code pages (512 bytes each). */
 export const T_CTX = 0xa00;
@@ -419,6 +421,11 @@ export const MAXPHYADDR = 46;
 export const EPT_QUAL_TABLE = 1;
 export const EPT_QUAL_MISCONFIG = 2;
 export const EPT_QUAL_PRESENT = 4;
+
+/** S_EXIT_QUAL of EXIT_IO with V_NATIVE: a string instruction, repeated, its address size in bytes from IO_ADDR_SHIFT on. */
+export const IO_STRING = 1;
+export const IO_REP = 2;
+export const IO_ADDR_SHIFT = 4;
 
 export const TIER_NONE = 0;
 export const TIER_INTERPRETER = 1;

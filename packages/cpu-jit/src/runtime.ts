@@ -23,6 +23,16 @@ export interface RuntimeExports {
   callRecord(cpu: number, record: number): number;
   lookupBlock(cpu: number): number;
   syscall_native(cpu: number): number;
+  /** Delivers what is pending between two instructions: NEXT, NEXT_CHECK or EXIT_*. */
+  attention(cpu: number): number;
+  /** 1 when an external interrupt could be delivered now. */
+  interruptible(cpu: number): number;
+  /** Finishes the IN, OUT, INS or OUTS that left with EXIT_IO: NEXT_CHECK, or EXIT_EXCEPTION with S_EXC set. */
+  io_complete(cpu: number): number;
+  setSegment(cpu: number, n: number, selector: number, base: bigint, limit: number, attr: number): void;
+  setCpl(cpu: number, cpl: number): void;
+  /** CS or the mode was changed from outside: S_CODE_SIZE and the context follow. */
+  enterCode(cpu: number): void;
 
   /** HPA, or 0 with S_EXC set (`probeExec`: without). */
   translateExec(cpu: number, va: bigint): number;

@@ -1,6 +1,6 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { NEXT, S_CPL, S_RFLAGS } from '../layout.ts';
+import { NEXT_CHECK, S_CPL, S_INTR, S_RFLAGS, S_SHADOW } from '../layout.ts';
 import { CF, mergeFlags, STATUS, VECTOR } from './common.ts';
 import { push, setStack, stackAddress, stackAt } from './stack.ts';
 
@@ -47,17 +47,30 @@ function popf(e: Emitter): void {
   const old = e.and(e.state(S_RFLAGS, 4), e.i32(size === 2 ? -1 : ~RF));
   e.setState(S_RFLAGS, 4, e.or(e.and(old, e.not(mask)), e.and(image, mask)));
   e.setStatusFlags(e.let(e.and(image, e.i32(STATUS))));
-  e.endBlock();
+  // An event may be due now, or single-stepping begins.
+  e.if(e.or(eventPending(e), e.ne(e.and(image, e.i32(TF)), e.i32(0))), () => e.exit(NEXT_CHECK, 'next'));
+}
+
+/** Whether an interrupt or NMI waits (S_INTR and S_NMI, which follows it), i32 0/1. */
+function eventPending(e: Emitter): Val {
+  return e.ne(e.state(S_INTR, 8), e.i64(0));
+}
+/** Events are held off until the instruction after this one is done (SDM vol. 3, 7.8.3). */
+export function holdEvents(e: Emitter): void {
+  e.setState(S_SHADOW, 8, e.add(e.retired(), e.i64(1)));
 }
 
 /** CLI and STI need I/O privilege. */
-function interruptFlag(set: boolean): Semantics {
-  return (e) => {
-    e.if(e.eqz(ioPrivilege(e)), () => e.raise(VECTOR.GP, 0));
-    setSystemFlags(e, set ? IF : 0, set ? 0 : IF);
-    // No check for events here: after STI one more instruction runs first (the HLT of `sti; hlt`), after CLI none is due.
-    e.exit(NEXT, 'next');
-  };
+function cli(e: Emitter): void {
+  e.if(e.eqz(ioPrivilege(e)), () => e.raise(VECTOR.GP, 0));
+  setSystemFlags(e, 0, IF);
+}
+/** One more instruction runs before an event that was held back by IF = 0 (the HLT of `sti; hlt`). */
+function sti(e: Emitter): void {
+  e.if(e.eqz(ioPrivilege(e)), () => e.raise(VECTOR.GP, 0));
+  e.if(e.eqz(e.and(e.state(S_RFLAGS, 4), e.i32(IF))), () => holdEvents(e));
+  setSystemFlags(e, IF, 0);
+  e.if(eventPending(e), () => e.exit(NEXT_CHECK, 'next'));
 }
 
 /** Flag instructions (SDM vol. 2, by mnemonic). LAHF and SAHF are with the moves. */
@@ -69,6 +82,6 @@ export const flagInstructions: Record<string, Semantics> = {
   cmc: (e) => e.setStatusFlags(e.let(e.xor(e.statusFlags(), e.i32(CF)))),
   cld: (e) => setSystemFlags(e, 0, DF),
   std: (e) => setSystemFlags(e, DF, 0),
-  cli: interruptFlag(false),
-  sti: interruptFlag(true),
+  cli,
+  sti,
 };

@@ -4,6 +4,7 @@ import { atomics } from './atomic.ts';
 import { bits } from './bits.ts';
 import { branches } from './branch.ts';
 import { decimal } from './decimal.ts';
+import { descriptors } from './descriptor.ts';
 import { flagInstructions } from './flags.ts';
 import { io } from './io.ts';
 import { mmx } from './mmx.ts';
@@ -22,6 +23,7 @@ const parts: readonly Readonly<Record<string, Semantics>>[] = [
   bits,
   branches,
   decimal,
+  descriptors,
   flagInstructions,
   io,
   mmx,

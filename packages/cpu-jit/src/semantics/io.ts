@@ -1,22 +1,46 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { ACCESS_READ, ACCESS_WRITE, EXIT_IO, S_EXIT_ACCESS, S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE } from '../layout.ts';
+import { ACCESS_READ, ACCESS_WRITE, EXIT_IO, S_EXIT_ACCESS, S_EXIT_QUAL, S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE } from '../layout.ts';
 import { RAX, RDX, VECTOR } from './common.ts';
 import { ioPrivilege } from './flags.ts';
+import { native } from './privilege.ts';
+
+/** #GP(0) without I/O privilege, unless the CPU looks at the permission bitmap of the TSS and that grants the ports. */
+function requirePorts(e: Emitter, number: Val, size: number): void {
+  e.if(e.eqz(ioPrivilege(e)), () => {
+    const allowed = e.call('io_allowed', 'i32', [number, e.i32(size)]);
+    e.checkException();
+    e.if(e.eqz(allowed), () => e.raise(VECTOR.GP, 0));
+  });
+}
 
 /**
  * Port I/O is always a VM exit with RIP at the instruction: S_EXIT_VA = port, S_EXIT_SIZE bytes, S_EXIT_ACCESS, and for OUT the
- * value. Without I/O privilege it is #GP(0): the permission bitmap of the TSS grants nothing here.
+ * value.
  */
 function port(access: number, number: (e: Emitter) => Val): Semantics {
   return (e) => {
-    e.if(e.eqz(ioPrivilege(e)), () => e.raise(VECTOR.GP, 0));
     const size = e.form.opSize;
-    e.setState(S_EXIT_VA, 8, e.zext64(number(e)));
+    const n = e.let(number(e));
+    requirePorts(e, n, size);
+    e.setState(S_EXIT_VA, 8, e.zext64(n));
     e.setState(S_EXIT_ACCESS, 4, e.i32(access));
     e.setState(S_EXIT_SIZE, 4, e.i32(size));
+    e.setState(S_EXIT_QUAL, 4, e.i32(0));
     if (access === ACCESS_WRITE) e.setState(S_EXIT_VALUE, 8, e.zext64(e.reg(RAX, size)));
     e.exit(EXIT_IO, 'this');
+  };
+}
+/** INS and OUTS: where the CPU works by itself, a helper does the part in memory, one element an exit. */
+function stringPort(access: number): Semantics {
+  const once = port(access, dx);
+  return (e) => {
+    const { opSize, addrSize, rep } = e.form;
+    e.if(native(e), () => {
+      requirePorts(e, dx(e), opSize);
+      e.transfer('sys_string_io', [e.i32(access), e.i32(opSize), e.i32(addrSize), e.i32(rep), e.segmentOffset()]);
+    });
+    once(e);
   };
 }
 const dx = (e: Emitter) => e.reg(RDX, 2);
@@ -29,6 +53,6 @@ function operand(i: number): (e: Emitter) => Val {
 export const io: Record<string, Semantics> = {
   in: port(ACCESS_READ, operand(1)),
   out: port(ACCESS_WRITE, operand(0)),
-  ins: port(ACCESS_READ, dx),
-  outs: port(ACCESS_WRITE, dx),
+  ins: stringPort(ACCESS_READ),
+  outs: stringPort(ACCESS_WRITE),
 };

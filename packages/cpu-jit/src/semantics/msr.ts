@@ -1,7 +1,6 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import {
-  EXIT_EMULATE,
   EXIT_MSR_READ,
   EXIT_MSR_WRITE,
   FS,
@@ -9,16 +8,13 @@ import {
   INTERCEPT_MSR,
   S_KERNEL_GS_BASE,
   S_SEG,
-  SEG_ATTR,
   SEG_BASE,
-  SEG_LIMIT,
-  SEG_SELECTOR,
   SEG_STRIDE,
   V_INTERCEPTS,
   V_LEVELS,
 } from '../layout.ts';
 import { RAX, RCX, RDX, VECTOR } from './common.ts';
-import { CR4, requireCpl0, requireCr4 } from './privilege.ts';
+import { CR4, requireCpl0, requireCr4, unlessNative } from './privilege.ts';
 
 const FS_BASE = S_SEG + FS * SEG_STRIDE + SEG_BASE;
 const GS_BASE = S_SEG + GS * SEG_STRIDE + SEG_BASE;
@@ -51,7 +47,10 @@ function rdmsr(e: Emitter): void {
     served.set(e.i32(1));
     for (const [i, field] of SERVED.entries()) e.if(e.eq(index, e.i32(i)), () => value.set(e.state(field, 8)));
   });
-  e.if(e.eqz(served.get()), () => e.exit(EXIT_MSR_READ, 'this'));
+  e.if(e.eqz(served.get()), () => {
+    unlessNative(e, EXIT_MSR_READ);
+    e.transfer('sys_rdmsr', []);
+  });
   const v = value.get();
   e.setReg(RAX, 4, e.let(e.wrap(v)));
   e.setReg(RDX, 4, e.let(e.wrap(e.shrU(v, e.i64(32)))));
@@ -66,7 +65,8 @@ function wrmsr(e: Emitter): void {
     for (const [i, field] of SERVED.entries()) e.if(e.eq(index, e.i32(i)), () => e.setState(field, 8, value));
     e.endBlock();
   });
-  e.exit(EXIT_MSR_WRITE, 'this');
+  unlessNative(e, EXIT_MSR_WRITE);
+  e.transfer('sys_wrmsr', []);
 }
 
 /** RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE. */
@@ -94,30 +94,7 @@ function swapgs(e: Emitter): void {
   e.setState(S_KERNEL_GS_BASE, 8, base);
 }
 
-/** Segment attributes of a null selector: bit 16, unusable, as in a VMCS (SDM vol. 3, 24.4.1). */
-const UNUSABLE = 1 << 16;
-/** MOV to a segment register. In 64-bit mode a null selector needs no descriptor, SS apart; everything else is TypeScript's. */
-function movToSegment(e: Emitter): void {
-  if (e.codeSize !== 64) {
-    e.exit(EXIT_EMULATE, 'this');
-    return;
-  }
-  const selector = e.read(1);
-  const record = e.segmentRecord(0);
-  // CS is no destination (the decoder refuses it), SS checks privilege.
-  const isSs = e.eq(record, e.i32(S_SEG + 2 * SEG_STRIDE));
-  e.if(e.or(e.gtU(selector, e.i32(3)), isSs), () => e.exit(EXIT_EMULATE, 'this'));
-  const address = e.let(e.add(e.expr('i32', e.cpu()), record));
-  const set = (field: number, v: number | Val) => e.emit(e.m.i32.store(field, 4, address.take(), typeof v === 'number' ? e.m.i32.const(v) : v.take()));
-  set(SEG_BASE, 0);
-  set(SEG_BASE + 4, 0);
-  set(SEG_LIMIT, 0);
-  set(SEG_ATTR, UNUSABLE);
-  set(SEG_SELECTOR, selector);
-  e.endBlock();
-}
-
-/** Model-specific registers, segment bases and segment registers (SDM vol. 2, by mnemonic). */
+/** Model-specific registers and segment bases (SDM vol. 2, by mnemonic). */
 export const msrs: Record<string, Semantics> = {
   rdmsr,
   wrmsr,
@@ -126,5 +103,4 @@ export const msrs: Record<string, Semantics> = {
   wrfsbase: writeBase(FS_BASE),
   wrgsbase: writeBase(GS_BASE),
   swapgs,
-  mov_seg_r: movToSegment,
 };

@@ -1,6 +1,6 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { S_CPL, S_CR4, V_INTERCEPTS } from '../layout.ts';
+import { S_CPL, S_CR4, V_INTERCEPTS, V_NATIVE } from '../layout.ts';
 import { VECTOR } from './common.ts';
 
 /** CR4 bits that instructions ask for (SDM vol. 3, 2.5). */
@@ -43,4 +43,29 @@ export function privileged(reason: number): Semantics {
 /** An instruction of any privilege that TypeScript does. */
 export function delegated(reason: number): Semantics {
   return (e) => e.exit(reason, 'this');
+}
+
+/** Whether the CPU does such instructions itself (V_NATIVE), i32. */
+export function native(e: Emitter): Val {
+  return e.state(V_NATIVE, 4);
+}
+/** Leave with `reason` at this instruction unless the CPU does it itself. */
+export function unlessNative(e: Emitter, reason: number): void {
+  e.if(e.eqz(native(e)), () => e.exit(reason, 'this'));
+}
+/** An instruction that runtime helper `helper` does, or that leaves with `reason`. The arguments are computed only for the helper. */
+export function transferred(reason: number, helper: string, args: (e: Emitter) => readonly Val[] = () => []): Semantics {
+  return (e) => {
+    unlessNative(e, reason);
+    e.transfer(helper, args(e));
+  };
+}
+/** The same for CPL 0 alone; `intercept`: the bit of the control block that makes it leave all the same. */
+export function transferredAtCpl0(reason: number, helper: string, args?: (e: Emitter) => readonly Val[], intercept = 0): Semantics {
+  const transfer = transferred(reason, helper, args);
+  return (e) => {
+    requireCpl0(e);
+    if (intercept !== 0) interceptable(e, intercept, reason);
+    transfer(e);
+  };
 }

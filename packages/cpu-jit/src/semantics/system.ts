@@ -8,6 +8,7 @@ import {
   EXIT_SOFT_INT,
   INTERCEPT_CPUID,
   INTERCEPT_CR,
+  INTERCEPT_INVLPG,
   INTERCEPT_RDTSC,
   LDTR,
   S_CR0,
@@ -25,7 +26,20 @@ import {
 } from '../layout.ts';
 import { RAX, RCX, RDX, VECTOR } from './common.ts';
 import { AC, setSystemFlags } from './flags.ts';
-import { CR4, delegated, interceptable, privileged, requireCpl0, requireCpl0OrUndefined, requireCr4, restrictedBy } from './privilege.ts';
+import {
+  CR4,
+  delegated,
+  interceptable,
+  native,
+  privileged,
+  requireCpl0,
+  requireCpl0OrUndefined,
+  requireCr4,
+  restrictedBy,
+  transferred,
+  transferredAtCpl0,
+  unlessNative,
+} from './privilege.ts';
 
 /** EDX:EAX; both upper halves become zero. */
 function setPair(e: Emitter, v: Val): void {
@@ -158,7 +172,7 @@ function clts(e: Emitter): void {
   e.setState(S_CR0, 8, e.and(e.state(S_CR0, 8), e.i64(~8)));
   e.endBlock();
 }
-/** Reading a control register has no effect on the machine; writing one is TypeScript's. */
+/** Reading a control register has no effect on the machine. */
 function movFromControl(e: Emitter): void {
   requireCpl0(e);
   interceptable(e, INTERCEPT_CR, EXIT_PRIVILEGED);
@@ -166,33 +180,52 @@ function movFromControl(e: Emitter): void {
   e.write(0, e.size(0) === 8 ? e.let(e.zext64(v)) : e.let(e.wrap(v)));
 }
 
+/** HLT leaves at the instruction, or where the CPU works by itself after it, so that a shadow of STI ends with it. */
+function hlt(e: Emitter): void {
+  requireCpl0(e);
+  unlessNative(e, EXIT_HLT);
+  e.exit(EXIT_HLT, 'next');
+}
+function movFromDebug(e: Emitter): void {
+  requireCpl0(e);
+  unlessNative(e, EXIT_PRIVILEGED);
+  const v = e.call('sys_read_dr', 'i64', [e.registerField(1)]);
+  e.checkException();
+  e.write(0, e.size(0) === 8 ? v : e.let(e.wrap(v)));
+}
+
 /** STAC, CLAC. User pages are not cached for supervisor accesses under SMAP, so no TLB work is due. */
 function alignmentCheck(set: boolean): Semantics {
   return (e) => {
     requireCpl0OrUndefined(e);
     setSystemFlags(e, set ? AC : 0, set ? 0 : AC);
-    e.endBlock();
   };
 }
 
 // ---------------------------------------------------------------- software interrupts
 
-function softwareInterrupt(vector: (e: Emitter) => Val): Semantics {
-  return (e) => {
-    e.setState(S_EXIT_VA, 8, vector(e));
-    e.exit(EXIT_SOFT_INT, 'this');
-  };
-}
-function into(e: Emitter): void {
-  e.if(e.flag('o'), () => {
-    e.setState(S_EXIT_VA, 8, e.i64(4));
+/** `icebp`: INT1 is privileged in no mode. */
+function interrupt(e: Emitter, vector: Val, icebp = false): void {
+  e.if(e.eqz(native(e)), () => {
+    e.setState(S_EXIT_VA, 8, e.zext64(vector));
     e.exit(EXIT_SOFT_INT, 'this');
   });
+  e.transfer('sys_int', [vector, e.i32(icebp ? 1 : 0)]);
+}
+function into(e: Emitter): void {
+  e.if(e.flag('o'), () => interrupt(e, e.i32(4)));
   e.endBlock();
 }
 
 const nothing: Semantics = () => {};
 const undefinedOpcode: Semantics = (e) => e.raise(VECTOR.UD);
+/** Instructions that a CPU by itself does not have. */
+function undefinedWhenNative(otherwise: Semantics): Semantics {
+  return (e) => {
+    e.if(native(e), () => e.raise(VECTOR.UD));
+    otherwise(e);
+  };
+}
 function names(list: string, f: Semantics): Record<string, Semantics> {
   return Object.fromEntries(list.split(' ').map((name) => [name, f]));
 }
@@ -202,7 +235,8 @@ export const system: Record<string, Semantics> = {
   // WAITPKG, caches and prefetching have nothing to act on; fences order what is in order already.
   ...names('nop pause endbr32 endbr64 prefetchw prefetchnta prefetcht0 prefetcht1 prefetcht2', nothing),
   ...names('clflush clflushopt clwb lfence mfence sfence', nothing),
-  ...names('invd wbinvd monitor', requireCpl0),
+  ...names('invd wbinvd', requireCpl0),
+  monitor: undefinedWhenNative(requireCpl0),
   ...names('ud0 ud1 ud2', undefinedOpcode),
   cpuid,
   rdtsc: (e) => setPair(e, timestamp(e)),
@@ -230,20 +264,29 @@ export const system: Record<string, Semantics> = {
   mov_r_cr: movFromControl,
   stac: alignmentCheck(true),
   clac: alignmentCheck(false),
-  hlt: privileged(EXIT_HLT),
-  ...names('lmsw invlpg mov_cr_r mov_r_dr mov_dr_r mwait rdpmc xsetbv invpcid xsaves xrstors', privileged(EXIT_PRIVILEGED)),
-  ...names('lldt ltr sysret sysexit', privileged(EXIT_EMULATE)),
+  hlt,
+  mov_cr_r: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_write_cr', (e) => [e.registerField(0), e.let(e.zext64(e.read(1)))], INTERCEPT_CR),
+  lmsw: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_lmsw', (e) => [e.read(0)], INTERCEPT_CR),
+  mov_dr_r: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_write_dr', (e) => [e.registerField(0), e.let(e.zext64(e.read(1)))]),
+  mov_r_dr: movFromDebug,
+  invlpg: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_invlpg', (e) => [e.address(0)], INTERCEPT_INVLPG),
+  invpcid: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_invpcid', (e) => [e.let(e.zext64(e.read(0))), e.address(1)], INTERCEPT_INVLPG),
+  xsetbv: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_xsetbv'),
+  ...names('mwait xsaves xrstors', undefinedWhenNative(privileged(EXIT_PRIVILEGED))),
+  rdpmc: privileged(EXIT_PRIVILEGED),
   // A hypercall leaves from any privilege; the hypervisor knows who may.
   ...names('vmcall vmmcall', delegated(EXIT_PRIVILEGED)),
   // Virtualisation instructions, when a design offers them to its guest.
-  ...names('vmlaunch vmresume vmxoff vmxon vmptrld vmptrst vmclear vmread vmwrite invept invvpid', privileged(EXIT_EMULATE)),
-  ...names('vmrun vmload vmsave stgi clgi skinit invlpga', privileged(EXIT_EMULATE)),
-  vmfunc: delegated(EXIT_EMULATE),
-  // Descriptor tables, far transfers and everything else that looks at descriptors.
-  ...names('verr verw lar lsl arpl bound les lds lss lfs lgs callf jmpf retf iret sysenter pop_seg', delegated(EXIT_EMULATE)),
+  ...names('vmlaunch vmresume vmxoff vmxon vmptrld vmptrst vmclear vmread vmwrite invept invvpid', undefinedWhenNative(privileged(EXIT_EMULATE))),
+  ...names('vmrun vmload vmsave stgi clgi skinit invlpga', undefinedWhenNative(privileged(EXIT_EMULATE))),
+  vmfunc: undefinedWhenNative(delegated(EXIT_EMULATE)),
+  sysenter: transferred(EXIT_EMULATE, 'sys_sysenter'),
+  sysexit: transferredAtCpl0(EXIT_EMULATE, 'sys_sysexit', (e) => [e.i32(e.form.opSize)]),
+  sysret: transferredAtCpl0(EXIT_EMULATE, 'sys_sysret', (e) => [e.i32(e.form.opSize)]),
+  iret: transferred(EXIT_EMULATE, 'sys_iret', (e) => [e.i32(e.form.opSize)]),
   syscall: (e) => e.syscall(),
-  int3: softwareInterrupt((e) => e.i64(3)),
-  int1: softwareInterrupt((e) => e.i64(1)),
-  int: softwareInterrupt((e) => e.let(e.zext64(e.imm(1)))),
+  int3: (e) => interrupt(e, e.i32(3)),
+  int1: (e) => interrupt(e, e.i32(1), true),
+  int: (e) => interrupt(e, e.imm(1)),
   into,
 };

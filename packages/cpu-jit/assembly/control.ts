@@ -1,0 +1,231 @@
+// Control and debug registers, and the invalidation of translations (SDM vol. 3, 2.5, 4.10).
+import {
+  CS, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_EFER, S_EXC, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
+  TLB_ARRAYS, TLB_SLOTS, V_LEVELS, V_SLOT, MAXPHYADDR,
+} from "../src/layout";
+import {
+  CR0_PE, CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_PGE, CR4_PKE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, GP, UD, done, fail,
+  isCanonical,
+} from "./cpu";
+import { supportedXcr0 } from "./cpuid";
+import { load64 } from "./memory";
+import { ATTR_LONG, enterCode, longMode, segmentAt } from "./mode";
+import { selectArray, tlbFlushAll, tlbFlushArray, tlbFlushNonGlobal, tlbInvlpg } from "./tlb";
+
+const EFER_SCE: u32 = 1;
+const EFER_LME: u32 = 1 << 8;
+/** CR0: PE MP EM TS ET NE WP AM NW CD PG. */
+const CR0_KNOWN: u32 = 0xe005_003f;
+const CR0_ET: u32 = 1 << 4;
+const CR0_NW: u32 = 1 << 29;
+const CR0_CD: u32 = 1 << 30;
+/** CR4 without VMXE, SMXE, CET, PKS. */
+const CR4_KNOWN: u64 = 0x0077_1fff;
+const CR4_OSXSAVE: u32 = 1 << 18;
+/** CR4 bits that change what translations mean. */
+const CR4_TRANSLATION: u32 = CR4_PGE | CR4_PAE | CR4_PSE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE | CR4_LA57;
+const CR3_NO_FLUSH: u64 = 1 << 63;
+const NOT_PHYSICAL: u64 = ~((<u64>1 << MAXPHYADDR) - 1);
+
+/** MOV to the control register at state-block offset `register`; it takes effect at once. */
+export function sys_write_cr(cpu: u32, register: u32, value: u64): u32 {
+  let ok = true;
+  if (register == S_CR0) ok = setCr0(cpu, value);
+  else if (register == S_CR2) store<u64>(cpu, value, S_CR2);
+  else if (register == S_CR3) ok = setCr3(cpu, value);
+  else if (register == S_CR4) ok = setCr4(cpu, value);
+  else if (value > 15) ok = false;
+  else store<u64>(cpu, value, S_CR8);
+  return ok ? done(cpu) : fail(cpu, GP, 0);
+}
+
+/** LMSW changes MP, EM, TS, and PE only to 1. */
+export function sys_lmsw(cpu: u32, value: u32): u32 {
+  const old = load<u64>(cpu, S_CR0);
+  setCr0(cpu, (old & ~0xe) | (value & 0xf));
+  return done(cpu);
+}
+
+function setCr0(cpu: u32, wanted: u64): bool {
+  if (wanted >> 32) return false;
+  const value = (<u32>wanted & CR0_KNOWN) | CR0_ET;
+  if ((value & (CR0_PG | CR0_PE)) == CR0_PG || (value & (CR0_NW | CR0_CD)) == CR0_NW) return false;
+  const old = load<u32>(cpu, S_CR0);
+  const efer = load<u32>(cpu, S_EFER);
+  const cr4 = load<u32>(cpu, S_CR4);
+  const isLong = (load<u32>(segmentAt(cpu, CS), SEG_ATTR) & ATTR_LONG) != 0;
+  if (value & CR0_PG && !(old & CR0_PG)) {
+    if (efer & EFER_LME) {
+      if (!(cr4 & CR4_PAE) || isLong) return false;
+      store<u32>(cpu, efer | EFER_LMA, S_EFER);
+    }
+  } else if (!(value & CR0_PG) && old & CR0_PG) {
+    if (cr4 & CR4_PCIDE || (efer & EFER_LMA && isLong)) return false;
+    store<u32>(cpu, efer & ~EFER_LMA, S_EFER);
+  }
+  store<u64>(cpu, value, S_CR0);
+  if ((old ^ value) & (CR0_PG | CR0_PE | CR0_WP)) {
+    tlbFlushAll(cpu);
+    enterCode(cpu);
+  }
+  return true;
+}
+
+function setCr4(cpu: u32, value: u64): bool {
+  if (value & ~CR4_KNOWN || value >> 13 & 3) return false;
+  const old = load<u32>(cpu, S_CR4);
+  const changed = old ^ <u32>value;
+  const long = longMode(cpu);
+  if (long && (!(value & CR4_PAE) || changed & CR4_LA57)) return false;
+  if (<u32>value & ~old & CR4_PCIDE && (!long || load<u32>(cpu, S_CR3) & 0xfff)) return false;
+  store<u64>(cpu, value, S_CR4);
+  store<u32>(cpu, <u32>value & CR4_LA57 ? 5 : 4, V_LEVELS);
+  if (changed & CR4_TRANSLATION) tlbFlushAll(cpu);
+  if (changed & CR4_PCIDE) {
+    // The slot in use goes on as that of PCID 0.
+    memory.fill(cpu + T_PCID, 0, TLB_SLOTS * 4);
+    store<u32>(cpu + (load<u32>(cpu, V_SLOT) << 2), 1, T_PCID);
+  }
+  return true;
+}
+
+/** Flush the two arrays of a slot, global pages excepted. */
+function flushSlot(cpu: u32, slot: u32): void {
+  if (load<u32>(cpu, S_CR4) & CR4_PGE) {
+    tlbFlushNonGlobal(cpu, slot << 1);
+    tlbFlushNonGlobal(cpu, (slot << 1) + 1);
+  } else {
+    tlbFlushArray(cpu, slot << 1);
+    tlbFlushArray(cpu, (slot << 1) + 1);
+  }
+}
+
+/** Slot of TLB arrays that holds `pcid`, -1: none. */
+function slotOf(cpu: u32, pcid: u32): i32 {
+  for (let slot: u32 = 0; slot < <u32>TLB_SLOTS; slot++) if (load<u32>(cpu + (slot << 2), T_PCID) == pcid + 1) return slot;
+  return -1;
+}
+
+/** The slot for `pcid`: the one that holds it, else the one used longest ago, emptied. */
+function takeSlot(cpu: u32, pcid: u32): u32 {
+  const now = load<u32>(cpu, T_PCID_CLOCK) + 1;
+  store<u32>(cpu, now, T_PCID_CLOCK);
+  let slot = slotOf(cpu, pcid);
+  if (slot < 0) {
+    let oldest: u32 = -1;
+    slot = 0;
+    for (let i: u32 = 0; i < <u32>TLB_SLOTS; i++) {
+      const used = load<u32>(cpu + (i << 2), T_PCID) ? load<u32>(cpu + (i << 2), T_PCID_USED) : 0;
+      if (used >= oldest) continue;
+      oldest = used;
+      slot = i;
+    }
+    tlbFlushArray(cpu, slot << 1);
+    tlbFlushArray(cpu, (slot << 1) + 1);
+    store<u32>(cpu + (slot << 2), pcid + 1, T_PCID);
+  }
+  store<u32>(cpu + (slot << 2), now, T_PCID_USED);
+  return slot;
+}
+
+function setCr3(cpu: u32, wanted: u64): bool {
+  let value = wanted;
+  if (load<u32>(cpu, S_CR4) & CR4_PCIDE) {
+    value &= ~CR3_NO_FLUSH;
+    if (value & NOT_PHYSICAL) return false;
+    const slot = takeSlot(cpu, <u32>value & 0xfff);
+    store<u64>(cpu, value, S_CR3);
+    store<u32>(cpu, slot, V_SLOT);
+    if (!(wanted & CR3_NO_FLUSH)) flushSlot(cpu, slot);
+    selectArray(cpu, (slot << 1) + (load<u32>(cpu, S_CPL) == 3 ? 1 : 0));
+    enterCode(cpu);
+    return true;
+  }
+  if (value & NOT_PHYSICAL) return false;
+  store<u64>(cpu, value, S_CR3);
+  flushSlot(cpu, load<u32>(cpu, V_SLOT));
+  return true;
+}
+
+/** WRMSR of EFER; false: #GP. */
+export function setEfer(cpu: u32, value: u64): bool {
+  if (value & ~(<u64>(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE))) return false;
+  const old = load<u32>(cpu, S_EFER);
+  const changed = old ^ <u32>value;
+  if (changed & EFER_LME && load<u32>(cpu, S_CR0) & CR0_PG) return false;
+  store<u64>(cpu, (value & ~EFER_LMA) | (old & EFER_LMA), S_EFER);
+  if (changed & EFER_NXE) tlbFlushAll(cpu);
+  return true;
+}
+
+/** INVLPG forgets the page in every slot, since it may be global. */
+export function sys_invlpg(cpu: u32, va: u64): u32 {
+  forgetPage(cpu, va);
+  return done(cpu);
+}
+function forgetPage(cpu: u32, va: u64): void {
+  const used = load<u32>(cpu, T_USED);
+  for (let array: u32 = 0; array < <u32>TLB_ARRAYS; array++) if (used >> array & 1) tlbInvlpg(cpu, array, va);
+}
+
+/** INVPCID: type, and the linear address of its descriptor. */
+export function sys_invpcid(cpu: u32, type: u64, descriptor: u64): u32 {
+  const first = load64(cpu, descriptor);
+  if (load<u32>(cpu, S_EXC)) return 16;
+  const va = load64(cpu, descriptor + 8);
+  if (load<u32>(cpu, S_EXC)) return 16;
+  if (type > 3 || (type < 2 && first >> 12)) return fail(cpu, GP, 0);
+  const pcid = <u32>first & 0xfff;
+  const on = (load<u32>(cpu, S_CR4) & CR4_PCIDE) != 0;
+  if (type < 2 && pcid && !on) return fail(cpu, GP, 0);
+  if (type == 0 && !isCanonical(cpu, va)) return fail(cpu, GP, 0);
+  if (type == 2) {
+    tlbFlushAll(cpu);
+  } else if (type == 3) {
+    for (let slot: u32 = 0; slot < <u32>TLB_SLOTS; slot++) flushSlot(cpu, slot);
+  } else {
+    const slot = on ? slotOf(cpu, pcid) : <i32>load<u32>(cpu, V_SLOT);
+    if (slot >= 0) {
+      if (type == 1) flushSlot(cpu, slot);
+      else {
+        tlbInvlpg(cpu, slot << 1, va);
+        tlbInvlpg(cpu, (slot << 1) + 1, va);
+      }
+    }
+  }
+  return done(cpu);
+}
+
+/** Debug register at state-block offset `register`, DR4 and DR5 being DR6 and DR7; 0 with S_EXC set while CR4.DE makes them undefined. */
+function debugRegister(cpu: u32, register: u32): u32 {
+  const n = (register - S_DR) >> 3;
+  if (n != 4 && n != 5) return register;
+  if (!(load<u32>(cpu, S_CR4) & 8)) return register + 16;
+  fail(cpu, UD, 0);
+  return 0;
+}
+export function sys_read_dr(cpu: u32, register: u32): u64 {
+  const at = debugRegister(cpu, register);
+  if (!at) return 0;
+  const value = load<u64>(cpu + at);
+  const n = (at - S_DR) >> 3;
+  return n == 6 ? value | 0xffff_0ff0 : n == 7 ? value | 0x400 : value;
+}
+/** MOV to a debug register. Breakpoints are kept but have no effect. */
+export function sys_write_dr(cpu: u32, register: u32, value: u64): u32 {
+  const at = debugRegister(cpu, register);
+  if (!at) return 16;
+  const n = (at - S_DR) >> 3;
+  if (n >= 6 && value >> 32) return fail(cpu, GP, 0);
+  store<u64>(cpu + at, n == 6 ? value & 0x1e00f : n == 7 ? value & 0xffff_2bff : value);
+  return done(cpu);
+}
+
+/** XSETBV: components that CPUID leaf 13 has; x87 always, AVX only with SSE. */
+export function sys_xsetbv(cpu: u32): u32 {
+  if (!(load<u32>(cpu, S_CR4) & CR4_OSXSAVE)) return fail(cpu, UD, 0);
+  const value = <u64>load<u32>(cpu, S_GPR) | <u64>load<u32>(cpu, S_GPR + 16) << 32;
+  if (load<u32>(cpu, S_GPR + 8) || !(value & 1) || (value & 6) == 4 || value & ~supportedXcr0(cpu)) return fail(cpu, GP, 0);
+  store<u64>(cpu, value, S_XCR0);
+  return done(cpu);
+}

@@ -1,0 +1,315 @@
+// Far transfers: JMP, CALL, RET and IRET (SDM vol. 3, 6.8, 7.12).
+import {
+  CS, S_CODE_SIZE, S_CPL, S_EXC, S_GPR, S_NMI_BLOCKED, S_RFLAGS, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST, SEG_LIMIT, SS, TR,
+} from "../src/layout";
+import {
+  GP, NP, RFLAGS_AC, RFLAGS_IF, RFLAGS_IOPL, RFLAGS_NT, RFLAGS_TF, RFLAGS_VM, SS_FAULT, TS, doneAt, fail, isCanonical, nextRip, raise,
+} from "./cpu";
+import { loadSys16, loadSys32, loadSys64 } from "./memory";
+import {
+  ATTR_BIG, ATTR_LONG, ATTR_UNUSABLE, commitStack, currentStack, enterCode, flatStack, longMode, popStack, protectedMode, pushStack, segmentAt, selectorOf,
+  setCpl, setRflags, setSegment, skipStack,
+} from "./mode";
+import {
+  CODE, CONFORMING, PRESENT, SEGMENT, descriptorAttr, descriptorBase, descriptorLimit, dpl, dropInnerSegments, failed, fetch, fetchStackSegment,
+  high, isCode, low, markAccessed, systemType, useDescriptor, useNull,
+} from "./segment";
+
+const RSP = S_GPR + 32;
+const ALL_FLAGS: u32 = 0x3c_7fd5;
+
+/** Real mode and virtual-8086: CS is a paragraph number. */
+function enterReal(cpu: u32, selector: u32, ip: u64): u32 {
+  const code = segmentAt(cpu, CS);
+  setSegment(cpu, CS, selector, selector << 4, load<u32>(code, SEG_LIMIT), load<u32>(code, SEG_ATTR));
+  enterCode(cpu);
+  return doneAt(cpu, ip);
+}
+
+/** Is the target of a far transfer inside the code segment whose descriptor was read last? Else #GP(0). */
+function checkTarget(cpu: u32, target: u64): bool {
+  const flat = longMode(cpu) && (descriptorAttr() & ATTR_LONG) != 0;
+  if (flat ? isCanonical(cpu, target) : target <= <u64>descriptorLimit()) return true;
+  raise(cpu, GP, 0);
+  return false;
+}
+
+/** Present code segment, not both L and D; conforming or not is the caller's. */
+function checkCode(cpu: u32, selector: u32): bool {
+  const error = selector & 0xfffc;
+  if (longMode(cpu) && (descriptorAttr() & (ATTR_LONG | ATTR_BIG)) == (ATTR_LONG | ATTR_BIG)) {
+    raise(cpu, GP, error);
+    return false;
+  }
+  if (!(high & PRESENT)) {
+    raise(cpu, NP, error);
+    return false;
+  }
+  return markAccessed(cpu);
+}
+
+/** Read and check the code segment of JMP or CALL at the same privilege. False with S_EXC set, or (`gate`) a system descriptor. */
+let gate: bool = false;
+function fetchJumpTarget(cpu: u32, selector: u32): bool {
+  gate = false;
+  const cpl = load<u32>(cpu, S_CPL);
+  const error = selector & 0xfffc;
+  if (!error) {
+    raise(cpu, GP, 0);
+    return false;
+  }
+  if (!fetch(cpu, selector, GP, 0)) return false;
+  if (!(high & SEGMENT)) {
+    gate = true;
+    return false;
+  }
+  const allowed = high & CONFORMING ? dpl() <= cpl : (selector & 3) <= cpl && dpl() == cpl;
+  if (!isCode() || !allowed) {
+    raise(cpu, GP, error);
+    return false;
+  }
+  return checkCode(cpu, selector);
+}
+
+/** Target of the call gate whose descriptor was read last: selector, offset, operand size in `gateSize`; 0 with S_EXC set. */
+let gateOffset: u64 = 0;
+let gateSize: u32 = 0;
+let gateCount: u32 = 0;
+function readGate(cpu: u32, selector: u32): u32 {
+  const error = selector & 0xfffc;
+  const type = systemType();
+  const long = longMode(cpu);
+  // Task gates and TSSs are not served.
+  if (type != 12 && (type != 4 || long)) {
+    raise(cpu, GP, error);
+    return 0;
+  }
+  if (dpl() < load<u32>(cpu, S_CPL) || dpl() < (selector & 3)) {
+    raise(cpu, GP, error);
+    return 0;
+  }
+  if (!(high & PRESENT)) {
+    raise(cpu, NP, error);
+    return 0;
+  }
+  gateOffset = (low & 0xffff) | (high & 0xffff_0000);
+  gateSize = long ? 8 : type == 12 ? 4 : 2;
+  gateCount = long ? 0 : high & 31;
+  if (gateSize == 2) gateOffset &= 0xffff;
+  const target = low >> 16;
+  if (long) {
+    const table = selector & 4 ? segmentAt(cpu, 6) : 0;
+    if (table) {
+      raise(cpu, GP, error);
+      return 0;
+    }
+    gateOffset |= <u64>upperHalf(cpu, selector) << 32;
+    if (load<u32>(cpu, S_EXC)) return 0;
+  }
+  if (!(target & 0xfffc)) {
+    raise(cpu, GP, 0);
+    return 0;
+  }
+  if (!fetch(cpu, target, GP, 0)) return 0;
+  if (!isCode() || dpl() > load<u32>(cpu, S_CPL) || (long && (descriptorAttr() & (ATTR_LONG | ATTR_BIG)) != ATTR_LONG)) {
+    raise(cpu, GP, target & 0xfffc);
+    return 0;
+  }
+  return checkCode(cpu, target) ? target : 0;
+}
+/** Bits 32..63 of the offset of a 16-byte call gate, which follow its first eight bytes. */
+function upperHalf(cpu: u32, selector: u32): u32 {
+  if (!fetch(cpu, selector + 8, GP, 0)) return 0;
+  return low;
+}
+
+/** JMP to selector:offset. */
+export function sys_jmpf(cpu: u32, selector: u32, offset: u64): u32 {
+  selector &= 0xffff;
+  if (!protectedMode(cpu)) return enterReal(cpu, selector, offset);
+  let target = offset;
+  if (!fetchJumpTarget(cpu, selector)) {
+    if (!gate) return failed();
+    selector = readGate(cpu, selector);
+    if (!selector) return failed();
+    target = gateOffset;
+    if (!(high & CONFORMING) && dpl() != load<u32>(cpu, S_CPL)) return fail(cpu, GP, selector & 0xfffc);
+  }
+  if (!checkTarget(cpu, target)) return failed();
+  useDescriptor(cpu, CS, (selector & 0xfffc) | load<u32>(cpu, S_CPL));
+  enterCode(cpu);
+  return doneAt(cpu, target);
+}
+
+/** CALL to selector:offset, `size` the operand size in bytes. */
+export function sys_callf(cpu: u32, selector: u32, offset: u64, size: u32): u32 {
+  selector &= 0xffff;
+  const back = nextRip(cpu);
+  if (!protectedMode(cpu)) {
+    currentStack(cpu);
+    if (!pushStack(cpu, size, selectorOf(cpu, CS)) || !pushStack(cpu, size, back)) return failed();
+    commitStack(cpu);
+    return enterReal(cpu, selector, offset);
+  }
+  let target = offset;
+  if (!fetchJumpTarget(cpu, selector)) {
+    if (!gate) return failed();
+    selector = readGate(cpu, selector);
+    if (!selector) return failed();
+    target = gateOffset;
+    size = gateSize;
+    if (!(high & CONFORMING) && dpl() < load<u32>(cpu, S_CPL)) return callInner(cpu, selector, target, size, back);
+  }
+  if (!checkTarget(cpu, target)) return failed();
+  currentStack(cpu);
+  if (!pushStack(cpu, size, selectorOf(cpu, CS)) || !pushStack(cpu, size, back)) return failed();
+  commitStack(cpu);
+  useDescriptor(cpu, CS, (selector & 0xfffc) | load<u32>(cpu, S_CPL));
+  enterCode(cpu);
+  return doneAt(cpu, target);
+}
+
+/** A call gate to an inner level, in long mode; outside it #GP. */
+function callInner(cpu: u32, selector: u32, target: u64, size: u32, back: u64): u32 {
+  if (!longMode(cpu)) return fail(cpu, GP, selector & 0xfffc);
+  const cpl = load<u32>(cpu, S_CPL);
+  const newCpl = dpl();
+  const base = descriptorBase();
+  const limit = descriptorLimit();
+  const attr = descriptorAttr();
+  const tss = segmentAt(cpu, TR);
+  if (newCpl * 8 + 11 > load<u32>(tss, SEG_LIMIT)) return fail(cpu, TS, selectorOf(cpu, TR) & 0xfffc);
+  const pointer = loadSys64(cpu, load<u64>(tss, SEG_BASE) + 4 + newCpl * 8);
+  if (load<u32>(cpu, S_EXC)) return failed();
+  if (!isCanonical(cpu, pointer)) return fail(cpu, SS_FAULT, 0);
+  if (!isCanonical(cpu, target)) return fail(cpu, GP, 0);
+  const oldRsp = load<u64>(cpu, RSP);
+  flatStack(pointer);
+  setCpl(cpu, newCpl);
+  if (!(pushStack(cpu, size, selectorOf(cpu, SS)) && pushStack(cpu, size, oldRsp) && pushStack(cpu, size, selectorOf(cpu, CS)) && pushStack(cpu, size, back))) {
+    setCpl(cpu, cpl);
+    return failed();
+  }
+  setSegment(cpu, SS, newCpl, 0, 0xffff_ffff, ATTR_UNUSABLE);
+  setSegment(cpu, CS, (selector & 0xfffc) | newCpl, base, limit, attr);
+  commitStack(cpu);
+  enterCode(cpu);
+  return doneAt(cpu, target);
+}
+
+/** Read and check the code segment a RET or IRET goes back to. */
+function fetchReturnTarget(cpu: u32, selector: u32): bool {
+  const error = selector & 0xfffc;
+  const rpl = selector & 3;
+  if (!error) {
+    raise(cpu, GP, 0);
+    return false;
+  }
+  if (!fetch(cpu, selector, GP, 0)) return false;
+  const allowed = high & CONFORMING ? dpl() <= rpl : dpl() == rpl;
+  if (rpl < load<u32>(cpu, S_CPL) || !isCode() || !allowed) {
+    raise(cpu, GP, error);
+    return false;
+  }
+  return checkCode(cpu, selector);
+}
+
+/** Go back to code at selector:ip with the descriptor's parts in hand and, with `stack`, to SS:rSP. */
+function goBack(cpu: u32, selector: u32, ip: u64, stack: bool, ss: u32, sp: u64, release: u32): bool {
+  if (!checkTarget(cpu, ip)) return false;
+  const rpl = selector & 3;
+  const outer = rpl > load<u32>(cpu, S_CPL);
+  const base = descriptorBase();
+  const limit = descriptorLimit();
+  const attr = descriptorAttr();
+  const long = longMode(cpu) && (attr & ATTR_LONG) != 0;
+  const nullStack = stack && !(ss & 0xfffc);
+  if (stack) {
+    if (nullStack) {
+      if (!long || rpl == 3 || (ss & 3) != rpl) {
+        raise(cpu, GP, 0);
+        return false;
+      }
+    } else if (!fetchStackSegment(cpu, ss, rpl, GP, 0)) return false;
+    if (nullStack) useNull(cpu, SS, ss);
+    else useDescriptor(cpu, SS, ss);
+  }
+  setCpl(cpu, rpl);
+  setSegment(cpu, CS, selector, base, limit, attr);
+  enterCode(cpu);
+  if (stack) {
+    if (long) store<u64>(cpu, sp + release, RSP);
+    else if (load<u32>(segmentAt(cpu, SS), SEG_ATTR) & ATTR_BIG) store<u64>(cpu, (sp + release) & 0xffff_ffff, RSP);
+    else store<u16>(cpu, <u16>(sp + release), RSP);
+  } else {
+    commitStack(cpu);
+  }
+  if (outer) dropInnerSegments(cpu);
+  return true;
+}
+
+/** RET far, releasing `release` bytes of arguments. */
+export function sys_retf(cpu: u32, size: u32, release: u32): u32 {
+  currentStack(cpu);
+  const ip = popStack(cpu, size);
+  if (load<u32>(cpu, S_EXC)) return failed();
+  const cs = <u32>popStack(cpu, size) & 0xffff;
+  if (load<u32>(cpu, S_EXC)) return failed();
+  skipStack(release);
+  if (!protectedMode(cpu)) {
+    commitStack(cpu);
+    return enterReal(cpu, cs, ip);
+  }
+  const outer = (cs & 3) > load<u32>(cpu, S_CPL);
+  let sp: u64 = 0;
+  let ss: u32 = 0;
+  if (outer) {
+    sp = popStack(cpu, size);
+    if (load<u32>(cpu, S_EXC)) return failed();
+    ss = <u32>popStack(cpu, size) & 0xffff;
+    if (load<u32>(cpu, S_EXC)) return failed();
+  }
+  if (!fetchReturnTarget(cpu, cs)) return failed();
+  if (!goBack(cpu, cs, ip, outer, ss, sp, release)) return failed();
+  return doneAt(cpu, ip);
+}
+
+/** IRET with operands of `size` bytes. Returns to virtual-8086 mode and task returns are not served: #GP(0). */
+export function sys_iret(cpu: u32, size: u32): u32 {
+  const real = !protectedMode(cpu);
+  if (!real && load<u32>(cpu, S_RFLAGS) & RFLAGS_NT) return fail(cpu, GP, 0);
+  currentStack(cpu);
+  const ip = popStack(cpu, size);
+  if (load<u32>(cpu, S_EXC)) return failed();
+  const cs = <u32>popStack(cpu, size) & 0xffff;
+  if (load<u32>(cpu, S_EXC)) return failed();
+  const flags = <u32>popStack(cpu, size);
+  if (load<u32>(cpu, S_EXC)) return failed();
+  const kept: u32 = size == 2 ? 0xffff : -1;
+  if (real) {
+    if (load<u32>(cpu, S_RFLAGS) & RFLAGS_VM) return fail(cpu, GP, 0);
+    commitStack(cpu);
+    setRflags(cpu, flags, ALL_FLAGS & kept);
+    store<u32>(cpu, 0, S_NMI_BLOCKED);
+    return enterReal(cpu, cs, ip);
+  }
+  const cpl = load<u32>(cpu, S_CPL);
+  if (flags & RFLAGS_VM && cpl == 0 && size != 2 && !longMode(cpu)) return fail(cpu, GP, 0);
+  const stack = load<u32>(cpu, S_CODE_SIZE) == 64 || (cs & 3) > cpl;
+  let sp: u64 = 0;
+  let ss: u32 = 0;
+  if (stack) {
+    sp = popStack(cpu, size);
+    if (load<u32>(cpu, S_EXC)) return failed();
+    ss = <u32>popStack(cpu, size) & 0xffff;
+    if (load<u32>(cpu, S_EXC)) return failed();
+  }
+  if (!fetchReturnTarget(cpu, cs)) return failed();
+  let mask = ALL_FLAGS & kept;
+  if (cpl > (load<u32>(cpu, S_RFLAGS) >> 12 & 3)) mask &= ~RFLAGS_IF;
+  if (cpl) mask &= ~(RFLAGS_IOPL | 1 << 19 | 1 << 20);
+  if (!goBack(cpu, cs, ip, stack, ss, sp, 0)) return failed();
+  setRflags(cpu, flags, mask);
+  store<u32>(cpu, 0, S_NMI_BLOCKED);
+  return doneAt(cpu, ip);
+}

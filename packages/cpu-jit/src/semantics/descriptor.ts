@@ -1,0 +1,154 @@
+import type { Emitter, Semantics } from '../emit/emitter.ts';
+import type { Val } from '../emit/val.ts';
+import { DS, ES, EXIT_EMULATE, FS, GS, S_SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_SELECTOR, SEG_STRIDE, SS } from '../layout.ts';
+import { VECTOR } from './common.ts';
+import { holdEvents } from './flags.ts';
+import { native, transferred, transferredAtCpl0, unlessNative } from './privilege.ts';
+import { setStack, stackAddress, stackAt } from './stack.ts';
+
+/** Segment attributes of a null selector: bit 16, unusable, as in a VMCS (SDM vol. 3, 24.4.1). */
+const UNUSABLE = 1 << 16;
+
+/** A word, of whatever operand size it came with. */
+function selector(e: Emitter, v: Val): Val {
+  return e.let(e.and(e.wrap(v), e.i32(0xffff)));
+}
+
+/** Load the segment register of operand `i`; faults leave the instruction. */
+function loadSegment(e: Emitter, i: number, value: Val): void {
+  const record = e.segmentRecord(i);
+  const number = e.let(e.shrU(e.sub(record, e.i32(S_SEG)), e.i32(Math.log2(SEG_STRIDE))));
+  e.call('load_segment', 'none', [number, value]);
+  e.checkException();
+  // Loading SS holds events off until the stack pointer is loaded too.
+  e.if(e.eq(number, e.i32(SS)), () => holdEvents(e));
+}
+
+/** MOV to a segment register. */
+function movToSegment(e: Emitter): void {
+  e.if(native(e), () => {
+    loadSegment(e, 0, selector(e, e.read(1)));
+    e.endBlock();
+  });
+  if (e.codeSize === 64) loadNull(e);
+  else e.exit(EXIT_EMULATE, 'this');
+}
+/** In 64-bit mode a null selector needs no descriptor, SS apart; everything else is TypeScript's. */
+function loadNull(e: Emitter): void {
+  const value = e.read(1);
+  const record = e.segmentRecord(0);
+  // CS is no destination (the decoder refuses it), SS checks privilege.
+  const isSs = e.eq(record, e.i32(S_SEG + SS * SEG_STRIDE));
+  e.if(e.or(e.gtU(value, e.i32(3)), isSs), () => e.exit(EXIT_EMULATE, 'this'));
+  const address = e.let(e.add(e.expr('i32', e.cpu()), record));
+  const set = (field: number, v: number | Val) => e.emit(e.m.i32.store(field, 4, address.take(), typeof v === 'number' ? e.m.i32.const(v) : v.take()));
+  set(SEG_BASE, 0);
+  set(SEG_BASE + 4, 0);
+  set(SEG_LIMIT, 0);
+  set(SEG_ATTR, UNUSABLE);
+  set(SEG_SELECTOR, value);
+  e.endBlock();
+}
+
+function popSegment(e: Emitter): void {
+  unlessNative(e, EXIT_EMULATE);
+  const size = e.form.opSize;
+  const value = selector(e, e.load(stackAddress(e, stackAt(e, 0)), size));
+  const after = stackAt(e, size);
+  loadSegment(e, 0, value);
+  setStack(e, after);
+  e.endBlock();
+}
+
+/** Far pointer in memory operand `i`: offset, then selector. */
+function farPointer(e: Emitter, i: number): { offset: Val; selector: Val } {
+  const size = e.form.opSize;
+  const address = e.let(e.address(i));
+  const offset = e.load(address, size);
+  return { offset, selector: e.load(e.let(e.add(address, e.i64(size))), 2) };
+}
+
+/** LES, LDS, LSS, LFS, LGS. */
+function loadFarPointer(segment: number): Semantics {
+  return (e) => {
+    unlessNative(e, EXIT_EMULATE);
+    const pointer = farPointer(e, 1);
+    e.call('load_segment', 'none', [e.i32(segment), pointer.selector]);
+    e.checkException();
+    e.write(0, pointer.offset);
+    e.endBlock();
+  };
+}
+
+/** Far JMP and CALL: through an immediate or a pointer in memory. */
+function farTransfer(helper: string, more: (e: Emitter) => readonly Val[]): Semantics {
+  return transferred(EXIT_EMULATE, helper, (e) => {
+    const size = e.form.opSize;
+    const to = e.isMem(0) ? farPointer(e, 0) : { offset: e.let(e.trunc(e.imm(4), size)), selector: e.farSelector() };
+    return [to.selector, e.let(e.zext64(to.offset)), ...more(e)];
+  });
+}
+const operandSize = (e: Emitter): Val => e.i32(e.form.opSize);
+
+const LAR = 0;
+const LSL = 1;
+const VERR = 2;
+const VERW = 3;
+/** LAR, LSL, VERR, VERW: ZF says whether the selector passes; only then LAR and LSL write their register. */
+function access(what: number): Semantics {
+  return (e) => {
+    unlessNative(e, EXIT_EMULATE);
+    const writes = what <= LSL;
+    const value = e.call('sys_access', 'i32', [selector(e, e.read(writes ? 1 : 0)), e.i32(what)], { registers: true });
+    e.checkException();
+    if (!writes) return;
+    const size = e.size(0);
+    e.if(e.flag('z'), () => e.write(0, size === 8 ? e.let(e.zext64(value)) : e.let(e.trunc(value, size))));
+  };
+}
+
+/** ARPL: raise the RPL of the first selector to that of the second. */
+function arpl(e: Emitter): void {
+  unlessNative(e, EXIT_EMULATE);
+  const old = e.read(0);
+  const rpl = e.let(e.and(e.read(1), e.i32(3)));
+  const raise = e.let(e.ltU(e.and(old, e.i32(3)), rpl));
+  e.write(0, e.let(e.select(raise, e.or(e.and(old, e.i32(0xfffc)), rpl), old)));
+  const flags = e.let(e.and(e.statusFlags(), e.i32(~0x40)));
+  e.setStatusFlags(e.let(e.or(flags, e.shl(raise, e.i32(6)))));
+}
+
+/** BOUND: #BR unless lower <= index <= upper, signed. */
+function bound(e: Emitter): void {
+  const size = e.form.opSize;
+  const index = e.let(e.sext32(e.read(0), size));
+  const address = e.let(e.address(1));
+  const lower = e.sext32(e.load(address, size), size);
+  const upper = e.sext32(e.load(e.let(e.add(address, e.i64(size))), size), size);
+  e.if(e.or(e.ltS(index, e.let(lower)), e.gtS(index, e.let(upper))), () => e.raise(VECTOR.BR));
+}
+
+/** Segment registers, descriptors and far transfers (SDM vol. 2, by mnemonic). */
+export const descriptors: Record<string, Semantics> = {
+  mov_seg_r: movToSegment,
+  pop_seg: popSegment,
+  les: loadFarPointer(ES),
+  lds: loadFarPointer(DS),
+  lss: loadFarPointer(SS),
+  lfs: loadFarPointer(FS),
+  lgs: loadFarPointer(GS),
+  jmpf: farTransfer('sys_jmpf', () => []),
+  callf: farTransfer('sys_callf', (e) => [operandSize(e)]),
+  retf: transferred(EXIT_EMULATE, 'sys_retf', (e) => [
+    operandSize(e),
+    e.form.operands.length === 0 ? e.i32(0) : e.let(e.and(e.imm(4), e.i32(0xffff))),
+  ]),
+  lldt: transferredAtCpl0(EXIT_EMULATE, 'sys_lldt', (e) => [selector(e, e.read(0))]),
+  ltr: transferredAtCpl0(EXIT_EMULATE, 'sys_ltr', (e) => [selector(e, e.read(0))]),
+  lar: access(LAR),
+  lsl: access(LSL),
+  verr: access(VERR),
+  verw: access(VERW),
+  arpl,
+  bound,
+};
