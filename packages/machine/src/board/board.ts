@@ -1,3 +1,4 @@
+import type { VirtioMmioPlace } from '../acpi/dsdt.ts';
 import { AcpiPm, SCI_IRQ } from '../devices/acpi-pm.ts';
 import { DebugExit } from '../devices/debug-exit.ts';
 import { FwCfg } from '../devices/fw-cfg.ts';
@@ -12,9 +13,17 @@ import { IoApic } from '../interrupts/io-apic.ts';
 import { msiMessage } from '../interrupts/messages.ts';
 import { PCI_FIRST_GSI, PciBus } from '../pci/pci-bus.ts';
 import type { GuestRam } from '../ram.ts';
+import type { BlockBackend } from '../storage/block-backend.ts';
+import { type DriveOptions, openDrive } from '../storage/drive.ts';
 import { CmosRtc } from '../time/cmos-rtc.ts';
 import { I8254 } from '../time/i8254.ts';
 import { TimerQueue } from '../time/timer-queue.ts';
+import { VirtioBlock } from '../virtio/block.ts';
+import { VirtioConsole } from '../virtio/console.ts';
+import { VirtioRng } from '../virtio/rng.ts';
+import type { VirtioDevice } from '../virtio/virtio-device.ts';
+import { VirtioMmio } from '../virtio/virtio-mmio.ts';
+import { VirtioPci } from '../virtio/virtio-pci.ts';
 import { buildTablesFor } from './firmware.ts';
 import { LocalApicWindow } from './local-apic-window.ts';
 import { MmioBus, type MmioSize } from './mmio-bus.ts';
@@ -49,6 +58,14 @@ export interface BoardOptions {
   onDeadlineChange?(): void;
   /** Debug-exit port; default 0xf4. */
   readonly debugExitPort?: number;
+  /** Disks, in the order in which the guest finds them (vda, vdb, ...). */
+  readonly drives?: readonly DriveOptions[];
+  /** How virtio devices are attached; default PCI. MMIO devices are announced by ACPI and `Board.virtioMmioParameters`. */
+  readonly virtio?: 'pci' | 'mmio';
+  /** Fills a buffer with random bytes for the virtio entropy source; without it there is none. */
+  random?(buffer: Uint8Array): void;
+  /** Output of the virtio console; without it there is none. */
+  virtioConsoleOutput?(data: Uint8Array): void;
   /** Additional items of the firmware-configuration device. */
   readonly fwCfgFiles?: ReadonlyMap<string, Uint8Array>;
 }
@@ -73,6 +90,8 @@ export class Board {
   readonly pit: I8254;
   readonly acpiPm: AcpiPm;
   readonly post = new PostPort();
+  /** Virtio console, undefined without `virtioConsoleOutput`. */
+  readonly console: VirtioConsole | undefined;
   /** Interrupt interface of each vCPU. */
   readonly interrupts: readonly VcpuInterrupts[];
   private readonly ram: GuestRam;
@@ -82,6 +101,9 @@ export class Board {
   private readonly serialOut: SerialOutput;
   private readonly vcpus: number;
   private readonly pciLines = new Uint8Array(8);
+  private readonly disks: BlockBackend[] = [];
+  private readonly virtioMmio: VirtioMmio[] = [];
+  private readonly virtioTransport: 'pci' | 'mmio';
 
   /** @throws MachineError `bad-board-option` */
   constructor(options: BoardOptions) {
@@ -145,17 +167,57 @@ export class Board {
       this.ports.attach(device);
     }
     this.setPciTriggers();
+
+    this.virtioTransport = options.virtio ?? 'pci';
+    for (const drive of options.drives ?? []) {
+      const disk = openDrive(drive);
+      this.disks.push(disk);
+      this.attachVirtio(new VirtioBlock(this.ram, disk, drive.serial));
+    }
+    const { random, virtioConsoleOutput } = options;
+    if (random !== undefined) this.attachVirtio(new VirtioRng(this.ram, (buffer) => random(buffer)));
+    if (virtioConsoleOutput !== undefined) {
+      this.console = new VirtioConsole(this.ram, (data) => virtioConsoleOutput(data));
+      this.attachVirtio(this.console);
+    }
+  }
+
+  /** Attach a virtio device to the board's transport. Before the guest runs and before the firmware tables are written. @throws MachineError `no-room` */
+  attachVirtio(device: VirtioDevice): void {
+    if (this.virtioTransport === 'pci') {
+      this.pci.plugIn(new VirtioPci(device));
+      return;
+    }
+    const index = this.virtioMmio.length;
+    if (index >= VIRTIO_MMIO_IRQS.length) throw new MachineError('no-room', `at most ${VIRTIO_MMIO_IRQS.length} virtio devices fit on MMIO`);
+    const gsi = VIRTIO_MMIO_IRQS[index] ?? 5;
+    const transport = new VirtioMmio(device, VIRTIO_MMIO_BASE + index * 0x1000, (level) => this.setGsi(gsi, level));
+    this.mmio.attach(transport);
+    this.virtioMmio.push(transport);
+  }
+
+  /** What announces the MMIO devices on a Linux command line; empty without any. For kernels without ACPI. */
+  virtioMmioParameters(): string {
+    return this.virtioMmioPlaces()
+      .map((place) => `virtio_mmio.device=0x${place.size.toString(16)}@0x${place.base.toString(16)}:${place.gsi}`)
+      .join(' ');
+  }
+
+  /** Close disk images. */
+  dispose(): void {
+    for (const disk of this.disks) disk.close();
   }
 
   /** Write the ACPI tables into guest RAM, as firmware would. @returns GPA of the root pointer, for the boot loaders */
   writeFirmwareTables(): number {
-    return buildTablesFor(this.ram, this.vcpus, []);
+    return buildTablesFor(this.ram, this.vcpus, this.virtioMmioPlaces());
   }
 
   /** Power-on state of every device. Guest RAM and firmware tables are the caller's. */
   reset(): void {
     for (const apic of this.apics.apics) apic.reset();
     for (const device of [this.pic, this.ioApic, this.pit, this.rtc, this.acpiPm, this.i8042, this.serial, this.fwCfg, this.pci]) device.reset();
+    for (const device of this.virtioMmio) device.reset();
     this.setPciTriggers();
     this.flushSerial();
   }
@@ -251,6 +313,16 @@ export class Board {
     if (address >>> 20 === 0xfee) this.apics.send(msiMessage(address, data));
   }
 
+  /** Level of a global system interrupt: an ISA line below 16, a pin of the I/O APIC from 16 on. */
+  private setGsi(gsi: number, level: boolean): void {
+    if (gsi < 16) this.setIrq(gsi, level);
+    else this.ioApic.setPin(gsi, level);
+  }
+
+  private virtioMmioPlaces(): VirtioMmioPlace[] {
+    return this.virtioMmio.map((device, i) => ({ base: device.base, size: device.size, gsi: VIRTIO_MMIO_IRQS[i] ?? 5 }));
+  }
+
   private setPciLine(line: number, level: boolean): void {
     this.pciLines[line] = level ? 1 : 0;
     this.ioApic.setPin(PCI_FIRST_GSI + line, level);
@@ -270,6 +342,9 @@ export class Board {
   }
 }
 
+/** Where virtio MMIO devices lie: below the I/O APIC, above the PCI window's BARs; and their interrupts. */
+const VIRTIO_MMIO_BASE = 0xfeb0_0000;
+const VIRTIO_MMIO_IRQS = [16, 17, 18, 19, 20, 21, 22, 23] as const;
 const MSR_APIC_BASE = 0x1b;
 const MSR_TSC_DEADLINE = 0x6e0;
 

@@ -9,9 +9,9 @@ const RESET_CONTROL = 0xcf9;
 const CONFIG_DATA = 0xcfc;
 const ENABLE = 0x8000_0000;
 const SLOTS = 32;
-/** Window for memory BARs, GPA: above the largest RAM, below the I/O APIC. */
+/** Window for memory BARs, GPA: above the largest RAM, below virtio MMIO and the I/O APIC. */
 export const PCI_MEMORY_FIRST = 0xe000_0000;
-export const PCI_MEMORY_LAST = 0xfebf_ffff;
+export const PCI_MEMORY_LAST = 0xfeaf_ffff;
 /** GSI of the first of the eight interrupt lines of the slots. */
 export const PCI_FIRST_GSI = 16;
 export const PCI_LINES = 8;
