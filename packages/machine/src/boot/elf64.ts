@@ -83,6 +83,7 @@ export function parseElf64(image: Uint8Array, name = 'image'): ElfImage {
     if (segment.offset + segment.fileSize > image.length) {
       throw fail('elf-truncated', `truncated ELF: segment ${i} ends at ${segment.offset + segment.fileSize}, the file at ${image.length}`);
     }
+    if (!Number.isFinite(segment.memSize)) throw fail('elf-malformed', `segment ${i} is larger than the address space`);
     if (segment.memSize > 0) segments.push(segment);
   }
   if (segments.length === 0) throw fail('elf-malformed', 'ELF has nothing to load');
