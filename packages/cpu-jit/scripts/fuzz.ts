@@ -5,7 +5,7 @@ import { decode, formatInsn } from '../src/decoder/index.ts';
 import { assemble, CODE, type Node, shrink } from '../tests/program.ts';
 import { type Program, type ProgramOptions, randomProgram } from '../tests/random-program.ts';
 import type { Kind } from '../tests/random-instruction.ts';
-import { compareRuns, Tier } from '../tests/tiers.ts';
+import { compareRuns, type RunOptions, Tier } from '../tests/tiers.ts';
 
 const seconds = Number(process.argv[2] ?? 60);
 const seed = BigInt(process.argv[3] ?? Date.now());
@@ -29,12 +29,12 @@ function listing(nodes: readonly Node[]): string {
   return lines.join('\n');
 }
 
-function differences(nodes: readonly Node[], program: Program, interval: number): string[] {
+function differences(nodes: readonly Node[], program: Program, options: RunOptions): string[] {
   const code = assemble(nodes);
   interpreter.load(code, program.machine);
   compiler.load(code, program.machine);
-  const a = interpreter.run({ interval });
-  const b = compiler.run({ interval });
+  const a = interpreter.run(options);
+  const b = compiler.run(options);
   return compareRuns(a, b);
 }
 
@@ -49,10 +49,10 @@ for (let n = seed; Date.now() - start < seconds * 1000; n++) {
     avoid: (f) => skipped.has(f.row.name),
   };
   const program = randomProgram(n, options);
-  const interval = n % 5n === 0n ? 1 + Number(n % 37n) : 0;
+  const run: RunOptions = { interval: n % 5n === 0n ? 1 + Number(n % 37n) : 0, warm: n % 7n < 4n, threshold: n % 7n === 6n ? 3 : 1 };
   let found: string[];
   try {
-    found = differences(program.nodes, program, interval);
+    found = differences(program.nodes, program, run);
   } catch (error) {
     found = [String(error), String((error as Error).stack)];
   }
@@ -61,15 +61,15 @@ for (let n = seed; Date.now() - start < seconds * 1000; n++) {
   console.log(`seed ${n}: ${found.length} differences; shrinking`);
   const nodes = shrink(program.nodes, (candidate) => {
     try {
-      return differences(candidate, program, interval).length > 0;
+      return differences(candidate, program, run).length > 0;
     } catch {
       return true;
     }
   });
   console.log(listing(nodes));
-  console.log(`interpreter and compiled code, interval ${interval}:`);
+  console.log(`interpreter and compiled code, ${JSON.stringify(run)}:`);
   try {
-    for (const line of differences(nodes, program, interval)) console.log(`  ${line}`);
+    for (const line of differences(nodes, program, run)) console.log(`  ${line}`);
   } catch (error) {
     console.log(error);
   }

@@ -1,4 +1,5 @@
 /** Replays integer vectors in the interpreter and in compiled code. */
+import { readFileSync } from 'node:fs';
 import { decode, formatInsn } from '../src/decoder/index.ts';
 import type { Insn } from '../src/decoder/types.ts';
 import { compileRegions } from '../src/jit/compile.ts';
@@ -72,10 +73,11 @@ export async function compiled(encodings: readonly IntEncoding[]): Promise<Execu
   }
   machine.setCpl(3);
   const functions = new Map<IntEncoding, (cpu: number) => number>();
+  const imports = importsOf(machine);
   const BATCH = 250;
   for (let i = 0; i < encodings.length; i += BATCH) {
     const batch = encodings.slice(i, i + BATCH);
-    for (const [n, f] of link(machine, batch).entries()) {
+    for (const [n, f] of link(imports, batch).entries()) {
       const encoding = batch[n];
       if (encoding !== undefined) functions.set(encoding, f);
     }
@@ -117,7 +119,17 @@ export async function compiled(encodings: readonly IntEncoding[]): Promise<Execu
 
 const STATUS = 0x8d5;
 
-function link(machine: RuntimeMachine, batch: readonly IntEncoding[]): ((cpu: number) => number)[] {
+/** What compiled code calls: the runtime, and functions of the interpreter's module. */
+function importsOf(machine: RuntimeMachine): WebAssembly.ModuleImports {
+  const { memory, table, rt } = machine;
+  const runtime = { ...(rt as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: rt.syscall_native };
+  table.grow(1 << 14);
+  const bytes = readFileSync(new URL('../build/interp.wasm', import.meta.url));
+  const interpreter = new WebAssembly.Instance(new WebAssembly.Module(new Uint8Array(bytes)), { env: runtime });
+  return { ...runtime, ...interpreter.exports };
+}
+
+function link(imports: WebAssembly.ModuleImports, batch: readonly IntEncoding[]): ((cpu: number) => number)[] {
   const regions = batch.map(({ code }) => {
     const bytes = new Uint8Array(CODE_BYTES).fill(HLT);
     bytes.set(code, START - CODE);
@@ -139,8 +151,6 @@ function link(machine: RuntimeMachine, batch: readonly IntEncoding[]): ((cpu: nu
     return region;
   });
   const module = new WebAssembly.Module(compileRegions(regions) as Uint8Array<ArrayBuffer>);
-  const runtime = machine.rt as unknown as WebAssembly.ModuleImports;
-  const imports = { ...runtime, memory: machine.memory, table: machine.table, host_syscall: machine.rt.syscall_native };
   const { exports } = new WebAssembly.Instance(module, { env: imports });
   return batch.map((_, i) => exports[`r${i}`] as (cpu: number) => number);
 }

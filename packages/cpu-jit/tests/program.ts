@@ -21,6 +21,8 @@ export type Node =
   | { readonly kind: 'loop'; readonly counter: number; readonly count: number; readonly style: number; readonly body: readonly Node[] }
   /** `yes` if condition `cc` holds, else `no`. */
   | { readonly kind: 'if'; readonly cc: number; readonly near: boolean; readonly yes: readonly Node[]; readonly no: readonly Node[] }
+  /** A jump (`style` 0) or call (1) through a table indexed by the low bits of register `from`; as many bodies as a power of two. */
+  | { readonly kind: 'switch'; readonly style: number; readonly from: number; readonly bodies: readonly (readonly Node[])[] }
   | { readonly kind: 'call'; readonly style: number; readonly body: readonly Node[] }
   /** PUSH, body, POP or LEAVE. */
   | { readonly kind: 'bracket'; readonly before: Uint8Array; readonly after: Uint8Array; readonly body: readonly Node[] }
@@ -43,6 +45,7 @@ export interface Machine {
 export function assemble(nodes: readonly Node[]): Uint8Array {
   const out: number[] = [];
   const subroutines: { at: number; style: number; body: readonly Node[] }[] = [];
+  const tables: { at: number; entries: number[] }[] = [];
   const put32 = (at: number, v: number) => {
     for (let i = 0; i < 4; i++) out[at + i] = (v >> (i * 8)) & 0xff;
   };
@@ -72,7 +75,18 @@ export function assemble(nodes: readonly Node[]): Uint8Array {
         if (n.style === 0) out.push(0x41, 0xff, 0xc8 | low);
         else if (n.style === 1) out.push(0x49, 0x83, 0xe8 | low, 1);
         else if (n.style === 2) out.push(0x49, 0xff, 0xc8 | low);
-        else out.push(0x41, 0x80, 0xe8 | low, 1);
+        else if (n.style === 3) out.push(0x41, 0x80, 0xe8 | low, 1);
+        // The last two go through RCX: JRCXZ out and JMP back, or LOOP.
+        else out.push(0x4c, 0x89, 0xc1 | (low << 3), 0x49, 0xff, 0xc8 | low);
+        if (n.style >= 4) {
+          const back = top - (out.length + 2);
+          if (n.style === 5 && back >= -128) out.push(0xe2, back & 0xff);
+          else {
+            out.push(0x48, 0xff, 0xc9, 0xe3, 5);
+            put32(near(0xe9), top - out.length);
+          }
+          return;
+        }
         const distance = top - (out.length + 2);
         if (distance >= -128) out.push(0x75, distance & 0xff);
         else put32(near(0x0f, 0x85), top - out.length);
@@ -89,6 +103,22 @@ export function assemble(nodes: readonly Node[]): Uint8Array {
         land(skip);
         emitAll(n.no);
         land(end);
+        return;
+      }
+      case 'switch': {
+        // MOV R14D, r32; AND R14D, mask; JMP [table + R14*8], or MOV R14, [table + R14*8] and CALL R14.
+        out.push(0x44 | (n.from >= 8 ? 1 : 0), 0x8b, 0xf0 | (n.from & 7), 0x41, 0x83, 0xe6, n.bodies.length - 1);
+        const table = { at: near(...(n.style === 0 ? [0x42, 0xff, 0x24, 0xf5] : [0x4e, 0x8b, 0x34, 0xf5])), entries: [] as number[] };
+        tables.push(table);
+        if (n.style === 1) out.push(0x41, 0xff, 0xd6);
+        const ends = [near(0xe9)];
+        for (const body of n.bodies) {
+          table.entries.push(out.length);
+          emitAll(body);
+          if (n.style === 1) out.push(0xc3);
+          else ends.push(near(0xe9));
+        }
+        for (const at of ends) land(at);
         return;
       }
       case 'call': {
@@ -140,6 +170,13 @@ export function assemble(nodes: readonly Node[]): Uint8Array {
     if (s.style === 1) out.push(0xc2, 0, 0);
     else out.push(0xc3);
   }
+  for (const { at, entries } of tables) {
+    put32(at, CODE + out.length);
+    for (const entry of entries) {
+      out.push(0, 0, 0, 0, 0, 0, 0, 0);
+      put32(out.length - 8, CODE + entry);
+    }
+  }
   if (out.length > CODE_BYTES) throw new RangeError(`a program of ${out.length} bytes does not fit`);
   const code = new Uint8Array(CODE_BYTES).fill(HLT);
   code.set(out);
@@ -156,6 +193,8 @@ function children(n: Node): (readonly Node[])[] {
   switch (n.kind) {
     case 'if':
       return [n.yes, n.no];
+    case 'switch':
+      return n.bodies;
     case 'loop':
     case 'call':
     case 'bracket':
@@ -177,6 +216,11 @@ export function* smaller(nodes: readonly Node[]): Generator<readonly Node[]> {
     if (node.kind === 'if') {
       for (const yes of smaller(node.yes)) yield replace({ ...node, yes });
       for (const no of smaller(node.no)) yield replace({ ...node, no });
+    } else if (node.kind === 'switch') {
+      if (node.bodies.length > 1) yield replace({ ...node, bodies: node.bodies.slice(0, node.bodies.length / 2) });
+      for (const [k, body] of node.bodies.entries()) {
+        for (const less of smaller(body)) yield replace({ ...node, bodies: node.bodies.map((old, at) => (at === k ? less : old)) });
+      }
     } else if (node.kind === 'loop' || node.kind === 'call' || node.kind === 'bracket') {
       for (const body of smaller(node.body)) yield replace({ ...node, body });
       if (node.kind === 'loop' && node.count > 1) yield replace({ ...node, count: node.count - 1 });

@@ -96,14 +96,18 @@ class ProgramGenerator {
           return {
             kind: 'loop',
             counter,
-            count: rng.between(1, 6),
-            style: rng.below(4),
+            count: rng.oneIn(4) ? rng.between(1, 40) : rng.between(1, 6),
+            style: rng.below(6),
             body: this.list(rng.between(1, 10), depth - 1, gprs, counters.slice(1)),
           };
         }
         case 1:
         case 2:
           return { kind: 'if', cc: rng.below(16), near: rng.oneIn(2), yes: inner(), no: rng.oneIn(2) ? inner() : [] };
+        case 7: {
+          const bodies = Array.from({ length: rng.pick([1, 2, 4, 8]) }, () => this.list(rng.between(1, 3), depth - 1, gprs, counters));
+          return { kind: 'switch', style: rng.below(2), from: rng.pick(gprs), bodies };
+        }
         case 3:
           return { kind: 'call', style: rng.below(4), body: inner() };
         case 4:
@@ -203,13 +207,16 @@ class ProgramGenerator {
     const name = form.row.name;
     const bytes: number[] = [];
     const lea = (n: number, disp: number) => bytes.push(0x49, 0x8d, 0x87 | (n << 3), disp & 0xff, disp >> 8, 0, 0);
-    const place = () => (rng.oneIn(3) ? 0xf80 + rng.below(0x80) : 0x100 + rng.below(DATA_BYTES - 0x300));
+    const place = () => (rng.oneIn(3) ? 0xf80 + rng.below(0x100) : 0x100 + rng.below(DATA_BYTES - 0x600));
     if (name === 'xlat') lea(RBX, place());
     else if (name === 'maskmovdqu') lea(RDI, place());
     else if (STRINGS.includes(name)) {
       lea(RSI, place());
       lea(RDI, place());
-      if (form.rep !== 0) bytes.push(0xb9, rng.below(20), 0, 0, 0);
+      if (form.rep !== 0) {
+        const count = rng.oneIn(8) ? rng.below(this.options.faults > 0 ? 2000 : 90) : rng.below(20);
+        bytes.push(0xb9, count & 0xff, count >> 8, 0, 0);
+      }
       const down = rng.oneIn(3);
       if (down) bytes.push(0xfd);
       const e = randomInsn(rng, form, { gprs: FREE, mem: () => ({ base: -1, index: -1, scale: 0, disp: DATA }) });

@@ -1,6 +1,10 @@
 /** Runs programs on a CPU with guest page tables, in one tier, and describes where they ended. */
 import { CpuCore } from '../src/cpu.ts';
 import {
+  BD_COUNT,
+  BD_REC,
+  BLOCK_DESC_SIZE,
+  BLOCK_DESCS,
   EXIT_EXCEPTION,
   EXIT_LIMIT,
   PAGING_GUEST,
@@ -54,6 +58,10 @@ export interface Outcome {
 }
 
 export interface RunOptions {
+  /** Entries after which a compiling tier compiles a block, instead of 1. */
+  readonly threshold?: number;
+  /** A compiling tier interprets the program once before, so that regions know all its blocks and branch targets. */
+  readonly warm?: boolean;
   /** Most instructions between stops; 0: run through. At each stop the state is kept in `stops`. */
   readonly interval?: number;
 }
@@ -88,6 +96,30 @@ export class Tier {
   /** Puts program and state in place. */
   load(code: Uint8Array, m: Machine): void {
     const { core } = this;
+    this.loaded = { code, machine: m };
+    core.u8.set(code, core.ramBase + CODE);
+    core.dirtyCode(core.ramBase + CODE, CODE_BYTES);
+    this.reset(m);
+  }
+
+  /** The state before the run; code that the program has changed is put back, what was made from the rest stays. */
+  private rewind(): void {
+    const { core, loaded } = this;
+    if (loaded === undefined) throw new Error('load comes before run');
+    for (const [i, byte] of loaded.code.entries()) {
+      const at = core.ramBase + CODE + i;
+      if (core.u8[at] === byte) continue;
+      core.u8[at] = byte;
+      core.dirtyCode(at, 1);
+    }
+    this.reset(loaded.machine);
+    const { u32 } = core;
+    for (let d = BLOCK_DESCS + BLOCK_DESC_SIZE; u32[(d + BD_REC) >>> 2] !== 0; d += BLOCK_DESC_SIZE) u32[(d + BD_COUNT) >>> 2] = 0;
+  }
+  private loaded: { code: Uint8Array; machine: Machine } | undefined;
+
+  private reset(m: Machine): void {
+    const { core } = this;
     const cpu = core.cpuAddress(0);
     core.reset(0);
     const set32 = (offset: number, v: number) => core.view.setUint32(cpu + offset, v, true);
@@ -100,12 +132,10 @@ export class Tier {
     set32(S_CPL, 3);
     set32(S_MXCSR, 0x1f80);
     set32(S_X87_CW, 0x37f);
-    set32(S_HOT_THRESHOLD, this.compiled ? 1 : 0);
-    core.u8.set(code, core.ramBase + CODE);
+    set32(S_HOT_THRESHOLD, 0);
     core.u8.set(m.data, core.ramBase + DATA);
     core.u8.fill(0, core.ramBase + READ_ONLY, core.ramBase + READ_ONLY + PAGE);
     core.u8.fill(0, core.ramBase + STACK, core.ramBase + STACK + STACK_BYTES);
-    core.dirtyCode(core.ramBase + CODE, CODE_BYTES);
     core.tlbFlushAll(0);
     core.u8.set(m.xmm, cpu + S_XMM);
     m.gprs.forEach((v, n) => {
@@ -117,6 +147,19 @@ export class Tier {
 
   /** Runs what was loaded until an exception; the last element is the end, those before it stops for the limit. */
   run(options: RunOptions = {}): Outcome[] {
+    const { core } = this;
+    const cpu = core.cpuAddress(0);
+    if (this.compiled) {
+      if (options.warm === true) {
+        this.runOn({});
+        this.rewind();
+      }
+      core.view.setUint32(cpu + S_HOT_THRESHOLD, options.threshold ?? 1, true);
+    }
+    return this.runOn(options);
+  }
+
+  private runOn(options: RunOptions): Outcome[] {
     const { core } = this;
     const cpu = core.cpuAddress(0);
     const interval = BigInt(options.interval ?? 0);
