@@ -30,9 +30,7 @@ import { jumpCacheIndex } from './jump-cache.ts';
 import type { Region } from './region.ts';
 import { type BlockCode, RegionEmitter } from './region-emitter.ts';
 import { fixedLocals, type Imports, LOCAL } from './region-state.ts';
-
-/** Indirect branches compare with so few targets one by one; more are searched and switched on. */
-const MAX_COMPARED_TARGETS = 3;
+import { type Edge, type FlowNode, type NodeEnd, structure } from './structure.ts';
 
 /** Compiles regions into one Wasm module that exports function `r<i>` for region i. */
 export function compileRegions(regions: readonly Region[]): Uint8Array {
@@ -83,43 +81,18 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
   const codes = new Map<number, BlockCode>();
   for (const [start, block] of region.blocks) codes.set(start, e.emitBlock(block, runSemantics));
 
-  const relooper = new b.Relooper(m);
-  const nodes = new Map<number, number>();
-  for (const [start, code] of codes) {
-    const t = code.terminator;
-    const isSwitch = t.kind === 'indirect' && t.targets.length > MAX_COMPARED_TARGETS;
-    nodes.set(start, isSwitch ? relooper.addBlockWithSwitch(code.code, e.targetIndex(t)) : relooper.addBlock(code.code));
-  }
-  const node = (start: number): number => {
-    const n = nodes.get(start);
-    if (n === undefined) throw new Error('a branch inside a region goes to one of its blocks');
-    return n;
+  const starts = [...codes.keys()];
+  const indexOf = new Map(starts.map((start, i) => [start, i]));
+  /** To another block of the region, past the check that a backward or indirect branch makes, or out of it. */
+  const edge = (to: number, check: boolean): Edge => {
+    const node = indexOf.get(to);
+    return node === undefined ? { code: e.exitCode(to, check) } : { to: node, code: check ? e.backEdgeCode(to) : 0 };
   };
-  for (const [start, code] of codes) {
-    const t = code.terminator;
-    if (t.kind === 'ended') continue;
-    if (t.kind === 'indirect') {
-      for (const [i, target] of t.targets.entries()) {
-        const check = e.backEdgeCode(target);
-        if (t.targets.length > MAX_COMPARED_TARGETS) relooper.addBranchForSwitch(node(start), node(target), [i], check);
-        else relooper.addBranch(node(start), node(target), e.isTarget(t, target), check);
-      }
-      const out = relooper.addBlock(e.exitCode({ rip: t.rip }, true));
-      if (t.targets.length > MAX_COMPARED_TARGETS) relooper.addBranchForSwitch(node(start), out, [], 0);
-      else relooper.addBranch(node(start), out, 0, 0);
-      continue;
-    }
-    const edge = (to: number, backward: boolean): { to: number; code: number } =>
-      codes.has(to) ? { to: node(to), code: backward ? e.backEdgeCode(to) : 0 } : { to: relooper.addBlock(e.exitCode(to, backward)), code: 0 };
-    const taken = edge(t.to, t.backward);
-    if (t.kind === 'goto' || t.to === t.next) {
-      relooper.addBranch(node(start), taken.to, 0, taken.code);
-      continue;
-    }
-    const next = edge(t.next, false);
-    relooper.addBranch(node(start), taken.to, m.local.get(t.condition, b.i32), taken.code);
-    relooper.addBranch(node(start), next.to, 0, next.code);
-  }
+  const nodes = starts.map((start): FlowNode => {
+    const block = codes.get(start);
+    if (block === undefined) throw new Error('every start has its code');
+    return { code: block.code, end: nodeEnd(m, b, e, block, edge) };
+  });
 
   const cpu = () => m.local.get(LOCAL.cpu, b.i32);
   const body = [
@@ -135,8 +108,29 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
     const controls = m.i32.and(m.i32.load(S_MXCSR, 4, cpu()), m.i32.const(MXCSR_CONTROLS));
     body.unshift(m.if(m.i32.ne(controls, m.i32.const(MXCSR_DEFAULT)), m.return(m.i32.const(NEXT_INTERPRET))));
   }
-  body.push(e.finish(() => relooper.renderAndDispose(node(0), LOCAL.label)));
+  body.push(e.finish(() => structure(b, m, nodes, LOCAL.label)));
   m.addFunction(name, b.i32, b.i32, [...fixedLocals(b), ...e.extraLocals], m.block(null, body, b.i32));
+}
+
+/** The end of a block as a node of the control-flow graph. */
+function nodeEnd(m: binaryen.Module, b: typeof binaryen, e: RegionEmitter, block: BlockCode, edge: (to: number, check: boolean) => Edge): NodeEnd {
+  const t = block.terminator;
+  switch (t.kind) {
+    case 'ended':
+      return { kind: 'ended' };
+    case 'goto':
+      return { kind: 'goto', to: edge(t.to, t.backward) };
+    case 'cond':
+      if (t.to === t.next) return { kind: 'goto', to: edge(t.to, false) };
+      return { kind: 'cond', condition: () => m.local.get(t.condition, b.i32), yes: edge(t.to, t.backward), no: edge(t.next, false) };
+    case 'indirect': {
+      const otherwise = e.exitCode({ rip: t.rip }, true);
+      const [only, ...more] = t.targets;
+      if (only === undefined) return { kind: 'goto', to: { code: otherwise } };
+      if (more.length === 0) return { kind: 'cond', condition: () => e.isTarget(t, only), yes: edge(only, true), no: { code: otherwise } };
+      return { kind: 'switch', index: () => e.targetIndex(t), edges: t.targets.map((to) => edge(to, true)), otherwise };
+    }
+  }
 }
 
 /** `chain(cpu)`: tail-calls the compiled code for S_RIP, or returns to the dispatcher. `chain_check` compares the budget first. */

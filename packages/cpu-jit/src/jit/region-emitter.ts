@@ -129,7 +129,7 @@ export class RegionEmitter extends RegionState {
     return m.if(isSpent, m.block(null, this.leaving(this.ripOf(offset), EXIT_LIMIT)));
   }
 
-  /** The whole function body around the region's control flow, which `render` makes last: it drops blocks that are still empty. */
+  /** The whole function body around the region's control flow, which `render` makes. */
   finish(render: () => binaryen.ExpressionRef): binaryen.ExpressionRef {
     const { m, b } = this;
     const reason = () => m.local.get(LOCAL.reason, b.i32);
