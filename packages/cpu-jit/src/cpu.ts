@@ -80,7 +80,7 @@ import { TierSampler, type TierSamples } from './sampler.ts';
 const PAGE = 4096;
 const STATUS_FLAGS = 0x8d5;
 /** Interpreter entries after which a block is compiled. */
-const HOT_THRESHOLD = 200;
+const HOT_THRESHOLD = 400;
 const RFLAGS_TF = 1 << 8;
 const VECTOR_DB = 1;
 /** DR6: single step. */

@@ -145,6 +145,7 @@ function link(imports: WebAssembly.ModuleImports, batch: readonly IntEncoding[])
         return typeof insn === 'string' ? undefined : insn;
       },
       wasEntered: () => true,
+      startsOther: () => false,
       targets: () => [],
     });
     if (region === undefined) throw new RangeError(`no region at ${Buffer.from(code).toString('hex')}`);

@@ -20,10 +20,12 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
   const regions: Region[] = [];
   for (const r of requests) {
     const leaders = new Set(r.leaders);
+    const stops = new Set(r.stops);
     const region = discover({
       ...regionCode(u8, r.hpa, r.codeSize),
       page: (delta) => r.pages.find((p) => p.delta === delta)?.hpa ?? 0,
       wasEntered: (offset) => leaders.has(offset),
+      startsOther: (offset) => stops.has(offset),
       targets: (offset) => r.targets.get(offset) ?? [],
     });
     if (region === undefined) continue;

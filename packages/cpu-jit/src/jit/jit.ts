@@ -23,11 +23,15 @@ import { discover, type Region, type RegionSource } from './region.ts';
 /** A region to compile, as it is sent to a compiler: enough to find the same instructions again in the shared memory. */
 export interface CompileRequest {
   readonly id: number;
+  /** Address of the descriptor of its first block, whose count of entries says how hot it is by now. */
+  readonly desc: number;
+  readonly insnCount: number;
   readonly hpa: number;
   readonly codeSize: 16 | 32 | 64;
   readonly pages: Region['pages'];
   /** Offsets of the region's blocks, and the indirect targets in it: what the requester knows of the behaviour. */
   readonly leaders: readonly number[];
+  readonly stops: readonly number[];
   readonly targets: Region['targets'];
 }
 
@@ -82,6 +86,9 @@ export interface JitHost {
   probeExec(cpu: number, va: bigint): number;
 }
 
+/** Functions whose region is not larger are copied into their callers. */
+const MAX_COPIED_INSNS = 48;
+
 interface Pending {
   readonly desc: number;
   readonly region: Region;
@@ -100,6 +107,8 @@ export class Jit {
   private nextId = 1;
   private readonly freeSlots: number[] = [];
   private readonly pending = new Map<number, Pending>();
+  /** Regions by the HPA of their first instruction, from the request on. */
+  private readonly heads = new Map<number, Pending>();
   /** HPA of each block inside a region that is being compiled -> how many such regions. */
   private readonly pendingBlocks = new Map<number, number>();
 
@@ -145,6 +154,10 @@ export class Jit {
       ...regionCode(u8, hpa, mode),
       page: (delta) => this.host.probeExec(cpu, BigInt.asUintN(64, page + BigInt(delta * 4096))) >>> 0,
       wasEntered: (_, at) => this.host.code.has(at, mode),
+      startsOther: (_, at, isCall) => {
+        const other = this.heads.get(at);
+        return other !== undefined && !(isCall && other.region.insnCount <= MAX_COPIED_INSNS);
+      },
       targets: (offset) => observedTargets(view, rip, offset),
     });
   }
@@ -153,14 +166,18 @@ export class Jit {
     const p: Pending = { desc, region, cancelled: false, slot: 0 };
     const id = this.nextId++;
     this.pending.set(id, p);
+    this.heads.set(region.hpa, p);
     this.countBlocks(region, 1);
     this.host.code.track({ ranges: region.ranges, drop: () => this.drop(p) });
     this.compiler.request({
       id,
+      desc,
+      insnCount: region.insnCount,
       hpa: region.hpa,
       codeSize: region.codeSize,
       pages: region.pages,
       leaders: [...region.blocks.keys()],
+      stops: region.stops,
       targets: region.targets,
     });
     this.poll();
@@ -176,6 +193,7 @@ export class Jit {
 
   private drop(p: Pending): void {
     p.cancelled = true;
+    if (this.heads.get(p.region.hpa) === p) this.heads.delete(p.region.hpa);
     if (p.slot === 0) return;
     const { u32, table } = this.host;
     if (u32[(p.desc + BD_FN) >>> 2] === p.slot) u32[(p.desc + BD_FN) >>> 2] = 0;

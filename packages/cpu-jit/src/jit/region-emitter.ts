@@ -298,7 +298,13 @@ export class RegionEmitter extends RegionState {
     return this.m.block(null, [this.m.nop(), statement]);
   }
   /** The slow path: RIP and the count exact, then the runtime; leaves on a fault. `use` places the call. */
-  private slow(op: 'load' | 'loadw' | 'store', size: number, va: number, use: (call: binaryen.ExpressionRef) => binaryen.ExpressionRef, value?: binaryen.ExpressionRef): binaryen.ExpressionRef {
+  private slow(
+    op: 'load' | 'loadw' | 'store',
+    size: number,
+    va: number,
+    use: (call: binaryen.ExpressionRef) => binaryen.ExpressionRef,
+    value?: binaryen.ExpressionRef,
+  ): binaryen.ExpressionRef {
     const { m, b } = this;
     const type = typeOfSize(size);
     const name = exactName(op, size);

@@ -5,19 +5,7 @@ import { Emitter, type FlagKind } from '../emit/emitter.ts';
 import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName } from '../emit/flag-functions.ts';
 import { carryInto, explicitTriple } from '../emit/handler-emitter.ts';
 import type { Val, ValType } from '../emit/val.ts';
-import {
-  FLAGS_ADD,
-  FLAGS_DEC,
-  FLAGS_EXPLICIT,
-  FLAGS_INC,
-  FLAGS_LOGIC,
-  FLAGS_SUB,
-  S_CC_KIND,
-  S_CC_RES,
-  S_CC_SRC,
-  S_GPR,
-  S_XMM,
-} from '../layout.ts';
+import { FLAGS_ADD, FLAGS_DEC, FLAGS_EXPLICIT, FLAGS_INC, FLAGS_LOGIC, FLAGS_SUB, S_CC_KIND, S_CC_RES, S_CC_SRC, S_GPR, S_XMM } from '../layout.ts';
 import { conditionOf, type ExplicitFlags, type FlagDef, flagOf } from './static-flags.ts';
 
 const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;

@@ -25,6 +25,8 @@ export interface Region {
   readonly returnSites: readonly number[];
   /** Offset of an indirect jump or call -> offsets of blocks it was seen to go to. */
   readonly targets: ReadonlyMap<number, readonly number[]>;
+  /** Offsets where it ends because another region starts there. */
+  readonly stops: readonly number[];
   /** Other pages it lies in: distance in pages from the page of the first instruction, and HPA. */
   readonly pages: readonly { readonly delta: number; readonly hpa: number }[];
   /** Bytes of linear memory it was made from. */
@@ -44,18 +46,19 @@ export interface RegionSource {
   decode(hpa: number): Insn | undefined;
   /** Has control ever come to the code at `offset` (HPA `hpa`)? What has not been executed stays outside. */
   wasEntered(offset: number, hpa: number): boolean;
+  /** Does another region start at `offset` (HPA `hpa`)? Then this one leaves for it there, instead of holding a copy; except that
+   *  small functions are copied into their callers (`isCall`). */
+  startsOther(offset: number, hpa: number, isCall: boolean): boolean;
   /** Targets that the indirect jump or call at `offset` was seen to take. */
   targets(offset: number): readonly number[];
 }
 
-/** Static successors of a block-ending instruction at `offset`; where control comes back to after a call is one of them. */
+/** Where the direct branch at `offset` goes, taken target first. */
 function successors(insn: Insn, offset: number): number[] {
-  const next = offset + insn.length;
-  const { name } = insn.row;
-  if (name === 'call_ind') return [next];
   if (!insn.operands.some((o) => o.kind === 'rel')) return [];
+  const next = offset + insn.length;
   const target = next + insn.immLow;
-  return name === 'jmp' ? [target] : [target, next];
+  return insn.row.name === 'jmp' || insn.row.name === 'call' ? [target] : [target, next];
 }
 
 const isCall = (insn: Insn) => insn.row.name === 'call' || insn.row.name === 'call_ind';
@@ -82,12 +85,18 @@ export function discover(source: RegionSource): Region | undefined {
     }
     return page + within;
   };
+  const stops = new Set<number>();
+  const isStop = (offset: number, hpa: number, isCall = false): boolean => {
+    if (offset === 0 || !source.startsOther(offset, hpa, isCall)) return false;
+    stops.add(offset);
+    return true;
+  };
   const work = [0];
-  const enter = (offset: number): boolean => {
+  const enter = (offset: number, isCall = false): boolean => {
     if (leaders.has(offset)) return true;
     if (leaders.size >= MAX_REGION_BLOCKS) return false;
     const hpa = hpaOf(offset);
-    if (hpa === 0 || !source.wasEntered(offset, hpa)) return false;
+    if (hpa === 0 || !source.wasEntered(offset, hpa) || isStop(offset, hpa, isCall)) return false;
     leaders.add(offset);
     work.push(offset);
     return true;
@@ -96,14 +105,17 @@ export function discover(source: RegionSource): Region | undefined {
     let offset = at;
     while (!insns.has(offset) && insns.size < MAX_REGION_INSNS) {
       const hpa = hpaOf(offset);
-      if (hpa === 0) break;
+      if (hpa === 0 || (offset !== at && isStop(offset, hpa))) break;
       const insn = source.decode(hpa);
       if (insn === undefined) break;
       insns.set(offset, insn);
       if (insn.row.end === true) {
-        for (const s of successors(insn, offset)) enter(s);
-        if (isCall(insn)) calls.add(offset + insn.length);
-        if (isIndirect(insn)) targets.set(offset, source.targets(offset).filter(enter));
+        const next = offset + insn.length;
+        const direct = successors(insn, offset).filter((s) => enter(s, isCall(insn)));
+        const seen = isIndirect(insn) ? source.targets(offset).filter((t) => enter(t, isCall(insn))) : [];
+        if (seen.length > 0) targets.set(offset, seen);
+        // Control comes back inside the region only from a function that is inside.
+        if (isCall(insn) && direct.length + seen.length > 0 && enter(next)) calls.add(next);
         break;
       }
       offset += insn.length;
@@ -132,6 +144,7 @@ export function discover(source: RegionSource): Region | undefined {
     blocks,
     returnSites: present(calls),
     targets: new Map([...targets].map(([at, list]) => [at, present(list)])),
+    stops: [...stops],
     pages: [...pages].map(([delta, hpa]) => ({ delta, hpa })),
     ranges: mergeRanges(ranges),
     insnCount: insns.size,

@@ -22,11 +22,7 @@ export function addExactPaths(b: typeof binaryen, m: binaryen.Module): void {
       const result = isStore ? b.none : type;
       const body = m.block(
         null,
-        [
-          m.i64.store(S_RIP, 8, cpu(), m.local.get(2, b.i64)),
-          m.i64.store(S_ICOUNT, 8, cpu(), m.local.get(3, b.i64)),
-          m.call(`${op}${size * 8}`, args, result),
-        ],
+        [m.i64.store(S_RIP, 8, cpu(), m.local.get(2, b.i64)), m.i64.store(S_ICOUNT, 8, cpu(), m.local.get(3, b.i64)), m.call(`${op}${size * 8}`, args, result)],
         result,
       );
       const name = exactName(op, size);

@@ -1,31 +1,49 @@
 // Thread of WorkerCompiler: takes requests, compiles those that wait together, posts modules back.
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { BD_COUNT } from '../layout.ts';
 import { compileRequests } from './compile-requests.ts';
 import type { CompileRequest } from './jit.ts';
 import type { WorkerStart } from './worker-compiler.ts';
 
-/** Requests compiled into one module: more would delay the first of them. */
-const BATCH = 8;
+/** Guest instructions compiled into one module: more would delay the first of its regions, fewer would cost a module each. */
+const BATCH_INSNS = 250;
 
 const { memory, port, kick } = workerData as WorkerStart;
 const u8 = new Uint8Array(memory.buffer);
+const u32 = new Uint32Array(memory.buffer);
 const u64 = new BigUint64Array(memory.buffer);
+/** Requests that wait, in no order. */
+const waiting: CompileRequest[] = [];
 
-function next(): CompileRequest | undefined {
-  return (receiveMessageOnPort(port) as { message: CompileRequest } | undefined)?.message;
+function takeMessages(): void {
+  for (let r = receiveMessageOnPort(port); r !== undefined; r = receiveMessageOnPort(port)) waiting.push((r as { message: CompileRequest }).message);
+}
+
+/** Entries so far of the request's block: the interpreter goes on counting while it waits. */
+function heat(r: CompileRequest): number {
+  return u32[(r.desc + BD_COUNT) >>> 2] ?? 0;
+}
+
+/** Takes the hottest requests out of the queue. */
+function nextBatch(): CompileRequest[] {
+  waiting.sort((a, b) => heat(a) - heat(b));
+  const batch: CompileRequest[] = [];
+  let insns = 0;
+  for (let r = waiting.pop(); r !== undefined; r = waiting.pop()) {
+    batch.push(r);
+    insns += r.insnCount;
+    if (insns >= BATCH_INSNS) break;
+  }
+  return batch;
 }
 
 port.on('message', (first: CompileRequest) => {
-  const batch = [first];
+  waiting.push(first);
   for (;;) {
-    while (batch.length < BATCH) {
-      const r = next();
-      if (r === undefined) break;
-      batch.push(r);
-    }
+    takeMessages();
+    const batch = nextBatch();
     if (batch.length === 0) return;
     for (const result of compileRequests(u8, batch)) port.postMessage(result);
     Atomics.store(u64, kick >>> 3, 0n);
-    batch.length = 0;
   }
 });
