@@ -48,7 +48,7 @@ export abstract class Emitter {
   }
   local(type: ValType, index: number): Val {
     const { m, b } = this;
-    return new Val(type, () => m.local.get(index, b[type]), true);
+    return new Val(type, () => m.local.get(index, b[type]), true, undefined, index);
   }
   /** Evaluate now, into a local that may be used many times. */
   let(v: Val): Val {

@@ -13,14 +13,17 @@ export class Val {
   readonly many: boolean;
   /** Value when it is a constant that fits a signed 32-bit number, for folding. */
   readonly constant: number | undefined;
+  /** Index of the local that it reads, when it is one. */
+  readonly index: number | undefined;
   private used = false;
   private readonly make: () => binaryen.ExpressionRef;
 
-  constructor(type: ValType, make: () => binaryen.ExpressionRef, many: boolean, constant?: number) {
+  constructor(type: ValType, make: () => binaryen.ExpressionRef, many: boolean, constant?: number, index?: number) {
     this.type = type;
     this.make = make;
     this.many = many;
     this.constant = constant;
+    this.index = index;
   }
 
   /** Binaryen node for one use of this value. */

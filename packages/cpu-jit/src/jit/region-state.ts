@@ -75,17 +75,11 @@ export abstract class RegionState extends Emitter {
     this.inUse.push({ type, index });
     return index;
   }
-  override local(type: ValType, index: number): Val {
-    const v = super.local(type, index);
-    localIndex.set(v, index);
-    return v;
-  }
   /** Temporaries live for one instruction, except those that the current flags are computed from. */
   protected releaseTemps(): void {
     const held = new Set<number>();
     for (const v of this.flagDef === undefined ? [] : flagVals(this.flagDef)) {
-      const index = localIndex.get(v);
-      if (index !== undefined) held.add(index);
+      if (v.index !== undefined) held.add(v.index);
     }
     const all = [...this.inUse, ...this.kept];
     this.inUse = [];
@@ -337,9 +331,6 @@ export abstract class RegionState extends Emitter {
     this.emit(no === undefined ? m.if(test, yes) : m.if(test, yes, no));
   }
 }
-
-/** Local that a value made by `local` reads. */
-const localIndex = new WeakMap<Val, number>();
 
 function flagVals(d: FlagDef): Val[] {
   if (d.kind === 'explicit') {
