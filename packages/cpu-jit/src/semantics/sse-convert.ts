@@ -3,9 +3,7 @@ import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { enterMmx, guard } from './mmx.ts';
 import { mmxSource, zeroExtended } from './sse-move.ts';
-import {
-  aligned, convert, type FloatType, imm8, lowLane, lowVector, merged, scalarVector, shapeOf, shuffleLanes, v,
-} from './sse-operands.ts';
+import { aligned, convert, type FloatType, imm8, lowLane, lowVector, merged, scalarVector, shapeOf, shuffleLanes, v } from './sse-operands.ts';
 import { allLanes, orSoft, softCall } from './sse-soft.ts';
 
 const TWO_31 = 2 ** 31;
@@ -39,18 +37,20 @@ function toQword(e: Emitter, x: Val): Val {
   return result.get();
 }
 /** CVTSx2SI, CVTTSx2SI. */
-const scalarToInteger = (type: FloatType, truncate: boolean): Semantics => (e) => {
-  const size = e.size(0);
-  const vector = scalarVector(e, type, 1);
-  const low = lowLane(e, type, vector);
-  const x = type === 'f32' ? e.op('f64.promote', 'f64', low) : low;
-  const rounded = e.let(truncate ? e.op('f64.trunc', 'f64', x) : x);
-  const integer = orSoft(e, size === 8 ? toQword(e, rounded) : toDword(e, rounded), () => {
-    const soft = softCall(e, 'sse_to_integer', 'i64', wide(type), size, truncate ? 1 : 0, vector);
-    return size === 8 ? soft : e.wrap(soft);
-  });
-  e.write(0, integer);
-};
+const scalarToInteger =
+  (type: FloatType, truncate: boolean): Semantics =>
+  (e) => {
+    const size = e.size(0);
+    const vector = scalarVector(e, type, 1);
+    const low = lowLane(e, type, vector);
+    const x = type === 'f32' ? e.op('f64.promote', 'f64', low) : low;
+    const rounded = e.let(truncate ? e.op('f64.trunc', 'f64', x) : x);
+    const integer = orSoft(e, size === 8 ? toQword(e, rounded) : toDword(e, rounded), () => {
+      const soft = softCall(e, 'sse_to_integer', 'i64', wide(type), size, truncate ? 1 : 0, vector);
+      return size === 8 ? soft : e.wrap(soft);
+    });
+    e.write(0, integer);
+  };
 
 /** Lanes that would not fit a doubleword replaced by -2^31, which then truncates to the integer indefinite. */
 function clampLanes(e: Emitter, type: FloatType, x: Val): Val {
@@ -65,26 +65,35 @@ function toDwords(e: Emitter, type: FloatType, truncate: boolean, x: Val, count:
   const fast = v(e, type === 'f32' ? 'i32x4.trunc_sat_f32x4_s' : 'i32x4.trunc_sat_f64x2_s_zero', integral);
   return orSoft(e, fast, () => softCall(e, 'sse_to_dwords', 'v128', wide(type), count, truncate ? 1 : 0, x));
 }
-const packedToDwords = (type: FloatType, truncate: boolean): Semantics => (e) =>
-  e.writeXmm(0, toDwords(e, type, truncate, aligned(e, 1), type === 'f32' ? 4 : 2));
+const packedToDwords =
+  (type: FloatType, truncate: boolean): Semantics =>
+  (e) =>
+    e.writeXmm(0, toDwords(e, type, truncate, aligned(e, 1), type === 'f32' ? 4 : 2));
 /** CVT(T)PS2PI, CVT(T)PD2PI: two doublewords to an MMX register. */
-const toMmx = (type: FloatType, truncate: boolean): Semantics => (e) => {
-  guard(e);
-  const x = type === 'f32' ? lowVector(e, 1) : aligned(e, 1);
-  const dwords = toDwords(e, type, truncate, x, 2);
-  enterMmx(e);
-  e.write(0, e.let(e.op('i64x2.extract_lane', 'i64', dwords, 0)));
-};
+const toMmx =
+  (type: FloatType, truncate: boolean): Semantics =>
+  (e) => {
+    guard(e);
+    const x = type === 'f32' ? lowVector(e, 1) : aligned(e, 1);
+    const dwords = toDwords(e, type, truncate, x, 2);
+    enterMmx(e);
+    e.write(0, e.let(e.op('i64x2.extract_lane', 'i64', dwords, 0)));
+  };
 
 // ------------------------------------------------------------------ from integers
 /** CVTSI2Sx. A doubleword always fits a double. */
-const integerToScalar = (type: FloatType): Semantics => (e) => {
-  const x = e.let(e.read(1));
-  const a = e.let(e.readXmm(0));
-  const fast = v(e, `${shapeOf(type)}.replace_lane`, a, 0, convert(e, type, 'convert_s', x.type, x));
-  if (type === 'f64' && x.type === 'i32') return e.writeXmm(0, fast);
-  e.writeXmm(0, orSoft(e, fast, () => merged(e, type, a, softCall(e, 'sse_from_integer', 'v128', wide(type), e.sext64(x, 4)))));
-};
+const integerToScalar =
+  (type: FloatType): Semantics =>
+  (e) => {
+    const x = e.let(e.read(1));
+    const a = e.let(e.readXmm(0));
+    const fast = v(e, `${shapeOf(type)}.replace_lane`, a, 0, convert(e, type, 'convert_s', x.type, x));
+    if (type === 'f64' && x.type === 'i32') return e.writeXmm(0, fast);
+    e.writeXmm(
+      0,
+      orSoft(e, fast, () => merged(e, type, a, softCall(e, 'sse_from_integer', 'v128', wide(type), e.sext64(x, 4)))),
+    );
+  };
 function dwordsToSingles(e: Emitter, x: Val, count: number): Val {
   return orSoft(e, v(e, 'f32x4.convert_i32x4_s', x), () => softCall(e, 'sse_from_dwords', 'v128', count, x));
 }
@@ -102,21 +111,33 @@ const cvtss2sd: Semantics = (e) => {
   const b = scalarVector(e, 'f32', 1);
   const a = e.let(e.readXmm(0));
   const fast = v(e, 'f64x2.replace_lane', a, 0, e.op('f64.promote', 'f64', lowLane(e, 'f32', b)));
-  e.writeXmm(0, orSoft(e, fast, () => merged(e, 'f64', a, softCall(e, 'sse_widen', 'v128', 1, b))));
+  e.writeXmm(
+    0,
+    orSoft(e, fast, () => merged(e, 'f64', a, softCall(e, 'sse_widen', 'v128', 1, b))),
+  );
 };
 const cvtsd2ss: Semantics = (e) => {
   const b = scalarVector(e, 'f64', 1);
   const a = e.let(e.readXmm(0));
   const fast = v(e, 'f32x4.replace_lane', a, 0, e.op('f32.demote', 'f32', lowLane(e, 'f64', b)));
-  e.writeXmm(0, orSoft(e, fast, () => merged(e, 'f32', a, softCall(e, 'sse_narrow', 'v128', 1, b))));
+  e.writeXmm(
+    0,
+    orSoft(e, fast, () => merged(e, 'f32', a, softCall(e, 'sse_narrow', 'v128', 1, b))),
+  );
 };
 const cvtps2pd: Semantics = (e) => {
   const b = lowVector(e, 1);
-  e.writeXmm(0, orSoft(e, v(e, 'f64x2.promote_low_f32x4', b), () => softCall(e, 'sse_widen', 'v128', 2, b)));
+  e.writeXmm(
+    0,
+    orSoft(e, v(e, 'f64x2.promote_low_f32x4', b), () => softCall(e, 'sse_widen', 'v128', 2, b)),
+  );
 };
 const cvtpd2ps: Semantics = (e) => {
   const b = aligned(e, 1);
-  e.writeXmm(0, orSoft(e, v(e, 'f32x4.demote_f64x2_zero', b), () => softCall(e, 'sse_narrow', 'v128', 2, b)));
+  e.writeXmm(
+    0,
+    orSoft(e, v(e, 'f32x4.demote_f64x2_zero', b), () => softCall(e, 'sse_narrow', 'v128', 2, b)),
+  );
 };
 
 // ------------------------------------------------------------------ to integral values
@@ -129,24 +150,46 @@ function rounding(e: Emitter, type: FloatType, imm: Val, x: Val): Val {
   const chosen = e.select(e.and(imm, e.i32(2)), e.select(low(), op('trunc'), op('ceil')), e.select(low(), op('floor'), op('nearest')));
   return e.select(e.and(imm, e.i32(4)), op('nearest'), chosen);
 }
-const round = (type: FloatType, lanes: number): Semantics => (e) => {
-  const packed = lanes !== 1;
-  const b = packed ? aligned(e, 1) : scalarVector(e, type, 1);
-  const a = e.let(e.readXmm(0));
-  const imm = imm8(e);
-  const rounded = rounding(e, type, imm, b);
-  const fast = packed ? rounded : merged(e, type, a, e.let(rounded));
-  e.writeXmm(0, orSoft(e, fast, () => softCall(e, 'sse_round', 'v128', imm, wide(type), lanes, a, b)));
-};
+const round =
+  (type: FloatType, lanes: number): Semantics =>
+  (e) => {
+    const packed = lanes !== 1;
+    const b = packed ? aligned(e, 1) : scalarVector(e, type, 1);
+    const a = e.let(e.readXmm(0));
+    const imm = imm8(e);
+    const rounded = rounding(e, type, imm, b);
+    const fast = packed ? rounded : merged(e, type, a, e.let(rounded));
+    e.writeXmm(
+      0,
+      orSoft(e, fast, () => softCall(e, 'sse_round', 'v128', imm, wide(type), lanes, a, b)),
+    );
+  };
 
 export const sseConvert: Record<string, Semantics> = {
-  cvtsi2ss: integerToScalar('f32'), cvtsi2sd: integerToScalar('f64'),
-  cvtss2si: scalarToInteger('f32', false), cvtsd2si: scalarToInteger('f64', false),
-  cvttss2si: scalarToInteger('f32', true), cvttsd2si: scalarToInteger('f64', true),
-  cvtss2sd, cvtsd2ss, cvtps2pd, cvtpd2ps, cvtdq2ps, cvtdq2pd,
-  cvtps2dq: packedToDwords('f32', false), cvttps2dq: packedToDwords('f32', true),
-  cvtpd2dq: packedToDwords('f64', false), cvttpd2dq: packedToDwords('f64', true),
-  cvtps2pi: toMmx('f32', false), cvttps2pi: toMmx('f32', true), cvtpd2pi: toMmx('f64', false), cvttpd2pi: toMmx('f64', true),
-  cvtpi2ps, cvtpi2pd,
-  roundps: round('f32', allLanes('f32')), roundpd: round('f64', allLanes('f64')), roundss: round('f32', 1), roundsd: round('f64', 1),
+  cvtsi2ss: integerToScalar('f32'),
+  cvtsi2sd: integerToScalar('f64'),
+  cvtss2si: scalarToInteger('f32', false),
+  cvtsd2si: scalarToInteger('f64', false),
+  cvttss2si: scalarToInteger('f32', true),
+  cvttsd2si: scalarToInteger('f64', true),
+  cvtss2sd,
+  cvtsd2ss,
+  cvtps2pd,
+  cvtpd2ps,
+  cvtdq2ps,
+  cvtdq2pd,
+  cvtps2dq: packedToDwords('f32', false),
+  cvttps2dq: packedToDwords('f32', true),
+  cvtpd2dq: packedToDwords('f64', false),
+  cvttpd2dq: packedToDwords('f64', true),
+  cvtps2pi: toMmx('f32', false),
+  cvttps2pi: toMmx('f32', true),
+  cvtpd2pi: toMmx('f64', false),
+  cvttpd2pi: toMmx('f64', true),
+  cvtpi2ps,
+  cvtpi2pd,
+  roundps: round('f32', allLanes('f32')),
+  roundpd: round('f64', allLanes('f64')),
+  roundss: round('f32', 1),
+  roundsd: round('f64', 1),
 };

@@ -8,10 +8,8 @@
  */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import {
-  aligned, dwords4, type FloatType, imm8, lowLane, merged, mergeLow, scalarVector, shapeOf, shuffleLanes, splat, v, zero,
-} from './sse-operands.ts';
-import { allLanes, orSoft, softArith, softCall, type SingleOperation } from './sse-soft.ts';
+import { aligned, dwords4, type FloatType, imm8, lowLane, merged, mergeLow, scalarVector, shapeOf, shuffleLanes, splat, v, zero } from './sse-operands.ts';
+import { allLanes, orSoft, type SingleOperation, softArith, softCall } from './sse-soft.ts';
 
 /** Wasm's name of an operation; MINx and MAXx return src when the operands are equal, both zero or unordered: pmin/pmax, src first. */
 function vectorOperation(e: Emitter, type: FloatType, op: SingleOperation, a: Val, b: Val): Val {
@@ -24,41 +22,55 @@ function compute(e: Emitter, type: FloatType, op: SingleOperation, a: Val, b: Va
   return orSoft(e, vectorOperation(e, type, op, a, b), () => softArith(e, op, type, allLanes(type), a, b));
 }
 
-const packedArithmetic = (type: FloatType, op: SingleOperation): Semantics => (e) => {
-  const b = aligned(e, 1);
-  e.writeXmm(0, compute(e, type, op, e.let(e.readXmm(0)), b));
-};
+const packedArithmetic =
+  (type: FloatType, op: SingleOperation): Semantics =>
+  (e) => {
+    const b = aligned(e, 1);
+    e.writeXmm(0, compute(e, type, op, e.let(e.readXmm(0)), b));
+  };
 /** Subtraction, division and square root are scalar Wasm. The others are vector operations whose upper lanes are thrown away:
  *  TurboFan swaps the operands of scalar sums and products when that saves a register, and with them the payloads of two NaNs. */
-const scalarArithmetic = (type: FloatType, op: SingleOperation): Semantics => (e) => {
-  const b = scalarVector(e, type, 1);
-  const a = e.let(e.readXmm(0));
-  let fast: Val;
-  if (op === 'sub' || op === 'div' || op === 'sqrt') {
-    const y = lowLane(e, type, b);
-    const low = op === 'sqrt' ? e.op(`${type}.sqrt`, type, y) : e.op(`${type}.${op}`, type, lowLane(e, type, a), y);
-    fast = v(e, `${shapeOf(type)}.replace_lane`, a, 0, low);
-  } else fast = merged(e, type, a, e.let(vectorOperation(e, type, op, a, b)));
-  e.writeXmm(0, orSoft(e, fast, () => softArith(e, op, type, 1, a, b)));
-};
+const scalarArithmetic =
+  (type: FloatType, op: SingleOperation): Semantics =>
+  (e) => {
+    const b = scalarVector(e, type, 1);
+    const a = e.let(e.readXmm(0));
+    let fast: Val;
+    if (op === 'sub' || op === 'div' || op === 'sqrt') {
+      const y = lowLane(e, type, b);
+      const low = op === 'sqrt' ? e.op(`${type}.sqrt`, type, y) : e.op(`${type}.${op}`, type, lowLane(e, type, a), y);
+      fast = v(e, `${shapeOf(type)}.replace_lane`, a, 0, low);
+    } else fast = merged(e, type, a, e.let(vectorOperation(e, type, op, a, b)));
+    e.writeXmm(
+      0,
+      orSoft(e, fast, () => softArith(e, op, type, 1, a, b)),
+    );
+  };
 
 /** HADDx, HSUBx: neighbours of dst, then of src. */
-const horizontal = (type: FloatType, op: 'add' | 'sub'): Semantics => (e) => {
-  const b = aligned(e, 1);
-  const a = e.let(e.readXmm(0));
-  const [bytes, even] = type === 'f32' ? [4, [0, 2, 4, 6]] : [8, [0, 2]];
-  const odd = even.map((i) => i + 1);
-  e.writeXmm(0, compute(e, type, op, e.let(shuffleLanes(e, a, b, bytes, even)), e.let(shuffleLanes(e, a, b, bytes, odd))));
-};
+const horizontal =
+  (type: FloatType, op: 'add' | 'sub'): Semantics =>
+  (e) => {
+    const b = aligned(e, 1);
+    const a = e.let(e.readXmm(0));
+    const [bytes, even] = type === 'f32' ? [4, [0, 2, 4, 6]] : [8, [0, 2]];
+    const odd = even.map((i) => i + 1);
+    e.writeXmm(0, compute(e, type, op, e.let(shuffleLanes(e, a, b, bytes, even)), e.let(shuffleLanes(e, a, b, bytes, odd))));
+  };
 /** ADDSUBx: subtract in even lanes, add in odd ones. */
-const addSub = (type: FloatType): Semantics => (e) => {
-  const b = aligned(e, 1);
-  const a = e.let(e.readXmm(0));
-  const difference = e.let(vectorOperation(e, type, 'sub', a, b));
-  const sum = e.let(vectorOperation(e, type, 'add', a, b));
-  const fast = type === 'f32' ? shuffleLanes(e, difference, sum, 4, [0, 5, 2, 7]) : shuffleLanes(e, difference, sum, 8, [0, 3]);
-  e.writeXmm(0, orSoft(e, fast, () => softArith(e, 'addsub', type, allLanes(type), a, b)));
-};
+const addSub =
+  (type: FloatType): Semantics =>
+  (e) => {
+    const b = aligned(e, 1);
+    const a = e.let(e.readXmm(0));
+    const difference = e.let(vectorOperation(e, type, 'sub', a, b));
+    const sum = e.let(vectorOperation(e, type, 'add', a, b));
+    const fast = type === 'f32' ? shuffleLanes(e, difference, sum, 4, [0, 5, 2, 7]) : shuffleLanes(e, difference, sum, 8, [0, 3]);
+    e.writeXmm(
+      0,
+      orSoft(e, fast, () => softArith(e, 'addsub', type, allLanes(type), a, b)),
+    );
+  };
 
 /** Lane masks of CMPx predicate 0..3: EQ, LT, LE, UNORD. */
 function predicate(e: Emitter, shape: string, n: number, a: Val, b: Val): Val {
@@ -81,32 +93,40 @@ function compareBy(e: Emitter, type: FloatType, imm: Val, a: Val, b: Val): Val {
   const flip = e.sub(e.i32(0), e.and(e.shrU(imm, e.i32(2)), e.i32(1)));
   return v(e, 'v128.xor', mask, v(e, 'i32x4.splat', flip));
 }
-const compare = (type: FloatType, lanes: number): Semantics => (e) => {
-  const packed = lanes !== 1;
-  const b = packed ? aligned(e, 1) : scalarVector(e, type, 1);
-  const a = e.let(e.readXmm(0));
-  const imm = imm8(e);
-  const mask = compareBy(e, type, imm, a, b);
-  const fast = packed ? mask : merged(e, type, a, e.let(mask));
-  e.writeXmm(0, orSoft(e, fast, () => softCall(e, 'sse_compare', 'v128', imm, type === 'f64' ? 1 : 0, lanes, a, b)));
-};
+const compare =
+  (type: FloatType, lanes: number): Semantics =>
+  (e) => {
+    const packed = lanes !== 1;
+    const b = packed ? aligned(e, 1) : scalarVector(e, type, 1);
+    const a = e.let(e.readXmm(0));
+    const imm = imm8(e);
+    const mask = compareBy(e, type, imm, a, b);
+    const fast = packed ? mask : merged(e, type, a, e.let(mask));
+    e.writeXmm(
+      0,
+      orSoft(e, fast, () => softCall(e, 'sse_compare', 'v128', imm, type === 'f64' ? 1 : 0, lanes, a, b)),
+    );
+  };
 
 /** COMISx (`ordered`), UCOMISx: unordered sets ZF, PF and CF; OF, SF, AF are cleared. Two comparisons, both false when unordered, tell all. */
-const compareFlags = (type: FloatType, ordered: boolean): Semantics => (e) => {
-  const source = scalarVector(e, type, 1);
-  const b = e.let(lowLane(e, type, source));
-  const destination = e.let(e.readXmm(0));
-  const a = e.let(lowLane(e, type, destination));
-  let ge = e.let(e.op(`${type}.ge`, 'i32', a, b));
-  let le = e.let(e.op(`${type}.le`, 'i32', a, b));
-  if (e.softFloat() !== undefined) {
-    const relation = orSoft(e, e.or(ge, e.shl(le, e.i32(1))), () =>
-      softCall(e, 'sse_comis', 'i32', ordered ? 1 : 0, type === 'f64' ? 1 : 0, destination, source));
-    ge = e.let(e.and(relation, e.i32(1)));
-    le = e.let(e.shrU(relation, e.i32(1)));
-  }
-  e.setFlagsExplicit({ zf: e.eq(ge, le), pf: e.eqz(e.or(ge, le)), cf: e.eqz(ge) });
-};
+const compareFlags =
+  (type: FloatType, ordered: boolean): Semantics =>
+  (e) => {
+    const source = scalarVector(e, type, 1);
+    const b = e.let(lowLane(e, type, source));
+    const destination = e.let(e.readXmm(0));
+    const a = e.let(lowLane(e, type, destination));
+    let ge = e.let(e.op(`${type}.ge`, 'i32', a, b));
+    let le = e.let(e.op(`${type}.le`, 'i32', a, b));
+    if (e.softFloat() !== undefined) {
+      const relation = orSoft(e, e.or(ge, e.shl(le, e.i32(1))), () =>
+        softCall(e, 'sse_comis', 'i32', ordered ? 1 : 0, type === 'f64' ? 1 : 0, destination, source),
+      );
+      ge = e.let(e.and(relation, e.i32(1)));
+      le = e.let(e.shrU(relation, e.i32(1)));
+    }
+    e.setFlagsExplicit({ zf: e.eq(ge, le), pf: e.eqz(e.or(ge, le)), cf: e.eqz(ge) });
+  };
 
 /** 1 / x with denormals taken as zero and denormal results flushed. Real parts give 12 bits; here all 24 are right. */
 function reciprocal(e: Emitter, x: Val): Val {
@@ -121,40 +141,70 @@ function flushed(e: Emitter, x: Val): Val {
   const tiny = v(e, 'i32x4.eq', v(e, 'v128.and', bound, splat(e, 4, 0x7f80_0000)), zero(e));
   return e.let(v(e, 'v128.bitselect', v(e, 'v128.and', bound, splat(e, 4, 0x8000_0000)), bound, tiny));
 }
-const packedEstimate = (f: (e: Emitter, x: Val) => Val): Semantics => (e) => e.writeXmm(0, f(e, aligned(e, 1)));
-const scalarEstimate = (f: (e: Emitter, x: Val) => Val): Semantics => (e) => mergeLow(e, 'f32', e.let(f(e, scalarVector(e, 'f32', 1))));
+const packedEstimate =
+  (f: (e: Emitter, x: Val) => Val): Semantics =>
+  (e) =>
+    e.writeXmm(0, f(e, aligned(e, 1)));
+const scalarEstimate =
+  (f: (e: Emitter, x: Val) => Val): Semantics =>
+  (e) =>
+    mergeLow(e, 'f32', e.let(f(e, scalarVector(e, 'f32', 1))));
 
 /** DPPS, DPPD: imm[7:4] chooses the products summed, imm[3:0] the lanes that receive the sum. */
-const dotProduct = (type: FloatType): Semantics => (e) => {
-  const b = aligned(e, 1);
-  const a = e.let(e.readXmm(0));
-  const imm = imm8(e);
-  const bits = (first: number) => e.v128(type === 'f32' ? dwords4([0, 1, 2, 3].map((i) => first << i)) : dwords4([first, first, first << 1, first << 1]));
-  const chosen = (first: number) => v(e, 'i32x4.ne', v(e, 'v128.and', v(e, 'i32x4.splat', imm), bits(first)), zero(e));
-  const lanes = e.let(e.and(e.shrU(imm, e.i32(4)), e.i32(allLanes(type))));
-  const product = orSoft(e, vectorOperation(e, type, 'mul', a, b), () => softArith(e, 'mul', type, lanes, a, b));
-  const products = e.let(v(e, 'v128.and', product, chosen(16)));
-  // Every lane adds in its own order, which tells when several products are NaN. The orders are those of Intel cores.
-  let sum: Val;
-  if (type === 'f64') sum = compute(e, type, 'add', products, e.let(shuffleLanes(e, products, products, 8, [1, 0])));
-  else {
-    const pairs = compute(e, type, 'add', e.let(shuffleLanes(e, products, products, 4, [1, 0, 3, 2])), products);
-    sum = compute(e, type, 'add', pairs, e.let(shuffleLanes(e, pairs, pairs, 4, [2, 3, 0, 1])));
-  }
-  e.writeXmm(0, v(e, 'v128.and', sum, chosen(1)));
-};
+const dotProduct =
+  (type: FloatType): Semantics =>
+  (e) => {
+    const b = aligned(e, 1);
+    const a = e.let(e.readXmm(0));
+    const imm = imm8(e);
+    const bits = (first: number) => e.v128(type === 'f32' ? dwords4([0, 1, 2, 3].map((i) => first << i)) : dwords4([first, first, first << 1, first << 1]));
+    const chosen = (first: number) => v(e, 'i32x4.ne', v(e, 'v128.and', v(e, 'i32x4.splat', imm), bits(first)), zero(e));
+    const lanes = e.let(e.and(e.shrU(imm, e.i32(4)), e.i32(allLanes(type))));
+    const product = orSoft(e, vectorOperation(e, type, 'mul', a, b), () => softArith(e, 'mul', type, lanes, a, b));
+    const products = e.let(v(e, 'v128.and', product, chosen(16)));
+    // Every lane adds in its own order, which tells when several products are NaN. The orders are those of Intel cores.
+    let sum: Val;
+    if (type === 'f64') sum = compute(e, type, 'add', products, e.let(shuffleLanes(e, products, products, 8, [1, 0])));
+    else {
+      const pairs = compute(e, type, 'add', e.let(shuffleLanes(e, products, products, 4, [1, 0, 3, 2])), products);
+      sum = compute(e, type, 'add', pairs, e.let(shuffleLanes(e, pairs, pairs, 4, [2, 3, 0, 1])));
+    }
+    e.writeXmm(0, v(e, 'v128.and', sum, chosen(1)));
+  };
 
 const four = (op: SingleOperation): Record<string, Semantics> => ({
-  [`${op}ps`]: packedArithmetic('f32', op), [`${op}pd`]: packedArithmetic('f64', op),
-  [`${op}ss`]: scalarArithmetic('f32', op), [`${op}sd`]: scalarArithmetic('f64', op),
+  [`${op}ps`]: packedArithmetic('f32', op),
+  [`${op}pd`]: packedArithmetic('f64', op),
+  [`${op}ss`]: scalarArithmetic('f32', op),
+  [`${op}sd`]: scalarArithmetic('f64', op),
 });
 
 export const sseFp: Record<string, Semantics> = {
-  ...four('add'), ...four('sub'), ...four('mul'), ...four('div'), ...four('sqrt'), ...four('min'), ...four('max'),
-  haddps: horizontal('f32', 'add'), haddpd: horizontal('f64', 'add'), hsubps: horizontal('f32', 'sub'), hsubpd: horizontal('f64', 'sub'),
-  addsubps: addSub('f32'), addsubpd: addSub('f64'),
-  cmpps: compare('f32', 15), cmppd: compare('f64', 3), cmpss: compare('f32', 1), cmpsd: compare('f64', 1),
-  comiss: compareFlags('f32', true), comisd: compareFlags('f64', true), ucomiss: compareFlags('f32', false), ucomisd: compareFlags('f64', false),
-  rcpps: packedEstimate(reciprocal), rcpss: scalarEstimate(reciprocal), rsqrtps: packedEstimate(reciprocalRoot), rsqrtss: scalarEstimate(reciprocalRoot),
-  dpps: dotProduct('f32'), dppd: dotProduct('f64'),
+  ...four('add'),
+  ...four('sub'),
+  ...four('mul'),
+  ...four('div'),
+  ...four('sqrt'),
+  ...four('min'),
+  ...four('max'),
+  haddps: horizontal('f32', 'add'),
+  haddpd: horizontal('f64', 'add'),
+  hsubps: horizontal('f32', 'sub'),
+  hsubpd: horizontal('f64', 'sub'),
+  addsubps: addSub('f32'),
+  addsubpd: addSub('f64'),
+  cmpps: compare('f32', 15),
+  cmppd: compare('f64', 3),
+  cmpss: compare('f32', 1),
+  cmpsd: compare('f64', 1),
+  comiss: compareFlags('f32', true),
+  comisd: compareFlags('f64', true),
+  ucomiss: compareFlags('f32', false),
+  ucomisd: compareFlags('f64', false),
+  rcpps: packedEstimate(reciprocal),
+  rcpss: scalarEstimate(reciprocal),
+  rsqrtps: packedEstimate(reciprocalRoot),
+  rsqrtss: scalarEstimate(reciprocalRoot),
+  dpps: dotProduct('f32'),
+  dppd: dotProduct('f64'),
 };

@@ -1,15 +1,17 @@
 /** SSE2..SSE4.2 packed-integer arithmetic, comparison, logic and shifts. */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { aligned, imm8, IOTA, shuffle, shuffleLanes, splat, swizzle, v, zero } from './sse-operands.ts';
+import { aligned, IOTA, imm8, shuffle, shuffleLanes, splat, swizzle, v, zero } from './sse-operands.ts';
 
 type Binary = (e: Emitter, a: Val, b: Val) => Val;
 
 /** dst = f(dst, src), src aligned when in memory. Both arguments may be used many times. */
-export const packed = (f: Binary): Semantics => (e) => {
-  const source = aligned(e, 1);
-  e.writeXmm(0, f(e, e.let(e.readXmm(0)), source));
-};
+export const packed =
+  (f: Binary): Semantics =>
+  (e) => {
+    const source = aligned(e, 1);
+    e.writeXmm(0, f(e, e.let(e.readXmm(0)), source));
+  };
 /** The same for one Wasm instruction. */
 export const direct = (name: string): Semantics => packed((e, a, b) => v(e, name, a, b));
 
@@ -17,15 +19,19 @@ const EVEN_WORDS = [0, 2, 4, 6, 8, 10, 12, 14];
 const ODD_WORDS = EVEN_WORDS.map((i) => i + 1);
 
 /** High halves of the eight 32-bit products of words. */
-const multiplyHigh = (sign: 's' | 'u'): Binary => (e, a, b) => {
-  const low = e.let(v(e, `i32x4.extmul_low_i16x8_${sign}`, a, b));
-  const high = e.let(v(e, `i32x4.extmul_high_i16x8_${sign}`, a, b));
-  return shuffleLanes(e, low, high, 2, ODD_WORDS);
-};
+const multiplyHigh =
+  (sign: 's' | 'u'): Binary =>
+  (e, a, b) => {
+    const low = e.let(v(e, `i32x4.extmul_low_i16x8_${sign}`, a, b));
+    const high = e.let(v(e, `i32x4.extmul_high_i16x8_${sign}`, a, b));
+    return shuffleLanes(e, low, high, 2, ODD_WORDS);
+  };
 
 /** Even doublewords multiplied to quadwords. */
-const multiplyEven = (sign: 's' | 'u'): Binary => (e, a, b) =>
-  v(e, `i64x2.extmul_low_i32x4_${sign}`, shuffleLanes(e, a, a, 4, [0, 2, 0, 2]), shuffleLanes(e, b, b, 4, [0, 2, 0, 2]));
+const multiplyEven =
+  (sign: 's' | 'u'): Binary =>
+  (e, a, b) =>
+    v(e, `i64x2.extmul_low_i32x4_${sign}`, shuffleLanes(e, a, a, 4, [0, 2, 0, 2]), shuffleLanes(e, b, b, 4, [0, 2, 0, 2]));
 
 /** PMADDUBSW: unsigned bytes of `a` times signed bytes of `b`, neighbours added with saturation. */
 const multiplyAddBytes: Binary = (e, a, b) => {
@@ -49,36 +55,43 @@ const sumOfDifferences: Binary = (e, a, b) => {
 };
 
 /** PHADDx, PHSUBx: neighbours combined, results of dst then src. */
-const horizontal = (name: string, laneBytes: 2 | 4): Semantics => packed((e, a, b) => {
-  const even = laneBytes === 2 ? EVEN_WORDS : [0, 2, 4, 6];
-  const odd = even.map((i) => i + 1);
-  return v(e, name, shuffleLanes(e, a, b, laneBytes, even), shuffleLanes(e, a, b, laneBytes, odd));
-});
+const horizontal = (name: string, laneBytes: 2 | 4): Semantics =>
+  packed((e, a, b) => {
+    const even = laneBytes === 2 ? EVEN_WORDS : [0, 2, 4, 6];
+    const odd = even.map((i) => i + 1);
+    return v(e, name, shuffleLanes(e, a, b, laneBytes, even), shuffleLanes(e, a, b, laneBytes, odd));
+  });
 
 /** PSIGNx: a where b > 0, 0 where b = 0, -a where b < 0. */
-const sign = (shape: string): Semantics => packed((e, a, b) => {
-  const negative = e.let(v(e, `${shape}.lt_s`, b, zero(e)));
-  const signed = v(e, `${shape}.sub`, v(e, 'v128.xor', a, negative), negative);
-  return v(e, 'v128.andnot', signed, v(e, `${shape}.eq`, b, zero(e)));
-});
-const absolute = (shape: string): Semantics => (e) => e.writeXmm(0, v(e, `${shape}.abs`, aligned(e, 1)));
+const sign = (shape: string): Semantics =>
+  packed((e, a, b) => {
+    const negative = e.let(v(e, `${shape}.lt_s`, b, zero(e)));
+    const signed = v(e, `${shape}.sub`, v(e, 'v128.xor', a, negative), negative);
+    return v(e, 'v128.andnot', signed, v(e, `${shape}.eq`, b, zero(e)));
+  });
+const absolute =
+  (shape: string): Semantics =>
+  (e) =>
+    e.writeXmm(0, v(e, `${shape}.abs`, aligned(e, 1)));
 
 /** Shift of every lane by one count: an immediate, or the low quadword of operand 1. Counts past the lane give 0 or the sign. */
-const shift = (shape: 'i16x8' | 'i32x4' | 'i64x2', op: 'shl' | 'shr_u' | 'shr_s'): Semantics => (e) => {
-  const bits = shape === 'i16x8' ? 16 : shape === 'i32x4' ? 32 : 64;
-  const name = `${shape}.${op}`;
-  const fromImmediate = e.form.operands[1]?.kind === 'imm';
-  if (fromImmediate) {
-    const imm = imm8(e);
-    if (imm.constant !== undefined) {
-      if (imm.constant < bits) return e.writeXmm(0, v(e, name, e.readXmm(0), imm));
-      return e.writeXmm(0, op === 'shr_s' ? v(e, name, e.readXmm(0), e.i32(bits - 1)) : zero(e));
+const shift =
+  (shape: 'i16x8' | 'i32x4' | 'i64x2', op: 'shl' | 'shr_u' | 'shr_s'): Semantics =>
+  (e) => {
+    const bits = shape === 'i16x8' ? 16 : shape === 'i32x4' ? 32 : 64;
+    const name = `${shape}.${op}`;
+    const fromImmediate = e.form.operands[1]?.kind === 'imm';
+    if (fromImmediate) {
+      const imm = imm8(e);
+      if (imm.constant !== undefined) {
+        if (imm.constant < bits) return e.writeXmm(0, v(e, name, e.readXmm(0), imm));
+        return e.writeXmm(0, op === 'shr_s' ? v(e, name, e.readXmm(0), e.i32(bits - 1)) : zero(e));
+      }
+      return e.writeXmm(0, shiftBy(e, name, bits, imm));
     }
-    return e.writeXmm(0, shiftBy(e, name, bits, imm));
-  }
-  const quadword = e.let(e.op('i64x2.extract_lane', 'i64', aligned(e, 1), 0));
-  e.writeXmm(0, shiftBy(e, name, bits, e.let(e.wrap(e.select(e.ltU(quadword, e.i64(bits)), quadword, e.i64(bits))))));
-};
+    const quadword = e.let(e.op('i64x2.extract_lane', 'i64', aligned(e, 1), 0));
+    e.writeXmm(0, shiftBy(e, name, bits, e.let(e.wrap(e.select(e.ltU(quadword, e.i64(bits)), quadword, e.i64(bits))))));
+  };
 /** `count` is 0..2^31, reusable. */
 function shiftBy(e: Emitter, name: string, bits: number, count: Val): Val {
   const inside = e.let(e.ltU(count, e.i32(bits)));
@@ -88,18 +101,35 @@ function shiftBy(e: Emitter, name: string, bits: number, count: Val): Val {
 }
 
 /** PSRLDQ (direction 1), PSLLDQ (-1): whole register by bytes. */
-const shiftBytes = (direction: 1 | -1): Semantics => (e) => {
-  const imm = imm8(e);
-  const a = e.let(e.readXmm(0));
-  if (imm.constant !== undefined) {
-    const n = Math.min(imm.constant, 16);
-    if (n === 16) return e.writeXmm(0, zero(e));
-    return e.writeXmm(0, direction === 1 ? shuffle(e, a, zero(e), IOTA.map((i) => i + n)) : shuffle(e, zero(e), a, IOTA.map((i) => i + 16 - n)));
-  }
-  if (direction === 1) return e.writeXmm(0, swizzle(e, a, v(e, 'i8x16.add_saturate_u', e.v128(IOTA), v(e, 'i8x16.splat', imm))));
-  const n = e.select(e.ltU(imm, e.i32(16)), imm, e.i32(16));
-  e.writeXmm(0, swizzle(e, a, v(e, 'i8x16.sub', e.v128(IOTA), v(e, 'i8x16.splat', n))));
-};
+const shiftBytes =
+  (direction: 1 | -1): Semantics =>
+  (e) => {
+    const imm = imm8(e);
+    const a = e.let(e.readXmm(0));
+    if (imm.constant !== undefined) {
+      const n = Math.min(imm.constant, 16);
+      if (n === 16) return e.writeXmm(0, zero(e));
+      return e.writeXmm(
+        0,
+        direction === 1
+          ? shuffle(
+              e,
+              a,
+              zero(e),
+              IOTA.map((i) => i + n),
+            )
+          : shuffle(
+              e,
+              zero(e),
+              a,
+              IOTA.map((i) => i + 16 - n),
+            ),
+      );
+    }
+    if (direction === 1) return e.writeXmm(0, swizzle(e, a, v(e, 'i8x16.add_saturate_u', e.v128(IOTA), v(e, 'i8x16.splat', imm))));
+    const n = e.select(e.ltU(imm, e.i32(16)), imm, e.i32(16));
+    e.writeXmm(0, swizzle(e, a, v(e, 'i8x16.sub', e.v128(IOTA), v(e, 'i8x16.splat', n))));
+  };
 
 /** PANDN: ~dst & src. */
 const andNot = packed((e, a, b) => v(e, 'v128.andnot', b, a));
@@ -145,32 +175,89 @@ const slidingDifferences: Semantics = (e) => {
 };
 
 export const sseInt: Record<string, Semantics> = {
-  paddb: direct('i8x16.add'), paddw: direct('i16x8.add'), paddd: direct('i32x4.add'), paddq: direct('i64x2.add'),
-  psubb: direct('i8x16.sub'), psubw: direct('i16x8.sub'), psubd: direct('i32x4.sub'), psubq: direct('i64x2.sub'),
-  paddsb: direct('i8x16.add_saturate_s'), paddsw: direct('i16x8.add_saturate_s'),
-  paddusb: direct('i8x16.add_saturate_u'), paddusw: direct('i16x8.add_saturate_u'),
-  psubsb: direct('i8x16.sub_saturate_s'), psubsw: direct('i16x8.sub_saturate_s'),
-  psubusb: direct('i8x16.sub_saturate_u'), psubusw: direct('i16x8.sub_saturate_u'),
-  pavgb: direct('i8x16.avgr_u'), pavgw: direct('i16x8.avgr_u'),
-  pminub: direct('i8x16.min_u'), pmaxub: direct('i8x16.max_u'), pminsw: direct('i16x8.min_s'), pmaxsw: direct('i16x8.max_s'),
-  pminsb: direct('i8x16.min_s'), pmaxsb: direct('i8x16.max_s'), pminuw: direct('i16x8.min_u'), pmaxuw: direct('i16x8.max_u'),
-  pminsd: direct('i32x4.min_s'), pmaxsd: direct('i32x4.max_s'), pminud: direct('i32x4.min_u'), pmaxud: direct('i32x4.max_u'),
-  pcmpeqb: direct('i8x16.eq'), pcmpeqw: direct('i16x8.eq'), pcmpeqd: direct('i32x4.eq'), pcmpeqq: direct('i64x2.eq'),
-  pcmpgtb: direct('i8x16.gt_s'), pcmpgtw: direct('i16x8.gt_s'), pcmpgtd: direct('i32x4.gt_s'), pcmpgtq: direct('i64x2.gt_s'),
-  pand: direct('v128.and'), por: direct('v128.or'), pxor: direct('v128.xor'), pandn: andNot,
-  andps: direct('v128.and'), orps: direct('v128.or'), xorps: direct('v128.xor'), andnps: andNot,
-  andpd: direct('v128.and'), orpd: direct('v128.or'), xorpd: direct('v128.xor'), andnpd: andNot,
-  pmullw: direct('i16x8.mul'), pmulld: direct('i32x4.mul'), pmaddwd: direct('i32x4.dot_i16x8_s'),
-  pmulhw: packed(multiplyHigh('s')), pmulhuw: packed(multiplyHigh('u')),
-  pmuludq: packed(multiplyEven('u')), pmuldq: packed(multiplyEven('s')),
-  pmulhrsw: packed(multiplyRound), pmaddubsw: packed(multiplyAddBytes), psadbw: packed(sumOfDifferences),
-  phaddw: horizontal('i16x8.add', 2), phaddd: horizontal('i32x4.add', 4), phaddsw: horizontal('i16x8.add_saturate_s', 2),
-  phsubw: horizontal('i16x8.sub', 2), phsubd: horizontal('i32x4.sub', 4), phsubsw: horizontal('i16x8.sub_saturate_s', 2),
-  psignb: sign('i8x16'), psignw: sign('i16x8'), psignd: sign('i32x4'),
-  pabsb: absolute('i8x16'), pabsw: absolute('i16x8'), pabsd: absolute('i32x4'),
-  psllw: shift('i16x8', 'shl'), pslld: shift('i32x4', 'shl'), psllq: shift('i64x2', 'shl'),
-  psrlw: shift('i16x8', 'shr_u'), psrld: shift('i32x4', 'shr_u'), psrlq: shift('i64x2', 'shr_u'),
-  psraw: shift('i16x8', 'shr_s'), psrad: shift('i32x4', 'shr_s'),
-  pslldq: shiftBytes(-1), psrldq: shiftBytes(1),
-  ptest, phminposuw: minimumPosition, mpsadbw: slidingDifferences,
+  paddb: direct('i8x16.add'),
+  paddw: direct('i16x8.add'),
+  paddd: direct('i32x4.add'),
+  paddq: direct('i64x2.add'),
+  psubb: direct('i8x16.sub'),
+  psubw: direct('i16x8.sub'),
+  psubd: direct('i32x4.sub'),
+  psubq: direct('i64x2.sub'),
+  paddsb: direct('i8x16.add_saturate_s'),
+  paddsw: direct('i16x8.add_saturate_s'),
+  paddusb: direct('i8x16.add_saturate_u'),
+  paddusw: direct('i16x8.add_saturate_u'),
+  psubsb: direct('i8x16.sub_saturate_s'),
+  psubsw: direct('i16x8.sub_saturate_s'),
+  psubusb: direct('i8x16.sub_saturate_u'),
+  psubusw: direct('i16x8.sub_saturate_u'),
+  pavgb: direct('i8x16.avgr_u'),
+  pavgw: direct('i16x8.avgr_u'),
+  pminub: direct('i8x16.min_u'),
+  pmaxub: direct('i8x16.max_u'),
+  pminsw: direct('i16x8.min_s'),
+  pmaxsw: direct('i16x8.max_s'),
+  pminsb: direct('i8x16.min_s'),
+  pmaxsb: direct('i8x16.max_s'),
+  pminuw: direct('i16x8.min_u'),
+  pmaxuw: direct('i16x8.max_u'),
+  pminsd: direct('i32x4.min_s'),
+  pmaxsd: direct('i32x4.max_s'),
+  pminud: direct('i32x4.min_u'),
+  pmaxud: direct('i32x4.max_u'),
+  pcmpeqb: direct('i8x16.eq'),
+  pcmpeqw: direct('i16x8.eq'),
+  pcmpeqd: direct('i32x4.eq'),
+  pcmpeqq: direct('i64x2.eq'),
+  pcmpgtb: direct('i8x16.gt_s'),
+  pcmpgtw: direct('i16x8.gt_s'),
+  pcmpgtd: direct('i32x4.gt_s'),
+  pcmpgtq: direct('i64x2.gt_s'),
+  pand: direct('v128.and'),
+  por: direct('v128.or'),
+  pxor: direct('v128.xor'),
+  pandn: andNot,
+  andps: direct('v128.and'),
+  orps: direct('v128.or'),
+  xorps: direct('v128.xor'),
+  andnps: andNot,
+  andpd: direct('v128.and'),
+  orpd: direct('v128.or'),
+  xorpd: direct('v128.xor'),
+  andnpd: andNot,
+  pmullw: direct('i16x8.mul'),
+  pmulld: direct('i32x4.mul'),
+  pmaddwd: direct('i32x4.dot_i16x8_s'),
+  pmulhw: packed(multiplyHigh('s')),
+  pmulhuw: packed(multiplyHigh('u')),
+  pmuludq: packed(multiplyEven('u')),
+  pmuldq: packed(multiplyEven('s')),
+  pmulhrsw: packed(multiplyRound),
+  pmaddubsw: packed(multiplyAddBytes),
+  psadbw: packed(sumOfDifferences),
+  phaddw: horizontal('i16x8.add', 2),
+  phaddd: horizontal('i32x4.add', 4),
+  phaddsw: horizontal('i16x8.add_saturate_s', 2),
+  phsubw: horizontal('i16x8.sub', 2),
+  phsubd: horizontal('i32x4.sub', 4),
+  phsubsw: horizontal('i16x8.sub_saturate_s', 2),
+  psignb: sign('i8x16'),
+  psignw: sign('i16x8'),
+  psignd: sign('i32x4'),
+  pabsb: absolute('i8x16'),
+  pabsw: absolute('i16x8'),
+  pabsd: absolute('i32x4'),
+  psllw: shift('i16x8', 'shl'),
+  pslld: shift('i32x4', 'shl'),
+  psllq: shift('i64x2', 'shl'),
+  psrlw: shift('i16x8', 'shr_u'),
+  psrld: shift('i32x4', 'shr_u'),
+  psrlq: shift('i64x2', 'shr_u'),
+  psraw: shift('i16x8', 'shr_s'),
+  psrad: shift('i32x4', 'shr_s'),
+  pslldq: shiftBytes(-1),
+  psrldq: shiftBytes(1),
+  ptest,
+  phminposuw: minimumPosition,
+  mpsadbw: slidingDifferences,
 };

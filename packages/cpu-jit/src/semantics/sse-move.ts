@@ -4,9 +4,7 @@ import type { Val } from '../emit/val.ts';
 import { S_MXCSR } from '../layout.ts';
 import { RDI } from './common.ts';
 import { enterMmx, guard } from './mmx.ts';
-import {
-  aligned, type FloatType, lowVector, mergeLow, shuffleLanes, storeAligned, unaligned, v, writeInteger, zero,
-} from './sse-operands.ts';
+import { aligned, type FloatType, lowVector, mergeLow, shuffleLanes, storeAligned, unaligned, v, writeInteger, zero } from './sse-operands.ts';
 
 /** MOVAPS, MOVDQA, MOVNTPS...: 16 bytes, aligned in memory. */
 const moveAligned: Semantics = (e) => {
@@ -29,11 +27,13 @@ function lowBits(e: Emitter, type: FloatType, i: number): Val {
 }
 
 /** MOVSS, MOVSD: the register form keeps the upper lanes, the load clears them. */
-const moveScalar = (type: FloatType): Semantics => (e) => {
-  if (e.isMem(0)) e.write(0, lowBits(e, type, 1));
-  else if (e.isMem(1)) e.writeXmm(0, zeroExtended(e, e.read(1)));
-  else mergeLow(e, type, e.readXmm(1));
-};
+const moveScalar =
+  (type: FloatType): Semantics =>
+  (e) => {
+    if (e.isMem(0)) e.write(0, lowBits(e, type, 1));
+    else if (e.isMem(1)) e.writeXmm(0, zeroExtended(e, e.read(1)));
+    else mergeLow(e, type, e.readXmm(1));
+  };
 
 /** MOVD, MOVQ between any two of general register, MMX, XMM and memory. An XMM destination is cleared above. */
 const moveBits: Semantics = (e) => {
@@ -50,22 +50,29 @@ function fitted(e: Emitter, value: Val, size: number): Val {
 }
 
 /** MOVLPS/MOVLPD (lane 0) and MOVHPS/MOVHPD (lane 1): 8 bytes between one half of a register and memory. */
-const moveHalf = (lane: 0 | 1): Semantics => (e) => {
-  if (e.isMem(0)) e.write(0, e.op('i64x2.extract_lane', 'i64', e.readXmm(1), lane));
-  else if (e.isMem(1)) {
-    const bits = e.read(1);
-    e.writeXmm(0, v(e, 'i64x2.replace_lane', e.readXmm(0), lane, bits));
-  } else e.writeXmm(0, shuffleLanes(e, e.readXmm(0), e.readXmm(1), 8, lane === 0 ? [3, 1] : [0, 2])); // MOVHLPS, MOVLHPS
-};
+const moveHalf =
+  (lane: 0 | 1): Semantics =>
+  (e) => {
+    if (e.isMem(0)) e.write(0, e.op('i64x2.extract_lane', 'i64', e.readXmm(1), lane));
+    else if (e.isMem(1)) {
+      const bits = e.read(1);
+      e.writeXmm(0, v(e, 'i64x2.replace_lane', e.readXmm(0), lane, bits));
+    } else e.writeXmm(0, shuffleLanes(e, e.readXmm(0), e.readXmm(1), 8, lane === 0 ? [3, 1] : [0, 2])); // MOVHLPS, MOVLHPS
+  };
 
 /** MOVSHDUP, MOVSLDUP, MOVDDUP: source lanes by number. MOVDDUP reads 8 bytes anywhere, the others 16 aligned. */
-const duplicate = (laneBytes: 4 | 8, lanes: readonly number[]): Semantics => (e) => {
-  const source = laneBytes === 8 ? lowVector(e, 1) : aligned(e, 1);
-  e.writeXmm(0, shuffleLanes(e, source, source, laneBytes, lanes));
-};
+const duplicate =
+  (laneBytes: 4 | 8, lanes: readonly number[]): Semantics =>
+  (e) => {
+    const source = laneBytes === 8 ? lowVector(e, 1) : aligned(e, 1);
+    e.writeXmm(0, shuffleLanes(e, source, source, laneBytes, lanes));
+  };
 
 /** MOVMSKPS, MOVMSKPD, PMOVMSKB. */
-const mask = (shape: string): Semantics => (e) => writeInteger(e, 0, e.op(`${shape}.bitmask`, 'i32', e.readXmm(1)));
+const mask =
+  (shape: string): Semantics =>
+  (e) =>
+    writeInteger(e, 0, e.op(`${shape}.bitmask`, 'i32', e.readXmm(1)));
 
 const ldmxcsr: Semantics = (e) => {
   const value = e.let(e.read(0));
@@ -106,16 +113,18 @@ const movdq2q: Semantics = (e) => {
 };
 
 /** PINSRx: replace one lane by an integer. The lane number is reduced modulo the number of lanes. */
-const insert = (shape: 'i8x16' | 'i16x8' | 'i32x4' | 'i64x2', lanes: number): Semantics => (e) => {
-  const bits = e.let(e.read(1));
-  const value = shape === 'i64x2' ? e.zext64(bits) : e.wrap(bits);
-  const imm = e.imm(1);
-  if (imm.constant !== undefined) return e.writeXmm(0, v(e, `${shape}.replace_lane`, e.readXmm(0), imm.constant & (lanes - 1), value));
-  const bytes = 16 / lanes;
-  const numbers = e.v128(Array.from({ length: 16 }, (_, i) => Math.floor(i / bytes)));
-  const chosen = v(e, 'i8x16.eq', numbers, v(e, 'i8x16.splat', e.and(imm, e.i32(lanes - 1))));
-  e.writeXmm(0, v(e, 'v128.bitselect', v(e, `${shape}.splat`, value), e.readXmm(0), chosen));
-};
+const insert =
+  (shape: 'i8x16' | 'i16x8' | 'i32x4' | 'i64x2', lanes: number): Semantics =>
+  (e) => {
+    const bits = e.let(e.read(1));
+    const value = shape === 'i64x2' ? e.zext64(bits) : e.wrap(bits);
+    const imm = e.imm(1);
+    if (imm.constant !== undefined) return e.writeXmm(0, v(e, `${shape}.replace_lane`, e.readXmm(0), imm.constant & (lanes - 1), value));
+    const bytes = 16 / lanes;
+    const numbers = e.v128(Array.from({ length: 16 }, (_, i) => Math.floor(i / bytes)));
+    const chosen = v(e, 'i8x16.eq', numbers, v(e, 'i8x16.splat', e.and(imm, e.i32(lanes - 1))));
+    e.writeXmm(0, v(e, 'v128.bitselect', v(e, `${shape}.splat`, value), e.readXmm(0), chosen));
+  };
 
 /** One lane, by a number known only at run time (already reduced), moved to lane 0. */
 export function laneToLow(e: Emitter, vector: Val, laneBytes: 1 | 2 | 4 | 8, lane: Val): Val {
@@ -125,14 +134,16 @@ export function laneToLow(e: Emitter, vector: Val, laneBytes: 1 | 2 | 4 | 8, lan
 }
 
 /** PEXTRx, EXTRACTPS: one lane, zero-extended. Operand 1 is the vector register. */
-const extract = (shape: 'i8x16' | 'i16x8' | 'i32x4' | 'i64x2', lanes: number): Semantics => (e) => {
-  const name = `${shape}.extract_lane${lanes >= 8 ? '_u' : ''}`;
-  const type = shape === 'i64x2' ? 'i64' : 'i32';
-  const imm = e.imm(1);
-  if (imm.constant !== undefined) return writeInteger(e, 0, e.op(name, type, e.readXmm(1), imm.constant & (lanes - 1)));
-  const moved = laneToLow(e, e.readXmm(1), (16 / lanes) as 1 | 2 | 4 | 8, e.and(imm, e.i32(lanes - 1)));
-  writeInteger(e, 0, e.op(name, type, moved, 0));
-};
+const extract =
+  (shape: 'i8x16' | 'i16x8' | 'i32x4' | 'i64x2', lanes: number): Semantics =>
+  (e) => {
+    const name = `${shape}.extract_lane${lanes >= 8 ? '_u' : ''}`;
+    const type = shape === 'i64x2' ? 'i64' : 'i32';
+    const imm = e.imm(1);
+    if (imm.constant !== undefined) return writeInteger(e, 0, e.op(name, type, e.readXmm(1), imm.constant & (lanes - 1)));
+    const moved = laneToLow(e, e.readXmm(1), (16 / lanes) as 1 | 2 | 4 | 8, e.and(imm, e.i32(lanes - 1)));
+    writeInteger(e, 0, e.op(name, type, moved, 0));
+  };
 
 /** INSERTPS: imm[7:6] source lane (register form), imm[5:4] destination lane, imm[3:0] lanes to clear. */
 const insertps: Semantics = (e) => {
@@ -144,7 +155,16 @@ const insertps: Semantics = (e) => {
     const lanes = [0, 1, 2, 3].map((i) => (i === ((n >> 4) & 3) ? 4 + from : i));
     const inserted = e.let(shuffleLanes(e, e.readXmm(0), source, 4, lanes));
     if ((n & 15) === 0) return e.writeXmm(0, inserted);
-    return e.writeXmm(0, shuffleLanes(e, inserted, zero(e), 4, [0, 1, 2, 3].map((i) => ((n >> i) & 1 ? 4 : i))));
+    return e.writeXmm(
+      0,
+      shuffleLanes(
+        e,
+        inserted,
+        zero(e),
+        4,
+        [0, 1, 2, 3].map((i) => ((n >> i) & 1 ? 4 : i)),
+      ),
+    );
   }
   const n = e.let(imm);
   const from = e.isMem(1) ? e.i32(0) : e.and(e.shrU(n, e.i32(6)), e.i32(3));
@@ -158,17 +178,46 @@ const insertps: Semantics = (e) => {
 };
 
 export const sseMove: Record<string, Semantics> = {
-  movaps: moveAligned, movapd: moveAligned, movdqa: moveAligned,
-  movntps: moveAligned, movntpd: moveAligned, movntdq: moveAligned, movntdqa: moveAligned,
-  movups: moveUnaligned, movupd: moveUnaligned, movdqu: moveUnaligned, lddqu: moveUnaligned,
-  movss: moveScalar('f32'), movsd: moveScalar('f64'),
-  movd: moveBits, movq: moveBits, movq2dq, movdq2q,
-  movlps: moveHalf(0), movlpd: moveHalf(0), movhlps: moveHalf(0),
-  movhps: moveHalf(1), movhpd: moveHalf(1), movlhps: moveHalf(1),
-  movshdup: duplicate(4, [1, 1, 3, 3]), movsldup: duplicate(4, [0, 0, 2, 2]), movddup: duplicate(8, [0, 0]),
-  movmskps: mask('i32x4'), movmskpd: mask('i64x2'), pmovmskb: mask('i8x16'),
-  maskmovdqu, ldmxcsr, stmxcsr,
-  pinsrb: insert('i8x16', 16), pinsrw: insert('i16x8', 8), pinsrd: insert('i32x4', 4), pinsrq: insert('i64x2', 2),
-  pextrb: extract('i8x16', 16), pextrw: extract('i16x8', 8), pextrd: extract('i32x4', 4), pextrq: extract('i64x2', 2),
-  extractps: extract('i32x4', 4), insertps,
+  movaps: moveAligned,
+  movapd: moveAligned,
+  movdqa: moveAligned,
+  movntps: moveAligned,
+  movntpd: moveAligned,
+  movntdq: moveAligned,
+  movntdqa: moveAligned,
+  movups: moveUnaligned,
+  movupd: moveUnaligned,
+  movdqu: moveUnaligned,
+  lddqu: moveUnaligned,
+  movss: moveScalar('f32'),
+  movsd: moveScalar('f64'),
+  movd: moveBits,
+  movq: moveBits,
+  movq2dq,
+  movdq2q,
+  movlps: moveHalf(0),
+  movlpd: moveHalf(0),
+  movhlps: moveHalf(0),
+  movhps: moveHalf(1),
+  movhpd: moveHalf(1),
+  movlhps: moveHalf(1),
+  movshdup: duplicate(4, [1, 1, 3, 3]),
+  movsldup: duplicate(4, [0, 0, 2, 2]),
+  movddup: duplicate(8, [0, 0]),
+  movmskps: mask('i32x4'),
+  movmskpd: mask('i64x2'),
+  pmovmskb: mask('i8x16'),
+  maskmovdqu,
+  ldmxcsr,
+  stmxcsr,
+  pinsrb: insert('i8x16', 16),
+  pinsrw: insert('i16x8', 8),
+  pinsrd: insert('i32x4', 4),
+  pinsrq: insert('i64x2', 2),
+  pextrb: extract('i8x16', 16),
+  pextrw: extract('i16x8', 8),
+  pextrd: extract('i32x4', 4),
+  pextrq: extract('i64x2', 2),
+  extractps: extract('i32x4', 4),
+  insertps,
 };

@@ -87,7 +87,12 @@ export function scalarVector(e: Emitter, type: FloatType, i: number): Val {
 /** `a` with its low lane replaced by that of `b`. */
 export function merged(e: Emitter, type: FloatType, a: Val, b: Val): Val {
   const n = type === 'f32' ? 4 : 8;
-  return shuffle(e, a, b, IOTA.map((i) => (i < n ? 16 + i : i)));
+  return shuffle(
+    e,
+    a,
+    b,
+    IOTA.map((i) => (i < n ? 16 + i : i)),
+  );
 }
 /** Replace the low lane of register operand 0 by the low lane of `vector`. */
 export function mergeLow(e: Emitter, type: FloatType, vector: Val): void {

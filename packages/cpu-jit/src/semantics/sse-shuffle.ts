@@ -7,7 +7,7 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { direct, packed } from './sse-int.ts';
-import { aligned, dwords4, imm8, IOTA, laneMask, lowVector, shuffle, shuffleLanes, splat, swizzle, v, words8, zero } from './sse-operands.ts';
+import { aligned, dwords4, IOTA, imm8, laneMask, lowVector, shuffle, shuffleLanes, splat, swizzle, v, words8, zero } from './sse-operands.ts';
 
 const twoBits = (imm: number): [number, number, number, number] => [imm & 3, (imm >> 2) & 3, (imm >> 4) & 3, (imm >> 6) & 3];
 
@@ -31,13 +31,15 @@ const pshufd: Semantics = (e) => {
   const imm = imm8(e);
   e.writeXmm(0, imm.constant !== undefined ? shuffleLanes(e, a, a, 4, twoBits(imm.constant)) : swizzle(e, a, dwordIndexes(e, imm)));
 };
-const shuffleWords = (high: boolean): Semantics => (e) => {
-  const a = aligned(e, 1);
-  const imm = imm8(e);
-  if (imm.constant === undefined) return e.writeXmm(0, swizzle(e, a, wordIndexes(e, imm, high)));
-  const chosen = twoBits(imm.constant);
-  e.writeXmm(0, shuffleLanes(e, a, a, 2, high ? [0, 1, 2, 3, ...chosen.map((i) => i + 4)] : [...chosen, 4, 5, 6, 7]));
-};
+const shuffleWords =
+  (high: boolean): Semantics =>
+  (e) => {
+    const a = aligned(e, 1);
+    const imm = imm8(e);
+    if (imm.constant === undefined) return e.writeXmm(0, swizzle(e, a, wordIndexes(e, imm, high)));
+    const chosen = twoBits(imm.constant);
+    e.writeXmm(0, shuffleLanes(e, a, a, 2, high ? [0, 1, 2, 3, ...chosen.map((i) => i + 4)] : [...chosen, 4, 5, 6, 7]));
+  };
 
 /** SHUFPS: lanes 0, 1 from dst, lanes 2, 3 from src. */
 const shufps: Semantics = (e) => {
@@ -80,48 +82,108 @@ const palignr: Semantics = (e) => {
   if (imm.constant !== undefined) {
     const n = imm.constant;
     if (n >= 32) return e.writeXmm(0, zero(e));
-    return e.writeXmm(0, n <= 16 ? shuffle(e, low, high, IOTA.map((i) => (n === 16 ? 16 + i : i + n))) : shuffle(e, high, zero(e), IOTA.map((i) => i + n - 16)));
+    return e.writeXmm(
+      0,
+      n <= 16
+        ? shuffle(
+            e,
+            low,
+            high,
+            IOTA.map((i) => (n === 16 ? 16 + i : i + n)),
+          )
+        : shuffle(
+            e,
+            high,
+            zero(e),
+            IOTA.map((i) => i + n - 16),
+          ),
+    );
   }
   const index = e.let(v(e, 'i8x16.add_saturate_u', e.v128(IOTA), v(e, 'i8x16.splat', imm)));
   e.writeXmm(0, v(e, 'v128.or', swizzle(e, low, index), swizzle(e, high, v(e, 'i8x16.sub', index, splat(e, 1, 16)))));
 };
 
 /** BLENDPS, BLENDPD, PBLENDW: bit i of the immediate takes lane i from src. */
-const blend = (laneBytes: 2 | 4 | 8): Semantics => (e) => {
-  const b = aligned(e, 1);
-  const a = e.let(e.readXmm(0));
-  const imm = imm8(e);
-  const count = 16 / laneBytes;
-  if (imm.constant !== undefined) {
-    const n = imm.constant;
-    return e.writeXmm(0, shuffleLanes(e, a, b, laneBytes, Array.from({ length: count }, (_, i) => i + ((n >> i) & 1) * count)));
-  }
-  const bit = e.v128(IOTA.map((i) => 1 << Math.floor(i / laneBytes)));
-  const clear = v(e, 'i8x16.eq', v(e, 'v128.and', v(e, 'i8x16.splat', imm), bit), zero(e));
-  e.writeXmm(0, v(e, 'v128.bitselect', a, b, clear));
-};
+const blend =
+  (laneBytes: 2 | 4 | 8): Semantics =>
+  (e) => {
+    const b = aligned(e, 1);
+    const a = e.let(e.readXmm(0));
+    const imm = imm8(e);
+    const count = 16 / laneBytes;
+    if (imm.constant !== undefined) {
+      const n = imm.constant;
+      return e.writeXmm(
+        0,
+        shuffleLanes(
+          e,
+          a,
+          b,
+          laneBytes,
+          Array.from({ length: count }, (_, i) => i + ((n >> i) & 1) * count),
+        ),
+      );
+    }
+    const bit = e.v128(IOTA.map((i) => 1 << Math.floor(i / laneBytes)));
+    const clear = v(e, 'i8x16.eq', v(e, 'v128.and', v(e, 'i8x16.splat', imm), bit), zero(e));
+    e.writeXmm(0, v(e, 'v128.bitselect', a, b, clear));
+  };
 /** PBLENDVB, BLENDVPS, BLENDVPD: the sign of each lane of XMM0 takes it from src. */
 const blendVariable = (shape: string): Semantics => packed((e, a, b) => v(e, 'v128.bitselect', b, a, v(e, `${shape}.lt_s`, e.xmm(0), zero(e))));
 
 /** PMOVSX, PMOVZX by successive doublings, each a Wasm extend_low. */
-const extend = (...steps: string[]): Semantics => (e) => {
-  e.writeXmm(0, steps.reduce((vector, step) => v(e, step, vector), lowVector(e, 1)));
-};
+const extend =
+  (...steps: string[]): Semantics =>
+  (e) => {
+    e.writeXmm(
+      0,
+      steps.reduce((vector, step) => v(e, step, vector), lowVector(e, 1)),
+    );
+  };
 const W = (s: string) => `i16x8.extend_low_i8x16_${s}`;
 const D = (s: string) => `i32x4.extend_low_i16x8_${s}`;
 const Q = (s: string) => `i64x2.extend_low_i32x4_${s}`;
 
 export const sseShuffle: Record<string, Semantics> = {
-  pshufd, pshuflw: shuffleWords(false), pshufhw: shuffleWords(true), pshufb, shufps, shufpd, palignr,
-  punpcklbw: unpack(1, false), punpcklwd: unpack(2, false), punpckldq: unpack(4, false), punpcklqdq: unpack(8, false),
-  punpckhbw: unpack(1, true), punpckhwd: unpack(2, true), punpckhdq: unpack(4, true), punpckhqdq: unpack(8, true),
-  unpcklps: unpack(4, false), unpckhps: unpack(4, true), unpcklpd: unpack(8, false), unpckhpd: unpack(8, true),
-  packsswb: direct('i8x16.narrow_i16x8_s'), packuswb: direct('i8x16.narrow_i16x8_u'),
-  packssdw: direct('i16x8.narrow_i32x4_s'), packusdw: direct('i16x8.narrow_i32x4_u'),
-  blendps: blend(4), blendpd: blend(8), pblendw: blend(2),
-  pblendvb: blendVariable('i8x16'), blendvps: blendVariable('i32x4'), blendvpd: blendVariable('i64x2'),
-  pmovsxbw: extend(W('s')), pmovsxbd: extend(W('s'), D('s')), pmovsxbq: extend(W('s'), D('s'), Q('s')),
-  pmovsxwd: extend(D('s')), pmovsxwq: extend(D('s'), Q('s')), pmovsxdq: extend(Q('s')),
-  pmovzxbw: extend(W('u')), pmovzxbd: extend(W('u'), D('u')), pmovzxbq: extend(W('u'), D('u'), Q('u')),
-  pmovzxwd: extend(D('u')), pmovzxwq: extend(D('u'), Q('u')), pmovzxdq: extend(Q('u')),
+  pshufd,
+  pshuflw: shuffleWords(false),
+  pshufhw: shuffleWords(true),
+  pshufb,
+  shufps,
+  shufpd,
+  palignr,
+  punpcklbw: unpack(1, false),
+  punpcklwd: unpack(2, false),
+  punpckldq: unpack(4, false),
+  punpcklqdq: unpack(8, false),
+  punpckhbw: unpack(1, true),
+  punpckhwd: unpack(2, true),
+  punpckhdq: unpack(4, true),
+  punpckhqdq: unpack(8, true),
+  unpcklps: unpack(4, false),
+  unpckhps: unpack(4, true),
+  unpcklpd: unpack(8, false),
+  unpckhpd: unpack(8, true),
+  packsswb: direct('i8x16.narrow_i16x8_s'),
+  packuswb: direct('i8x16.narrow_i16x8_u'),
+  packssdw: direct('i16x8.narrow_i32x4_s'),
+  packusdw: direct('i16x8.narrow_i32x4_u'),
+  blendps: blend(4),
+  blendpd: blend(8),
+  pblendw: blend(2),
+  pblendvb: blendVariable('i8x16'),
+  blendvps: blendVariable('i32x4'),
+  blendvpd: blendVariable('i64x2'),
+  pmovsxbw: extend(W('s')),
+  pmovsxbd: extend(W('s'), D('s')),
+  pmovsxbq: extend(W('s'), D('s'), Q('s')),
+  pmovsxwd: extend(D('s')),
+  pmovsxwq: extend(D('s'), Q('s')),
+  pmovsxdq: extend(Q('s')),
+  pmovzxbw: extend(W('u')),
+  pmovzxbd: extend(W('u'), D('u')),
+  pmovzxbq: extend(W('u'), D('u'), Q('u')),
+  pmovzxwd: extend(D('u')),
+  pmovzxwq: extend(D('u'), Q('u')),
+  pmovzxdq: extend(Q('u')),
 };

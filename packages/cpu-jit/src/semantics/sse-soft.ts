@@ -32,7 +32,11 @@ export function orSoft(e: Emitter, fast: Val, soft: () => Val): Val {
 export const allLanes = (type: FloatType): number => (type === 'f32' ? 15 : 3);
 
 export function softCall(e: Emitter, helper: string, result: ValType, ...args: readonly (Val | number)[]): Val {
-  return e.call(helper, result, args.map((a) => (typeof a === 'number' ? e.i32(a) : a)));
+  return e.call(
+    helper,
+    result,
+    args.map((a) => (typeof a === 'number' ? e.i32(a) : a)),
+  );
 }
 
 /** Lanes of `a` and `b` (all, or those of the bit set) through an operation; the other lanes are those of `a`. */

@@ -1,8 +1,8 @@
 import { setFlagsFromString } from 'node:v8';
 import { describe, expect, test } from 'vitest';
+import { readVectors, type VectorForm, type VectorState } from '../../tests/sse-vectors.ts';
 import { CpuCore } from '../cpu.ts';
 import { EXIT_EXCEPTION, EXIT_HLT, MXCSR_DEFAULT, S_CR0, S_CR4, S_EXC, S_HOT_THRESHOLD, S_MXCSR, S_X87, S_XMM } from '../layout.ts';
-import { readVectors, type VectorForm, type VectorState } from '../../tests/sse-vectors.ts';
 
 const CODE = 0x1_0000;
 const STRIDE = 32;
@@ -28,8 +28,16 @@ async function createCore(jit: 'off' | 'sync'): Promise<CpuCore> {
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).reverse().toString('hex');
 const show = (s: VectorState) => ({
-  xmm0: hex(s.xmm[0]), xmm1: hex(s.xmm[1]), xmm2: hex(s.xmm[2]), memory: hex(s.memory), rax: s.rax.toString(16), rcx: s.rcx.toString(16),
-  rdx: s.rdx.toString(16), flags: s.flags.toString(16), mm1: s.mm1.toString(16), mxcsr: s.mxcsr.toString(16),
+  xmm0: hex(s.xmm[0]),
+  xmm1: hex(s.xmm[1]),
+  xmm2: hex(s.xmm[2]),
+  memory: hex(s.memory),
+  rax: s.rax.toString(16),
+  rcx: s.rcx.toString(16),
+  rdx: s.rdx.toString(16),
+  flags: s.flags.toString(16),
+  mm1: s.mm1.toString(16),
+  mxcsr: s.mxcsr.toString(16),
 });
 
 function load(core: CpuCore, s: VectorState, form: VectorForm): void {
@@ -87,7 +95,8 @@ function differences(core: CpuCore, form: VectorForm): string[] {
     const want = show(after);
     const from = show(before);
     for (const key of Object.keys(want) as (keyof typeof want)[]) {
-      if (got[key] !== want[key]) found.push(`${form.text} [mxcsr ${form.mxcsr.toString(16)}] ${key}: got ${got[key]}, recorded ${want[key]}; xmm1 ${from.xmm1} xmm2 ${from.xmm2}`);
+      if (got[key] !== want[key])
+        found.push(`${form.text} [mxcsr ${form.mxcsr.toString(16)}] ${key}: got ${got[key]}, recorded ${want[key]}; xmm1 ${from.xmm1} xmm2 ${from.xmm2}`);
     }
   }
   return found;

@@ -21,10 +21,12 @@ function available(e: Emitter): void {
     e.raise(NM);
   });
 }
-const guarded = (f: Semantics): Semantics => (e) => {
-  available(e);
-  f(e);
-};
+const guarded =
+  (f: Semantics): Semantics =>
+  (e) => {
+    available(e);
+    f(e);
+  };
 
 const all: Record<string, Semantics> = { ...sseMove, ...sseFp, ...sseInt, ...sseShuffle, ...sseConvert, ...sse4, ...crypto };
 

@@ -15,12 +15,20 @@ function compare(e: Emitter, explicitLengths: boolean): Val {
   return e.call('pcmpestr', 'i32', [...args, length(RAX), length(RDX)], { registers: true });
 }
 
-const index = (explicitLengths: boolean): Semantics => (e) => e.setReg(RCX, 4, compare(e, explicitLengths));
-const mask = (explicitLengths: boolean): Semantics => (e) => {
-  compare(e, explicitLengths);
-  e.setXmm(0, e.let(e.expr('v128', e.m.v128.load(S_SCRATCH, 16, e.cpu()))));
-};
+const index =
+  (explicitLengths: boolean): Semantics =>
+  (e) =>
+    e.setReg(RCX, 4, compare(e, explicitLengths));
+const mask =
+  (explicitLengths: boolean): Semantics =>
+  (e) => {
+    compare(e, explicitLengths);
+    e.setXmm(0, e.let(e.expr('v128', e.m.v128.load(S_SCRATCH, 16, e.cpu()))));
+  };
 
 export const sse4: Record<string, Semantics> = {
-  pcmpistri: index(false), pcmpistrm: mask(false), pcmpestri: index(true), pcmpestrm: mask(true),
+  pcmpistri: index(false),
+  pcmpistrm: mask(false),
+  pcmpestri: index(true),
+  pcmpestrm: mask(true),
 };
