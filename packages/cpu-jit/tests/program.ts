@@ -189,7 +189,7 @@ export function weight(nodes: readonly Node[]): number {
   for (const node of nodes) n += 1 + children(node).reduce((sum, list) => sum + weight(list), 0);
   return n;
 }
-function children(n: Node): (readonly Node[])[] {
+function children(n: Node): readonly (readonly Node[])[] {
   switch (n.kind) {
     case 'if':
       return [n.yes, n.no];

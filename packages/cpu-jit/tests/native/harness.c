@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 #define CODE 0x100000ul
 #define CODE_BYTES 0x4000
@@ -66,7 +66,7 @@ static void leave(int number, siginfo_t *info, void *context) {
   result.error = u->uc_mcontext.gregs[REG_ERR];
   result.address = result.trap == 14 ? (uint64_t)info->si_addr : 0;
   result.rip = u->uc_mcontext.gregs[REG_RIP];
-  if (number == SIGALRM) result.trap = 255;
+  if (number == SIGVTALRM) result.trap = 255;
   for (int i = 0; i < 16; i++) state.gpr[i] = u->uc_mcontext.gregs[order[i]];
   state.flags = u->uc_mcontext.gregs[REG_EFL] & FLAGS;
   state.mxcsr = u->uc_mcontext.fpregs->mxcsr;
@@ -84,6 +84,12 @@ static void map(uint64_t at, size_t n, int protection) {
   exit(1);
 }
 
+// Seconds of processor time until SIGVTALRM, 0: none. Wall time may jump.
+static void limit(int seconds) {
+  struct itimerval timer = {.it_value.tv_sec = seconds};
+  setitimer(ITIMER_VIRTUAL, &timer, 0);
+}
+
 int main(void) {
   map(CODE, CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC);
   map(DATA, DATA_BYTES, PROT_READ | PROT_WRITE);
@@ -93,7 +99,7 @@ int main(void) {
   stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
   sigaltstack(&alternate, 0);
   struct sigaction action = {.sa_sigaction = leave, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-  static const int faults[] = {SIGFPE, SIGSEGV, SIGILL, SIGBUS, SIGTRAP, SIGALRM};
+  static const int faults[] = {SIGFPE, SIGSEGV, SIGILL, SIGBUS, SIGTRAP, SIGVTALRM};
   for (unsigned i = 0; i < sizeof faults / sizeof *faults; i++) sigaction(faults[i], &action, 0);
   action.sa_sigaction = enter;
   sigaction(SIGUSR1, &action, 0);
@@ -104,9 +110,9 @@ int main(void) {
     if (!get((void *)(CODE + h.code_at), h.code) || !get((void *)(DATA + h.data_at), h.data)) return 2;
     if (h.data == DATA_BYTES) memset((void *)STACK, 0, STACK_BYTES);
     entry = CODE + h.code_at;
-    alarm(5);
+    limit(5);
     raise(SIGUSR1);
-    alarm(0);
+    limit(0);
     put(&result, sizeof result);
     put(&state, sizeof state);
     put((void *)(DATA + h.data_at), h.data);
