@@ -15,6 +15,7 @@ export { sys_callf, sys_iret, sys_jmpf, sys_retf } from "./far";
 export { syscall_native, sys_sysenter, sys_sysexit, sys_sysret } from "./syscall";
 export { sys_invlpg, sys_invpcid, sys_lmsw, sys_read_dr, sys_write_cr, sys_write_dr, sys_xsetbv } from "./control";
 export { sys_rdmsr, sys_wrmsr } from "./msr";
+export { segment_fault } from "./limits";
 export { io_allowed, io_complete, sys_string_io } from "./port";
 export { condition, getFlags, setFlags } from "./flags";
 export * from "./aes";

@@ -3,9 +3,9 @@ import {
   BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REC, BD_REGION_PAGES, BLOCK_HEAD_COUNT, BLOCK_HEADS,
   C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, CS, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, NEXT_INTERPRET, R_HANDLER,
   S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_EXC, S_EXIT_BLOCK, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
-  SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER,
+  SEG_LIMIT, SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER, V_NATIVE,
 } from "../src/layout";
-import { RFLAGS_TF, count } from "./cpu";
+import { GP, RFLAGS_TF, count, raise } from "./cpu";
 import { attention, exceptionReason } from "./events";
 import { hostHot } from "./host";
 import { probeExec, translateExec } from "./memory";
@@ -48,6 +48,10 @@ function codeAddress(cpu: u32): u64 {
  */
 export function lookupBlock(cpu: u32): u32 {
   count(cpu, C_JC_MISSES);
+  if (load<u32>(cpu, S_CODE_SIZE) != 64 && load<u32>(cpu, V_NATIVE) && load<u64>(cpu, S_RIP) > <u64>load<u32>(cpu, S_SEG + CS * SEG_STRIDE + SEG_LIMIT)) {
+    raise(cpu, GP, 0);
+    return 0;
+  }
   const va = codeAddress(cpu);
   const hpa = translateExec(cpu, va);
   if (!hpa) return 0;

@@ -6,6 +6,7 @@ import {
 } from "../src/layout";
 import { RFLAGS_DF, linear } from "./cpu";
 import { compareFlags } from "./flags";
+import { within } from "./limits";
 import { crosses, loadSized, overCode, readPtr, rmwPtr, storeSized } from "./memory";
 import { codeBits, unprotect } from "./tlb";
 
@@ -143,6 +144,10 @@ export function rep_movs(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset
   let n = wanted(cpu, addrSize, rep);
   if (!n) return none(cpu, addrSize, RSI, RDI);
   const backward = down(cpu);
+  n = within(cpu, segOffset, get(cpu, RSI, addrSize), size, n, backward, false);
+  if (!n) return 0;
+  n = within(cpu, S_SEG + ES * SEG_STRIDE, get(cpu, RDI, addrSize), size, n, backward, true);
+  if (!n) return 0;
   const from = source(cpu, addrSize, segOffset);
   const to = destination(cpu, addrSize);
   n = min(n, min(room(from, get(cpu, RSI, addrSize), size, addrSize, backward), room(to, get(cpu, RDI, addrSize), size, addrSize, backward)));
@@ -188,6 +193,8 @@ export function rep_stos(cpu: u32, size: u32, addrSize: u32, rep: u32, _: u32): 
   let n = wanted(cpu, addrSize, rep);
   if (!n) return none(cpu, addrSize, 0, RDI);
   const backward = down(cpu);
+  n = within(cpu, S_SEG + ES * SEG_STRIDE, get(cpu, RDI, addrSize), size, n, backward, true);
+  if (!n) return 0;
   const to = destination(cpu, addrSize);
   const value = load<u64>(cpu, RAX);
   n = min(n, room(to, get(cpu, RDI, addrSize), size, addrSize, backward));
@@ -226,6 +233,8 @@ export function rep_lods(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset
   let n = wanted(cpu, addrSize, rep);
   if (!n) return none(cpu, addrSize, 0, 0);
   const backward = down(cpu);
+  n = within(cpu, segOffset, get(cpu, RSI, addrSize), size, n, backward, false);
+  if (!n) return 0;
   const from = source(cpu, addrSize, segOffset);
   n = min(n, room(from, get(cpu, RSI, addrSize), size, addrSize, backward));
   let value: u64;
@@ -258,6 +267,10 @@ export function rep_cmps(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset
   let n = wanted(cpu, addrSize, rep);
   if (!n) return none(cpu, addrSize, 0, 0);
   const backward = down(cpu);
+  n = within(cpu, segOffset, get(cpu, RSI, addrSize), size, n, backward, false);
+  if (!n) return 0;
+  n = within(cpu, S_SEG + ES * SEG_STRIDE, get(cpu, RDI, addrSize), size, n, backward, false);
+  if (!n) return 0;
   const va1 = source(cpu, addrSize, segOffset);
   const va2 = destination(cpu, addrSize);
   n = min(n, min(room(va1, get(cpu, RSI, addrSize), size, addrSize, backward), room(va2, get(cpu, RDI, addrSize), size, addrSize, backward)));
@@ -300,6 +313,8 @@ export function rep_scas(cpu: u32, size: u32, addrSize: u32, rep: u32, _: u32): 
   let n = wanted(cpu, addrSize, rep);
   if (!n) return none(cpu, addrSize, 0, 0);
   const backward = down(cpu);
+  n = within(cpu, S_SEG + ES * SEG_STRIDE, get(cpu, RDI, addrSize), size, n, backward, false);
+  if (!n) return 0;
   const va = destination(cpu, addrSize);
   n = min(n, room(va, get(cpu, RDI, addrSize), size, addrSize, backward));
   let p: u32 = n ? readPtr(cpu, va, size) : 0;

@@ -4,6 +4,11 @@ import { buildInterpreter } from '../src/interp/build.ts';
 
 const out = new URL('../build/', import.meta.url);
 mkdirSync(out, { recursive: true });
-const { wasm, forms } = buildInterpreter();
-writeFileSync(new URL('interp.wasm', out), wasm);
-console.log(`interpreter: ${forms.length} forms, ${wasm.length} bytes`);
+for (const [file, legacy] of [
+  ['interp.wasm', false],
+  ['interp-legacy.wasm', true],
+] as const) {
+  const { wasm, forms } = buildInterpreter(legacy);
+  writeFileSync(new URL(file, out), wasm);
+  console.log(`${file}: ${forms.length} forms, ${wasm.length} bytes`);
+}

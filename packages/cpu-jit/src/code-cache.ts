@@ -64,7 +64,7 @@ export interface CodeSource {
 /** Decoded blocks and compiled regions by the physical code they came from. */
 export class CodeCache {
   private readonly host: CodeCacheHost;
-  private readonly handlers: Int32Array;
+  private readonly handlers: (codeSize: 16 | 32 | 64) => Int32Array;
   private arena = RECORD_ARENA;
   private descCount = 0;
   /** Frame number -> translations with code in it. */
@@ -73,7 +73,8 @@ export class CodeCache {
   /** Blocks decoded and code invalidations since creation. */
   readonly counts = { blocks: 0, instructions: 0, invalidated: 0, flushes: 0 };
 
-  constructor(host: CodeCacheHost, handlers: Int32Array) {
+  /** `handlers`: formKey -> index of the handler in the table. */
+  constructor(host: CodeCacheHost, handlers: (codeSize: 16 | 32 | 64) => Int32Array) {
     this.host = host;
     this.handlers = handlers;
   }
@@ -101,6 +102,7 @@ export class CodeCache {
   /** Decodes the block at `source` and links its descriptor. Returns false when fetching its first instruction faults. */
   addBlock(source: CodeSource, codeSize: 16 | 32 | 64): boolean {
     const { view, u32 } = this.host;
+    const handlers = this.handlers(codeSize);
     const first = this.arena;
     let rec = first;
     let offset = 0;
@@ -111,7 +113,10 @@ export class CodeCache {
     let ended = false;
     const crossing: CodeSource = {
       hpa,
-      nextPage: () => (secondPage = source.nextPage()),
+      nextPage: () => {
+        secondPage = source.nextPage();
+        return secondPage;
+      },
     };
     while (!ended && index < MAX_BLOCK_INSNS && offset < room) {
       // An instruction that runs into the next page starts a block of its own: fetching its second page may fault, and only when it is reached.
@@ -124,7 +129,7 @@ export class CodeCache {
         ended = true;
         break;
       }
-      const handler = this.handlers[formKey(insn)] ?? -1;
+      const handler = handlers[formKey(insn)] ?? -1;
       if (handler < 0) {
         rec = writePseudo(view, rec, PSEUDO.ud, offset, index);
         offset += insn.length;
@@ -178,7 +183,8 @@ export class CodeCache {
       const frame = start >>> 12;
       let set = this.byFrame.get(frame);
       if (set === undefined) {
-        this.byFrame.set(frame, (set = new Set()));
+        set = new Set();
+        this.byFrame.set(frame, set);
         this.host.protectFrame(frame * PAGE);
       }
       set.add(t);
@@ -225,7 +231,7 @@ export class CodeCache {
       writePseudo(view, STEP_RECORDS, PSEUDO[insn], 0, 0);
       return STEP_RECORDS;
     }
-    const handler = this.handlers[formKey(insn)] ?? -1;
+    const handler = this.handlers(codeSize)[formKey(insn)] ?? -1;
     if (handler < 0) {
       writePseudo(view, STEP_RECORDS, PSEUDO.ud, 0, 0);
       return STEP_RECORDS;

@@ -1,19 +1,15 @@
+import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { CodeCache, type CodeSource } from './code-cache.ts';
 import { decode } from './decoder/index.ts';
 import type { Insn } from './decoder/types.ts';
 import { type EntryTarget, type FlatEntry, flatState, resetState, type Segment } from './entry-state.ts';
 import { CpuError } from './errors.ts';
-import { FIRST_HANDLER, handlerForms, handlerIndex } from './interp/handler-table.ts';
+import { FIRST_LEGACY_HANDLER, FIRST_REGION, handlerForms, handlerIndex } from './interp/handler-table.ts';
 import { type Compiler, Jit, type JitCounts } from './jit/jit.ts';
 import { WorkerCompiler } from './jit/worker-compiler.ts';
 import {
   ACCESS_READ,
-  CLOCK_HOST,
-  CLOCK_ICOUNT,
-  CPU_BASE,
-  CPU_STRIDE,
-  CS,
   C_EVENTS,
   C_INTERP_BLOCKS,
   C_JC_MISSES,
@@ -21,6 +17,11 @@ import {
   C_TLB_FLUSHES,
   C_TLB_MISSES,
   C_WALKS,
+  CLOCK_HOST,
+  CLOCK_ICOUNT,
+  CPU_BASE,
+  CPU_STRIDE,
+  CS,
   EXIT_DECODE,
   EXIT_EXCEPTION,
   EXIT_LIMIT,
@@ -34,8 +35,6 @@ import {
   NEXT,
   NEXT_CHECK,
   R_HANDLER,
-  SEG_BASE,
-  SEG_STRIDE,
   S_BLOCK_RIP,
   S_CODE_SIZE,
   S_CPL,
@@ -63,6 +62,8 @@ import {
   S_TIER,
   S_TLB,
   S_X87_CW,
+  SEG_BASE,
+  SEG_STRIDE,
   TIER_NONE,
   TLB_BASE,
   TLB_CPU_SIZE,
@@ -142,8 +143,8 @@ async function syncCompiler(u8: Uint8Array): Promise<Compiler> {
 
 interface InterpreterModule {
   module: WebAssembly.Module;
+  /** formKey -> index in the table. */
   handlers: Int32Array;
-  handlerCount: number;
 }
 let interpreter: Promise<InterpreterModule> | undefined;
 
@@ -155,7 +156,20 @@ async function loadInterpreter(): Promise<InterpreterModule> {
     throw new CpuError('not-built', 'build/interp.wasm is missing from @pvm/cpu-jit: run `npm run build`', { cause });
   }
   const list = handlerForms();
-  return { module: await WebAssembly.compile(new Uint8Array(bytes)), handlers: handlerIndex(list), handlerCount: list.length };
+  return { module: await WebAssembly.compile(new Uint8Array(bytes)), handlers: handlerIndex(list) };
+}
+
+let legacy: InterpreterModule | undefined;
+/** Handlers of 16- and 32-bit code, loaded when the first such code runs: few guests need them. */
+function legacyInterpreter(): InterpreterModule {
+  if (legacy !== undefined) return legacy;
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(new URL('../build/interp-legacy.wasm', import.meta.url));
+  } catch (cause) {
+    throw new CpuError('not-built', 'build/interp-legacy.wasm is missing from @pvm/cpu-jit: run `npm run build`', { cause });
+  }
+  return (legacy = { module: new WebAssembly.Module(new Uint8Array(bytes)), handlers: handlerIndex(handlerForms(true), FIRST_LEGACY_HANDLER) });
 }
 
 /** The CPU: linear memory, interpreter, compiled code and the loop that runs them. One instance drives all vCPUs of a machine. */
@@ -213,7 +227,7 @@ export class CpuCore implements MemoryLayout {
     this.code = undefined as unknown as CodeCache;
   }
 
-  private async link(options: CpuOptions, { module, handlers, handlerCount }: InterpreterModule): Promise<void> {
+  private async link(options: CpuOptions, { module, handlers }: InterpreterModule): Promise<void> {
     const { memory, table, u32 } = this;
     const vcpuOf = (cpu: number) => (cpu - CPU_BASE) / CPU_STRIDE;
     const hooks = options.hooks ?? {};
@@ -235,6 +249,15 @@ export class CpuCore implements MemoryLayout {
     }
     const imports = { ...(runtime as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: syscall };
     const interpreter = new WebAssembly.Instance(module, { env: imports });
+    let legacyIndex: Int32Array | undefined;
+    const legacyHandlers = () => {
+      if (legacyIndex === undefined) {
+        const extra = legacyInterpreter();
+        new WebAssembly.Instance(extra.module, { env: imports });
+        legacyIndex = extra.handlers;
+      }
+      return legacyIndex;
+    };
     this.code = new CodeCache(
       {
         u8: this.u8,
@@ -247,15 +270,23 @@ export class CpuCore implements MemoryLayout {
           for (let v = 0; v < this.vcpus; v++) runtime.forgetLinks(this.cpuAddress(v));
         },
       },
-      handlers,
+      (codeSize) => (codeSize === 64 ? handlers : legacyHandlers()),
     );
     if (options.sample === true) this.sampler = new TierSampler(memory);
     if (options.jit === 'off') return;
     const compiler = options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler(memory, this.cpuAddress(0) + S_ICOUNT_LIMIT);
     this.jit = new Jit(
-      { u8: this.u8, u32, view: this.view, table, imports: { ...imports, ...interpreter.exports }, code: this.code, probeExec: (cpu, va) => runtime.probeExec(cpu, va) },
+      {
+        u8: this.u8,
+        u32,
+        view: this.view,
+        table,
+        imports: { ...imports, ...interpreter.exports },
+        code: this.code,
+        probeExec: (cpu, va) => runtime.probeExec(cpu, va),
+      },
       compiler,
-      FIRST_HANDLER + handlerCount,
+      FIRST_REGION,
     );
   }
 

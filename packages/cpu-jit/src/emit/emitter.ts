@@ -341,7 +341,10 @@ type Builder = (...args: (number | bigint)[]) => binaryen.ExpressionRef;
 const builders = new WeakMap<binaryen.Module, Map<string, Builder>>();
 function builderOf(m: binaryen.Module, name: string): Builder {
   let cache = builders.get(m);
-  if (cache === undefined) builders.set(m, (cache = new Map()));
+  if (cache === undefined) {
+    cache = new Map();
+    builders.set(m, cache);
+  }
   let f = cache.get(name);
   if (f === undefined) {
     const [ns, op] = name.split('.') as [string, string];

@@ -31,6 +31,7 @@ import {
   S_CC_KIND,
   S_CC_RES,
   S_CC_SRC,
+  S_EA,
   S_CR0,
   S_EXC,
   S_EXC_ERROR,
@@ -42,6 +43,10 @@ import {
   S_SEG,
   S_TLB,
   S_XMM,
+  SEG_ATTR,
+  SEG_BASE,
+  SEG_FIRST,
+  SEG_LAST,
   SEG_SELECTOR,
   SEG_STRIDE,
 } from '../layout.ts';
@@ -53,6 +58,9 @@ import type { Val, ValType } from './val.ts';
 
 const CPU = 0;
 const REC = 1;
+/** Attributes of a segment: S, code, writable (or readable code); and what writable data has of them. */
+const ATTR_CODE_WRITABLE_SEGMENT = 0x1a;
+const ATTR_WRITABLE_DATA = 0x12;
 const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;
 /** Index of the table that holds all handlers and compiled regions. */
 export const TABLE = 'table';
@@ -166,7 +174,7 @@ export class HandlerEmitter extends Emitter {
       }
       case 'xmm': {
         const { at, offset } = this.registerAt(o);
-        const size = o.size > 16 ? 16 : o.size;
+        const size = Math.min(o.size, 16);
         return this.let(this.expr(typeOfSize(size), hostLoad(this.m, size, at, offset)));
       }
       case 'imm':
@@ -200,6 +208,7 @@ export class HandlerEmitter extends Emitter {
         return;
       }
       case 'mem':
+        this.requireWritable();
         this.store(this.address(i), o.size, v);
         return;
       default:
@@ -247,13 +256,43 @@ export class HandlerEmitter extends Emitter {
     return this.let(this.expr('i32', this.field8(R_VVVV)));
   }
   address(i: number, options?: { segment?: boolean }): Val {
-    if (this.operand(i).kind !== 'mem') throw new Error(`${this.form.row.name}: operand ${i} is not memory`);
+    const o = this.operand(i);
+    if (o.kind !== 'mem') throw new Error(`${this.form.row.name}: operand ${i} is not memory`);
     const { m } = this;
+    if (this.codeSize !== 64) return this.segmentedAddress(o.size, options?.segment !== false);
     const at = (offset: number) => m.i64.load(0, 8, m.i32.add(this.cpu(), this.field16(offset)));
     const index = m.i64.shl(at(R_INDEX), m.i64.extend_u(this.field8(R_SCALE)));
     let ea = m.i64.add(m.i64.add(at(R_BASE), index), m.i64.load32_s(R_DISP, 4, this.rec()));
     if (options?.segment !== false) ea = m.i64.add(ea, at(R_SEG));
     return this.let(this.expr('i64', ea));
+  }
+  /** 16- and 32-bit code: the offset is in S_EA already; the access must lie within the segment. */
+  private segmentedAddress(size: number, segment: boolean): Val {
+    const { m } = this;
+    const offset = this.let(this.expr('i64', m.i64.load(S_EA, 8, this.cpu())));
+    if (!segment) return offset;
+    const record = this.segmentPointer();
+    const field = (at: number) => this.expr('i64', m.i64.load32_u(at, 4, record.take()));
+    const last = size > 1 ? this.add(offset, this.i64(size - 1)) : offset;
+    const outside = this.or(this.ltU(offset, field(SEG_FIRST)), this.gtU(last, field(SEG_LAST)));
+    this.if(outside, () => this.segmentFault());
+    const base = this.expr('i64', m.i64.load(SEG_BASE, 8, record.take()));
+    return this.let(this.and(this.add(offset, base), this.i64(-1, 0)));
+  }
+  private segmentPointer(): Val {
+    return this.let(this.expr('i32', this.m.i32.add(this.cpu(), this.field16(R_SEG))));
+  }
+  private segmentFault(): void {
+    this.call('segment_fault', 'none', [this.let(this.expr('i32', this.field16(R_SEG)))]);
+    this.exitException();
+  }
+  /** In protected mode code and read-only data cannot be written. */
+  private requireWritable(): void {
+    if (this.codeSize === 64) return;
+    const { m } = this;
+    const attr = this.expr('i32', m.i32.load(SEG_ATTR, 4, this.segmentPointer().take()));
+    const isReadOnly = this.ne(this.and(attr, this.i32(ATTR_CODE_WRITABLE_SEGMENT)), this.i32(ATTR_WRITABLE_DATA));
+    this.if(this.and(isReadOnly, this.and(this.state(S_CR0, 4), this.i32(1))), () => this.segmentFault());
   }
   segmentOffset(): Val {
     return this.let(this.expr('i32', this.field16(R_SEG)));
@@ -322,6 +361,7 @@ export class HandlerEmitter extends Emitter {
     const { m, b } = this;
     const size = this.size(i);
     const type = typeOfSize(size);
+    this.requireWritable();
     const { va, entry } = this.lookup(address ?? this.address(i));
     const host = this.newLocal('i32');
     const old = this.newLocal(type);
@@ -377,7 +417,7 @@ export class HandlerEmitter extends Emitter {
       'i64',
       m.call(
         FLAGS_WITHOUT_CARRY,
-        tripleFromState(b, m, () => this.cpu()),
+        tripleFromState(m, () => this.cpu()),
         b.i64,
       ),
     );
@@ -395,7 +435,7 @@ export class HandlerEmitter extends Emitter {
         'i32',
         m.call(
           FLAG_FUNCTION[f],
-          tripleFromState(b, m, () => this.cpu()),
+          tripleFromState(m, () => this.cpu()),
           b.i32,
         ),
       ),

@@ -1,21 +1,22 @@
 import binaryen from 'binaryen';
+import type { Form } from '../decoder/types.ts';
 import { WASM_FEATURES } from '../emit/features.ts';
 import { addFlagFunctions } from '../emit/flag-functions.ts';
-import type { Form } from '../decoder/types.ts';
 import { HandlerEmitter, slowName, TABLE } from '../emit/handler-emitter.ts';
 import { typeOfSize } from '../emit/tlb-path.ts';
 import type { ValType } from '../emit/val.ts';
+import { addExactPaths } from '../jit/slow-paths.ts';
 import {
   EXIT_EXCEPTION,
   NEXT,
   R_BASE,
+  R_HANDLER,
   R_IDX,
   R_IMM,
   R_INDEX,
   R_OFF,
   R_SCALE,
   REC_SIZE,
-  R_HANDLER,
   S_BLOCK_RIP,
   S_EA,
   S_EXC,
@@ -23,9 +24,8 @@ import {
   S_ICOUNT,
   S_RIP,
 } from '../layout.ts';
-import { addExactPaths } from '../jit/slow-paths.ts';
 import { semantics } from '../semantics/index.ts';
-import { FIRST_HANDLER, handlerForms, PSEUDO } from './handler-table.ts';
+import { FIRST_HANDLER, FIRST_LEGACY_HANDLER, FIRST_REGION, handlerForms, PSEUDO } from './handler-table.ts';
 
 const CPU = 0;
 const REC = 1;
@@ -36,8 +36,11 @@ export interface InterpreterBuild {
   forms: Form[];
 }
 
-/** Generates the interpreter: one function per instruction form, linked by tail calls through the shared table. */
-export function buildInterpreter(): InterpreterBuild {
+/**
+ * Generates the interpreter: one function per instruction form, linked by tail calls through the shared table. `legacy`: the module
+ * for 16- and 32-bit code, which shares the pseudo-handlers of the other.
+ */
+export function buildInterpreter(legacy = false): InterpreterBuild {
   const m = new binaryen.Module();
   m.setFeatures(WASM_FEATURES);
   m.setMemory(1, 65536, undefined, [], true);
@@ -46,14 +49,16 @@ export function buildInterpreter(): InterpreterBuild {
   m.addTableImport(TABLE, 'env', 'table');
   addFlagFunctions(binaryen, m);
   addSlowPaths(m);
-  addExactPaths(binaryen, m);
-  const names: string[] = addPseudoHandlers(m);
-  const list = handlerForms();
+  if (!legacy) addExactPaths(binaryen, m);
+  const names: string[] = legacy ? [] : addPseudoHandlers(m);
+  const list = handlerForms(legacy);
+  const first = legacy ? FIRST_LEGACY_HANDLER : FIRST_HANDLER;
+  if (first + list.length > (legacy ? FIRST_REGION : FIRST_LEGACY_HANDLER)) throw new Error(`${list.length} handlers are more than the table has room for`);
   const imports = new Map<string, { params: ValType[]; result: ValType | 'none' }>();
   const failures: string[] = [];
   for (const [i, form] of list.entries()) {
-    const name = `h${FIRST_HANDLER + i}_${form.row.name}`;
-    const e = new HandlerEmitter(binaryen, m, form, imports);
+    const name = `h${first + i}_${form.row.name}`;
+    const e = new HandlerEmitter(binaryen, m, form, imports, legacy ? 32 : 64);
     try {
       semantics[form.row.name]?.(e);
       e.finish(name);
@@ -67,7 +72,7 @@ export function buildInterpreter(): InterpreterBuild {
     m.addFunctionImport(name, 'env', name, binaryen.createType(params.map((p) => binaryen[p])), binaryen[result]);
   }
   m.addFunctionImport('host_syscall', 'env', 'host_syscall', binaryen.i32, binaryen.i32);
-  const at = m.i32.const(0);
+  const at = m.i32.const(legacy ? first : 0);
   m.addActiveElementSegment(TABLE, 'handlers', names, at);
   if (!m.validate()) throw new Error('the generated interpreter does not validate');
   const wasm = m.emitBinary();

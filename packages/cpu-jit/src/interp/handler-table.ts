@@ -18,15 +18,22 @@ export const PSEUDO = {
 /** Table index of the first handler of a form. */
 export const FIRST_HANDLER = 16;
 
-/** Forms of 64-bit code that the interpreter has handlers for, in table order. */
-export function handlerForms(): Form[] {
-  return [...forms(64)].filter((f) => semantics[f.row.name] !== undefined);
+/** The same for 16- and 32-bit code, whose handlers are a module of their own, and for compiled regions. */
+export const FIRST_LEGACY_HANDLER = 4096;
+export const FIRST_REGION = 8192;
+
+/** Forms that the interpreter has handlers for, in table order: of 64-bit code, or (`legacy`) of 16- and 32-bit code. */
+export function handlerForms(legacy = false): Form[] {
+  const known = (f: Form) => semantics[f.row.name] !== undefined;
+  if (!legacy) return [...forms(64)].filter(known);
+  const byKey = new Map([...forms(32), ...forms(16)].filter(known).map((f) => [formKey(f), f]));
+  return [...byKey.values()];
 }
 
-/** formKey -> table index, -1 when the form has no handler. */
-export function handlerIndex(list: readonly Form[]): Int32Array {
+/** formKey -> table index, -1 when the form has no handler. `first`: index of the first one. */
+export function handlerIndex(list: readonly Form[], first = FIRST_HANDLER): Int32Array {
   const keys = list.map(formKey);
   const index = new Int32Array(Math.max(0, ...keys) + 1).fill(-1);
-  for (const [i, key] of keys.entries()) index[key] = FIRST_HANDLER + i;
+  for (const [i, key] of keys.entries()) index[key] = first + i;
   return index;
 }

@@ -11,7 +11,7 @@ export const OF = 1 << 11;
 export const STATUS = CF | PF | AF | ZF | SF | OF;
 
 /** Exception vectors raised by instructions (SDM vol. 3, 6.3). */
-export const VECTOR = { DE: 0, BR: 5, UD: 6, NM: 7, GP: 13 } as const;
+export const VECTOR = { DE: 0, BR: 5, UD: 6, NM: 7, SS: 12, GP: 13 } as const;
 
 /** GPR numbers in encoding order. */
 export const RAX = 0;

@@ -139,10 +139,7 @@ export const descriptors: Record<string, Semantics> = {
   lgs: loadFarPointer(GS),
   jmpf: farTransfer('sys_jmpf', () => []),
   callf: farTransfer('sys_callf', (e) => [operandSize(e)]),
-  retf: transferred(EXIT_EMULATE, 'sys_retf', (e) => [
-    operandSize(e),
-    e.form.operands.length === 0 ? e.i32(0) : e.let(e.and(e.imm(4), e.i32(0xffff))),
-  ]),
+  retf: transferred(EXIT_EMULATE, 'sys_retf', (e) => [operandSize(e), e.form.operands.length === 0 ? e.i32(0) : e.let(e.and(e.imm(4), e.i32(0xffff)))]),
   lldt: transferredAtCpl0(EXIT_EMULATE, 'sys_lldt', (e) => [selector(e, e.read(0))]),
   ltr: transferredAtCpl0(EXIT_EMULATE, 'sys_ltr', (e) => [selector(e, e.read(0))]),
   lar: access(LAR),

@@ -1,18 +1,6 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import {
-  EXIT_MSR_READ,
-  EXIT_MSR_WRITE,
-  FS,
-  GS,
-  INTERCEPT_MSR,
-  S_KERNEL_GS_BASE,
-  S_SEG,
-  SEG_BASE,
-  SEG_STRIDE,
-  V_INTERCEPTS,
-  V_LEVELS,
-} from '../layout.ts';
+import { EXIT_MSR_READ, EXIT_MSR_WRITE, FS, GS, INTERCEPT_MSR, S_KERNEL_GS_BASE, S_SEG, SEG_BASE, SEG_STRIDE, V_INTERCEPTS, V_LEVELS } from '../layout.ts';
 import { RAX, RCX, RDX, VECTOR } from './common.ts';
 import { CR4, requireCpl0, requireCr4, unlessNative } from './privilege.ts';
 

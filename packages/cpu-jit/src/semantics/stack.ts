@@ -1,7 +1,7 @@
 import type { Emitter } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { S_SEG, SEG_ATTR, SEG_BASE, SEG_STRIDE, SS } from '../layout.ts';
-import { RBP, RSP } from './common.ts';
+import { S_SEG, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST, SEG_STRIDE, SS } from '../layout.ts';
+import { RBP, RSP, VECTOR } from './common.ts';
 
 /** D/B bit of a segment's attributes (SDM vol. 3, 3.4.5; attributes are bits 8..23 of the descriptor's upper half). */
 const ATTR_DB = 1 << 14;
@@ -41,9 +41,12 @@ export function stackMoved(e: Emitter, p: StackPointer, delta: Val): StackPointe
   return pointer(e, e.let(e.add(p.value, e.codeSize === 64 ? e.sext64(delta, 4) : delta)));
 }
 
-/** Linear address of a stack slot. */
-export function stackAddress(e: Emitter, p: StackPointer): Val {
+/** Linear address of a stack slot of `size` bytes, which must lie within SS. */
+export function stackAddress(e: Emitter, p: StackPointer, size: number = e.form.opSize): Val {
   if (e.codeSize === 64) return p.value;
+  const limit = (field: number) => e.zext64(e.state(S_SEG + SS * SEG_STRIDE + field, 4));
+  const offset = e.let(e.zext64(p.value));
+  e.if(e.or(e.ltU(offset, limit(SEG_FIRST)), e.gtU(e.add(offset, e.i64(size - 1)), limit(SEG_LAST))), () => e.raise(VECTOR.SS));
   const base = e.state(S_SEG + SS * SEG_STRIDE + SEG_BASE, 8);
   return e.let(e.zext64(e.add(e.wrap(base), p.value)));
 }

@@ -39,7 +39,8 @@ function repeated(e: Emitter, helper: string): void {
   e.repeatUnless(complete);
 }
 function string(helper: string, once: (e: Emitter, size: number) => void): Semantics {
-  return (e) => (e.form.rep === 0 ? once(e, e.form.opSize) : repeated(e, helper));
+  // The helpers check segments too.
+  return (e) => (e.form.rep === 0 && e.codeSize === 64 ? once(e, e.form.opSize) : repeated(e, helper));
 }
 
 const movs = string('rep_movs', (e, size) => {
