@@ -45,7 +45,9 @@ export type MachineErrorCode =
   /** The PCI bus or an address window has no room for another device. */
   | 'no-room'
   /** A disk image that cannot be opened or has an unusable size. */
-  | 'bad-disk';
+  | 'bad-disk'
+  /** A folder that cannot be shared, or a tag the guest could not mount. */
+  | 'bad-share';
 
 /** Error of this package: `message` is one line that says what was wrong and what would be right. */
 export class MachineError extends Error {

@@ -13,13 +13,17 @@ import { IoApic } from '../interrupts/io-apic.ts';
 import { msiMessage } from '../interrupts/messages.ts';
 import { PCI_FIRST_GSI, PciBus } from '../pci/pci-bus.ts';
 import type { GuestRam } from '../ram.ts';
+import type { HostFolder } from '../share/host-folder.ts';
+import { openShare, type ShareOptions } from '../share/share.ts';
 import type { BlockBackend } from '../storage/block-backend.ts';
 import { type DriveOptions, openDrive } from '../storage/drive.ts';
 import { CmosRtc } from '../time/cmos-rtc.ts';
 import { I8254 } from '../time/i8254.ts';
 import { TimerQueue } from '../time/timer-queue.ts';
+import { VirtioBalloon } from '../virtio/balloon.ts';
 import { VirtioBlock } from '../virtio/block.ts';
 import { VirtioConsole } from '../virtio/console.ts';
+import { Virtio9p } from '../virtio/p9.ts';
 import { VirtioRng } from '../virtio/rng.ts';
 import type { VirtioDevice } from '../virtio/virtio-device.ts';
 import { VirtioMmio } from '../virtio/virtio-mmio.ts';
@@ -60,6 +64,10 @@ export interface BoardOptions {
   readonly debugExitPort?: number;
   /** Disks, in the order in which the guest finds them (vda, vdb, ...). */
   readonly drives?: readonly DriveOptions[];
+  /** Folders of the host that the guest can mount by 9P. */
+  readonly shares?: readonly ShareOptions[];
+  /** Offer a memory balloon; default false. */
+  readonly balloon?: boolean;
   /** How virtio devices are attached; default PCI. MMIO devices are announced by ACPI and `Board.virtioMmioParameters`. */
   readonly virtio?: 'pci' | 'mmio';
   /** Fills a buffer with random bytes for the virtio entropy source; without it there is none. */
@@ -90,6 +98,8 @@ export class Board {
   readonly pit: I8254;
   readonly acpiPm: AcpiPm;
   readonly post = new PostPort();
+  /** Memory balloon, undefined without the option. */
+  readonly balloon: VirtioBalloon | undefined;
   /** Virtio console, undefined without `virtioConsoleOutput`. */
   readonly console: VirtioConsole | undefined;
   /** Interrupt interface of each vCPU. */
@@ -102,6 +112,7 @@ export class Board {
   private readonly vcpus: number;
   private readonly pciLines = new Uint8Array(8);
   private readonly disks: BlockBackend[] = [];
+  private readonly folders: HostFolder[] = [];
   private readonly virtioMmio: VirtioMmio[] = [];
   private readonly virtioTransport: 'pci' | 'mmio';
 
@@ -174,6 +185,15 @@ export class Board {
       this.disks.push(disk);
       this.attachVirtio(new VirtioBlock(this.ram, disk, drive.serial));
     }
+    for (const share of options.shares ?? []) {
+      const folder = openShare(share);
+      this.folders.push(folder);
+      this.attachVirtio(new Virtio9p(this.ram, folder, share.tag));
+    }
+    if (options.balloon === true) {
+      this.balloon = new VirtioBalloon(this.ram);
+      this.attachVirtio(this.balloon);
+    }
     const { random, virtioConsoleOutput } = options;
     if (random !== undefined) this.attachVirtio(new VirtioRng(this.ram, (buffer) => random(buffer)));
     if (virtioConsoleOutput !== undefined) {
@@ -203,8 +223,9 @@ export class Board {
       .join(' ');
   }
 
-  /** Close disk images. */
+  /** Close disk images and shared folders. */
   dispose(): void {
+    for (const folder of this.folders) folder.close();
     for (const disk of this.disks) disk.close();
   }
 
