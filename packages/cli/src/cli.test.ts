@@ -1,0 +1,110 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { testPrograms } from '@pvm/guests';
+import { afterAll, describe, expect, test } from 'vitest';
+
+const BIN = fileURLToPath(new URL('../bin/pvm.mjs', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'pvm-cli-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function pvm(args: readonly string[], input = ''): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(process.execPath, [BIN, ...args], { encoding: 'utf8', input, maxBuffer: 1 << 26 });
+}
+
+function fileWith(name: string, bytes: Uint8Array): string {
+  const path = join(folder, name);
+  writeFileSync(path, bytes);
+  return path;
+}
+
+/** The table of exits that a run printed: row -> samples. */
+function samples(stdout: string): Record<string, number> {
+  const rows = [...stdout.matchAll(/^(#?[A-Z][^\n]*?) {2,}(\d+) +\d+\.\d+% /gm)];
+  return Object.fromEntries(rows.map((r) => [r[1] ?? '', Number(r[2])]));
+}
+
+describe('the embedded demo', () => {
+  // Deterministic under the virtual clock: a change means that guest kernel, shadow MMU or exits work differently.
+  const EXITS = {
+    '#PF table write': 11026,
+    '#PF guest': 10029,
+    ERETU: 10028,
+    '#PF shadow': 274,
+    'HYPERCALL TLB_FLUSH_CURRENT': 41,
+    '#GP OUT 0x500': 36,
+  };
+  const runs = (['off', 'sync'] as const).map((jit) => ({ jit, ...pvm(['demo', '--clock', 'icount', '--jit', jit]) }));
+
+  test.each(runs)('ends well with exactly the expected exits, --jit $jit', ({ status, stdout, stderr }) => {
+    expect(stderr).toBe('');
+    expect(status).toBe(0);
+    expect(stdout).toContain('539777 primes');
+    expect(stdout).toContain('b69dae56a14d1a83');
+    expect(stdout).not.toContain('WRONG');
+    expect(samples(stdout)).toMatchObject(EXITS);
+  });
+  test('retires the same instructions interpreted and compiled', () => {
+    const counts = runs.map(({ stdout }) => /^instructions +([\d,]+)/m.exec(stdout)?.[1]);
+    expect(counts[0]).toMatch(/^\d/);
+    expect(counts[1]).toBe(counts[0]);
+  });
+});
+
+test('bench --json prints one JSON document; a getpid costs no exit, without direct switch two', () => {
+  const ops = (args: string[]) => {
+    const { status, stdout, stderr } = pvm(['bench', 'exits', '--json', '--scale', '0.1', ...args]);
+    expect([status, stderr]).toEqual([0, '']);
+    const parsed = JSON.parse(stdout) as { ops: { name: string; exitsPerOp: number; worldSwitchesPerOp: number; nsPerOp: number }[] };
+    return new Map(parsed.ops.map((o) => [o.name, o]));
+  };
+  const direct = ops([]);
+  expect(direct.get('getpid')).toMatchObject({ exitsPerOp: 0, worldSwitchesPerOp: 2 });
+  for (const name of ['hypercall', 'exception', 'msr-read', 'msr-write', 'cpuid-synthetic', 'pio-in', 'pio-out']) {
+    expect(direct.get(name), name).toMatchObject({ exitsPerOp: 1, worldSwitchesPerOp: 2 });
+  }
+  expect(direct.get('cpuid')).toMatchObject({ exitsPerOp: 0 });
+  expect(ops(['--no-direct-switch']).get('getpid')).toMatchObject({ exitsPerOp: 2, worldSwitchesPerOp: 4 });
+});
+
+describe('run', () => {
+  test('passes arguments, input, output and the exit code through', () => {
+    const { status, stdout } = pvm(['run', testPrograms.hello, 'one', '--two']);
+    expect(stdout).toContain('one');
+    expect(stdout).toContain('--two');
+    expect(status).toBe(0);
+  });
+});
+
+describe('wrong input gets one line on stderr and exit code 2', () => {
+  const elf = readFileSync(testPrograms.hello);
+  const patched = (offset: number, ...bytes: number[]) => {
+    const copy = Uint8Array.from(elf);
+    copy.set(bytes, offset);
+    return copy;
+  };
+  const cases: [string, string[], RegExp][] = [
+    ['no command', [], /name a command/],
+    ['an unknown command', ['rnu'], /run/],
+    ['an unknown option', ['run', '--meory', '64M', 'x'], /memory/],
+    ['a bad choice', ['run', '--clock', 'sundial', 'x'], /host.*icount/],
+    ['no program', ['run'], /name a program/],
+    ['a missing file', ['run', join(folder, 'nothing')], /no such file/],
+    ['a folder', ['run', folder], /directory/],
+    ['not an ELF', ['run', fileWith('text', new TextEncoder().encode('#!/bin/sh\n'))], /not an ELF/],
+    ['a 32-bit ELF', ['run', fileWith('elf32', patched(4, 1))], /32-bit/],
+    ['a truncated ELF', ['run', fileWith('short', elf.subarray(0, 3000))], /truncated/],
+    ['too little memory', ['run', '-m', '1M', testPrograms.hello], /8M/],
+    ['a bad --file', ['run', '--file', 'x', testPrograms.hello], /HOST:GUEST/],
+    ['a bad scale', ['bench', 'exits', '--scale', '-1'], /scale/],
+  ];
+  test.each(cases)('%s', (_, args, message) => {
+    const { status, stdout, stderr } = pvm(args);
+    expect(stderr).toMatch(message);
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+    expect(stderr).not.toMatch(/\n\s+at /);
+    expect([status, stdout]).toEqual([2, '']);
+  });
+});
