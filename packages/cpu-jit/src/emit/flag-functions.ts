@@ -88,6 +88,6 @@ export function addFlagFunctions(b: typeof binaryen, m: binaryen.Module): void {
 }
 
 /** The triple as it stands in the state block, as arguments of a flag function. */
-export function tripleFromState(b: typeof binaryen, m: binaryen.Module, cpu: () => binaryen.ExpressionRef): binaryen.ExpressionRef[] {
+export function tripleFromState(m: binaryen.Module, cpu: () => binaryen.ExpressionRef): binaryen.ExpressionRef[] {
   return [m.i32.load(S_CC_KIND, 4, cpu()), m.i64.load(S_CC_RES, 8, cpu()), m.i64.load(S_CC_SRC, 8, cpu())];
 }
