@@ -91,6 +91,7 @@ outer: while (stop === '') {
   switch (r) {
     case L.EXIT_LIMIT: if (process.env.PROF) { const k = core.getRip(0).toString(16); prof.push([now(), k]); } break; case (L as any).EXIT_INTR_WINDOW: break;
     case L.EXIT_IO: {
+      skip += 1000; set64(L.S_TSC_OFFSET, u64(L.S_TSC_OFFSET) + 1000n);
       const port = u32(L.S_EXIT_VA) & 0xffff, size = u32(L.S_EXIT_SIZE) as 1;
       if (process.env.TRACE) console.error('io', port.toString(16), size, u32(L.S_EXIT_ACCESS));
       if (u32(L.S_EXIT_ACCESS) === L.ACCESS_READ) core.completeIo(0, board.readPort(port, size));

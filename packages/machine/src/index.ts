@@ -19,3 +19,5 @@ export { type E820Entry, GuestRam, MAX_RAM, MIN_RAM } from './ram.ts';
 export type { ShareOptions } from './share/share.ts';
 export type { BlockBackend } from './storage/block-backend.ts';
 export type { DriveOptions } from './storage/drive.ts';
+export { VirtioVsock } from './virtio/vsock.ts';
+export { VsockConnection } from './virtio/vsock-connection.ts';

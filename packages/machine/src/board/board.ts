@@ -28,6 +28,7 @@ import { VirtioRng } from '../virtio/rng.ts';
 import type { VirtioDevice } from '../virtio/virtio-device.ts';
 import { VirtioMmio } from '../virtio/virtio-mmio.ts';
 import { VirtioPci } from '../virtio/virtio-pci.ts';
+import { VirtioVsock } from '../virtio/vsock.ts';
 import { buildTablesFor } from './firmware.ts';
 import { LocalApicWindow } from './local-apic-window.ts';
 import { MmioBus, type MmioSize } from './mmio-bus.ts';
@@ -66,6 +67,8 @@ export interface BoardOptions {
   readonly drives?: readonly DriveOptions[];
   /** Folders of the host that the guest can mount by 9P. */
   readonly shares?: readonly ShareOptions[];
+  /** Offer stream sockets to the guest under this context ID, 3 or higher. */
+  readonly vsockCid?: number;
   /** Offer a memory balloon; default false. */
   readonly balloon?: boolean;
   /** How virtio devices are attached; default PCI. MMIO devices are announced by ACPI and `Board.virtioMmioParameters`. */
@@ -98,6 +101,8 @@ export class Board {
   readonly pit: I8254;
   readonly acpiPm: AcpiPm;
   readonly post = new PostPort();
+  /** Sockets to the guest, undefined without `vsockCid`. */
+  readonly vsock: VirtioVsock | undefined;
   /** Memory balloon, undefined without the option. */
   readonly balloon: VirtioBalloon | undefined;
   /** Virtio console, undefined without `virtioConsoleOutput`. */
@@ -189,6 +194,10 @@ export class Board {
       const folder = openShare(share);
       this.folders.push(folder);
       this.attachVirtio(new Virtio9p(this.ram, folder, share.tag));
+    }
+    if (options.vsockCid !== undefined) {
+      this.vsock = new VirtioVsock(this.ram, options.vsockCid);
+      this.attachVirtio(this.vsock);
     }
     if (options.balloon === true) {
       this.balloon = new VirtioBalloon(this.ram);

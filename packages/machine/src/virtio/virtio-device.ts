@@ -50,7 +50,7 @@ export abstract class VirtioDevice {
     // Most devices keep no state beside their queues.
   }
 
-  connect(transport: VirtioTransport): void {
+  attachTransport(transport: VirtioTransport): void {
     this.transport = transport;
   }
 

@@ -28,7 +28,7 @@ export class VirtioMmio implements MmioDevice, VirtioTransport {
     this.device = device;
     this.base = base;
     this.irq = irq;
-    device.connect(this);
+    device.attachTransport(this);
   }
 
   reset(): void {

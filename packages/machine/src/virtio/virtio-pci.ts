@@ -75,7 +75,7 @@ export class VirtioPci extends PciFunction implements VirtioTransport {
     this.pciCapability = this.addCapability([...location(CFG_PCI, 0, 0, 20), 0, 0, 0, 0]);
     this.allowWrites(this.pciCapability + 4, 0xff);
     this.allowWrites(this.pciCapability + 8, 0xff, 0xff, 0xff, 0xff, 0x07);
-    device.connect(this);
+    device.attachTransport(this);
   }
 
   override reset(): void {

@@ -26,7 +26,7 @@ function disk(backend: BlockBackend, all = false) {
   const ram = newRam();
   const device = new VirtioBlock(ram, backend, 'serial-1');
   let interrupts = 0;
-  device.connect({ queueInterrupt: () => interrupts++, configInterrupt: () => undefined });
+  device.attachTransport({ queueInterrupt: () => interrupts++, configInterrupt: () => undefined });
   const driver = new TestDriver(ram, device, 0, RINGS);
   TestDriver.start(device, [0], all);
   const request = (type: number, sector: number, data: readonly { gpa: number; length: number; write: boolean }[]): number => {
