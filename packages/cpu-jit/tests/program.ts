@@ -31,6 +31,20 @@ export type Node =
   /** Changes an immediate of `target` (bytes; `at`: offset of the changed byte) by `patch`, placed before or after it. */
   | { readonly kind: 'smc'; readonly target: Uint8Array; readonly at: number; readonly patch: number; readonly value: number; readonly first: boolean };
 
+/** Instructions that change a byte at [rip+disp32]: MOV, ADD, XOR, ADC, SBB, LOCK INC, RCL by 1, SHL by CL, CMPXCHG, NEG. */
+export const PATCHES: readonly { readonly opcode: readonly number[]; readonly immediate: boolean }[] = [
+  { opcode: [0xc6, 0x05], immediate: true },
+  { opcode: [0x80, 0x05], immediate: true },
+  { opcode: [0x80, 0x35], immediate: true },
+  { opcode: [0x80, 0x15], immediate: true },
+  { opcode: [0x80, 0x1d], immediate: true },
+  { opcode: [0xf0, 0xfe, 0x05], immediate: false },
+  { opcode: [0xd0, 0x15], immediate: false },
+  { opcode: [0xd2, 0x25], immediate: false },
+  { opcode: [0x0f, 0xb0, 0x0d], immediate: false },
+  { opcode: [0xf6, 0x1d], immediate: false },
+];
+
 /** Initial state of a run. */
 export interface Machine {
   readonly gprs: bigint[];
@@ -143,12 +157,10 @@ export function assemble(nodes: readonly Node[]): Uint8Array {
       case 'smc': {
         const emitPatch = (targetAt: (end: number) => number): void => {
           const start = out.length;
-          // MOV byte, ADD byte, XOR byte, LOCK INC byte [rip+disp32].
-          if (n.patch === 0) out.push(0xc6, 0x05, 0, 0, 0, 0, n.value);
-          else if (n.patch === 1) out.push(0x80, 0x05, 0, 0, 0, 0, n.value);
-          else if (n.patch === 2) out.push(0x80, 0x35, 0, 0, 0, 0, n.value);
-          else out.push(0xf0, 0xfe, 0x05, 0, 0, 0, 0);
-          put32(start + (n.patch === 3 ? 3 : 2), targetAt(out.length) - out.length);
+          const { opcode, immediate } = PATCHES[n.patch] ?? { opcode: [0xc6, 0x05], immediate: true };
+          out.push(...opcode, 0, 0, 0, 0);
+          if (immediate) out.push(n.value);
+          put32(start + opcode.length, targetAt(out.length) - out.length);
         };
         if (n.first) {
           emitPatch((end) => end + n.at);

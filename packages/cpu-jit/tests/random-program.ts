@@ -1,10 +1,11 @@
 /** Random programs: instructions, loops, conditions, calls and changes of their own code. */
-import { handlerForms } from '../src/interp/handler-table.ts';
+
 import type { Form } from '../src/decoder/types.ts';
+import { handlerForms } from '../src/interp/handler-table.ts';
 import type { Encoded, MemoryChoice } from './encoder.ts';
-import { type Kind, kindOf, randomInsn } from './random-instruction.ts';
 import { Prng } from './prng.ts';
-import { DATA, DATA_BYTES, type Machine, type Node, READ_ONLY, STACK_TOP } from './program.ts';
+import { DATA, DATA_BYTES, type Machine, type Node, PATCHES, READ_ONLY, STACK_TOP } from './program.ts';
+import { type Kind, kindOf, randomInsn } from './random-instruction.ts';
 
 const [RAX, RCX, RDX, RBX, RSP, RSI, RDI] = [0, 1, 2, 3, 4, 6, 7];
 const RBP = 5;
@@ -154,7 +155,7 @@ class ProgramGenerator {
     const n = rng.below(4);
     const target = rng.oneIn(2) ? [0x81, 0xc0 | n] : [0x69, 0xc0 | (n << 3) | n];
     for (let i = 0; i < 4; i++) target.push(rng.below(256));
-    return { kind: 'smc', target: Uint8Array.from(target), at: 2 + rng.below(4), patch: rng.below(4), value: rng.below(256), first: rng.oneIn(2) };
+    return { kind: 'smc', target: Uint8Array.from(target), at: 2 + rng.below(4), patch: rng.below(PATCHES.length), value: rng.below(256), first: rng.oneIn(2) };
   }
 
   private pickForm(): Form {
