@@ -1,12 +1,12 @@
 // `npm start`, `npm test` and `npm run build` on a fresh machine: Node 20 and npm are enough. Installs the workspace with pnpm (which brings
 // Node 24 as the package `node`), builds, and goes on with that Node.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const PNPM = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).packageManager;
+const PNPM = 'pnpm@12.21.0';
 const node = join(root, 'node_modules/.bin/node');
 
 function run(command, args, options = {}) {
