@@ -9,7 +9,7 @@ export {
 } from "./tlb";
 export { blockHead, lookupBlock, callRecord, run } from "./run";
 export { attention, interruptible, sys_int } from "./events";
-export { enterCode, setCpl, setSegment } from "./mode";
+export { enterCode, setCpl, setSegment, sys_enter } from "./mode";
 export { load_segment, sys_access, sys_lldt, sys_ltr } from "./segment";
 export { sys_callf, sys_iret, sys_jmpf, sys_retf } from "./far";
 export { syscall_native, sys_sysenter, sys_sysexit, sys_sysret } from "./syscall";

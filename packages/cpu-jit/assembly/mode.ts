@@ -1,9 +1,9 @@
 // Privilege level, code size, RFLAGS as a whole, and the stack: what every transfer of control changes.
 import {
-  CS, S_CODE_SIZE, S_CPL, S_CR0, S_EFER, S_EXC, S_GPR, S_RFLAGS, S_SEG, S_STEP, S_TLB, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST,
+  CS, EXIT_EXCEPTION, S_CODE_SIZE, S_CPL, S_CR0, S_EFER, S_EXC, S_GPR, S_RFLAGS, S_SEG, S_STEP, S_TLB, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST,
   SEG_LIMIT, SEG_SELECTOR, SEG_STRIDE, SS, T_CODE_SEGMENT, V_SLOT,
 } from "../src/layout";
-import { CR0_PE, EFER_LMA, GP, RFLAGS_VM, SS_FAULT, raise, tlbArray } from "./cpu";
+import { CR0_PE, EFER_LMA, GP, RFLAGS_VM, SS_FAULT, done, raise, tlbArray } from "./cpu";
 import { getFlags, setFlags } from "./flags";
 import { loadSized, storeSized } from "./memory";
 import { newContext, selectArray } from "./tlb";
@@ -12,6 +12,7 @@ const STATUS: u32 = 0x8d5;
 /** TF, IF, DF, IOPL, NT, AC, VIF, VIP, ID: the system flags that software may hold. RF is never kept: nothing here looks at it. */
 const SYSTEM_FLAGS: u32 = 0x003c_7700;
 const RSP = S_GPR + 32;
+const RBP = S_GPR + 40;
 
 /** Segment attributes: bits 8..23 of the upper half of a descriptor, and bit 16 for "unusable", as in a VMCS (SDM vol. 3, 24.4.1). */
 export const ATTR_PRESENT: u32 = 1 << 7;
@@ -168,4 +169,25 @@ export function commitStack(cpu: u32): void {
   if (stackMask == -1) store<u64>(cpu, stackPointer, RSP);
   else if (stackMask == 0xffff) store<u16>(cpu, <u16>stackPointer, RSP);
   else store<u64>(cpu, stackPointer, RSP);
+}
+
+/** ENTER with nesting levels: the frame pointers of the outer procedures are copied. */
+export function sys_enter(cpu: u32, size: u32, bytes: u32, level: u32): u32 {
+  const rbp = load<u64>(cpu, RBP);
+  currentStack(cpu);
+  if (!pushStack(cpu, size, rbp)) return EXIT_EXCEPTION;
+  const frame = stackPointer;
+  for (let i: u32 = 1; i < level; i++) {
+    const address = stackAddress(cpu, (rbp - i * size) & stackMask, size);
+    if (load<u32>(cpu, S_EXC)) return EXIT_EXCEPTION;
+    const outer = loadSized(cpu, address, size);
+    if (!stackOk(cpu) || !pushStack(cpu, size, outer)) return EXIT_EXCEPTION;
+  }
+  if (!pushStack(cpu, size, frame)) return EXIT_EXCEPTION;
+  stackPointer = (stackPointer - bytes) & stackMask;
+  commitStack(cpu);
+  if (size == 8) store<u64>(cpu, frame, RBP);
+  else if (size == 4) store<u64>(cpu, frame & 0xffff_ffff, RBP);
+  else store<u16>(cpu, <u16>frame, RBP);
+  return done(cpu);
 }

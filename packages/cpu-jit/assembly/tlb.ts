@@ -2,7 +2,7 @@
 import {
   ACCESS_EXEC, BLOCK_HEADS, C_TLB_FLUSHES, CODE_BITS, CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, JC_BASE, JC_CPU_SIZE, MAX_VCPUS,
   P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_CTX, S_PKRU, S_TLB, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CTX,
-  T_LARGE, T_NEXT_CTX, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
+  T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
   TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING,
 } from "../src/layout";
 import { count, cpuIndex, tlbArray } from "./cpu";
@@ -66,6 +66,7 @@ export function fill(cpu: u32, va: u64, access: u32): void {
   if ((access & 3) == ACCESS_EXEC) {
     exec = page;
     markCode(cpu, array, va);
+    if (!walkGlobal) store<u32>(cpu, load<u32>(cpu, T_LOCAL_CODE) | (1 << array), T_LOCAL_CODE);
   } else if (walkExec && load<u64>(entry, TLB_EXEC) == page) exec = page;
   store<u64>(entry, walkRead ? page : INVALID, TLB_READ);
   store<u64>(entry, write, TLB_WRITE);
@@ -133,6 +134,7 @@ export function jumpCacheFlush(cpu: u32): void {
 
 /** A new context for an array without exec tags. */
 function forgetCode(cpu: u32, array: u32): void {
+  store<u32>(cpu, load<u32>(cpu, T_LOCAL_CODE) & ~(1 << array), T_LOCAL_CODE);
   memory.fill(cpu + T_CODE_BLOOM + array * <u32>T_CODE_BLOOM_SIZE, 0, T_CODE_BLOOM_SIZE);
   newContext(cpu, array);
 }
@@ -155,11 +157,14 @@ export function tlbFlushNonGlobal(cpu: u32, array: u32): void {
   if (!(load<u32>(cpu, T_USED) >> array & 1)) return;
   const tlb = tlbArray(cpu, array);
   const end = tlb + TLB_ARRAY_SIZE;
+  // A kernel whose code is all in global pages keeps its links.
+  const keepsCode = !(load<u32>(cpu, T_LOCAL_CODE) >> array & 1);
   for (let e = tlb; e < end; e += TLB_ENTRY_SIZE) {
     if (!(load<u32>(e, TLB_FLAGS) & TLB_FLAG_GLOBAL)) invalidate(e);
     // Fetches must mark the emptied Bloom filter again.
-    else store<u64>(e, INVALID, TLB_EXEC);
+    else if (!keepsCode) store<u64>(e, INVALID, TLB_EXEC);
   }
+  if (keepsCode) return;
   forgetCode(cpu, array);
 }
 

@@ -424,6 +424,12 @@ export class CpuCore implements MemoryLayout {
   enterFlat(vcpu: number, mode: 'long' | 'protected', entry: FlatEntry): void {
     flatState(this.entryTarget(vcpu), mode, entry);
   }
+  /** Start-up IPI with vector `page` after INIT (`resetToReal`): real mode at page:0000. */
+  startUp(vcpu: number, page: number): void {
+    this.setSegment(vcpu, CS, { selector: page << 8, base: BigInt(page << 12), limit: 0xffff, attr: 0x9b });
+    this.setRip(vcpu, 0n);
+    this.modeChanged(vcpu);
+  }
   setSegment(vcpu: number, n: number, s: Segment): void {
     this.runtime.setSegment(this.cpuAddress(vcpu), n, s.selector, s.base, s.limit, s.attr);
   }

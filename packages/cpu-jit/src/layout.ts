@@ -284,6 +284,8 @@ export const S_NMI = 0xb94;
 export const S_SHADOW = 0xb98;
 /** Non-zero from the delivery of an NMI to the next IRET. u32. */
 export const S_NMI_BLOCKED = 0xba0;
+/** Bit per TLB array: code was fetched from pages that are not global. u32. */
+export const T_LOCAL_CODE = 0xba4;
 /** Per TLB array u64: base and code size of the code segment whose RIPs the jump cache holds under the array's context. */
 export const T_CODE_SEGMENT = 0xc00;
 /** Per slot of TLB arrays: PCID + 1, 0: none (u32 x 16); when it was last used (u32 x 16); clock of that (u32). */

@@ -1,7 +1,6 @@
 import { CONDITIONS } from '../decoder/families.ts';
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { EXIT_EMULATE } from '../layout.ts';
 import { AF, amount, CF, mergeFlags, PF, RAX, RBP, RBX, RDX, RSP, SF, update, ZF } from './common.ts';
 import { leave, push, setStack, stackAddress, stackAt, stackMoved } from './stack.ts';
 
@@ -133,10 +132,10 @@ function cwd(e: Emitter): void {
 }
 
 function enter(e: Emitter): void {
-  // Nesting levels copy frame pointers; only level 0 is in use by compilers.
   const level = e.let(e.and(e.imm2(), e.i32(31)));
-  e.if(level, () => e.exit(EXIT_EMULATE, 'this'));
   const size = e.form.opSize;
+  // Nesting levels copy frame pointers; only level 0 is in use by compilers.
+  e.if(level, () => e.transfer('sys_enter', [e.i32(size), e.let(e.and(e.imm(4), e.i32(0xffff))), level]));
   const frame = stackAt(e, -size);
   const after = stackMoved(e, frame, e.let(e.sub(e.i32(0), e.and(e.imm(4), e.i32(0xffff)))));
   e.store(stackAddress(e, frame), size, e.reg(RBP, size));

@@ -194,6 +194,12 @@ function movFromDebug(e: Emitter): void {
   e.write(0, e.size(0) === 8 ? v : e.let(e.wrap(v)));
 }
 
+/** There are no performance counters. */
+function rdpmc(e: Emitter): void {
+  e.if(native(e), () => e.raise(VECTOR.GP, 0));
+  privileged(EXIT_PRIVILEGED)(e);
+}
+
 /** STAC, CLAC. User pages are not cached for supervisor accesses under SMAP, so no TLB work is due. */
 function alignmentCheck(set: boolean): Semantics {
   return (e) => {
@@ -273,7 +279,7 @@ export const system: Record<string, Semantics> = {
   invpcid: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_invpcid', (e) => [e.let(e.zext64(e.read(0))), e.address(1)], INTERCEPT_INVLPG),
   xsetbv: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_xsetbv'),
   ...names('mwait xsaves xrstors', undefinedWhenNative(privileged(EXIT_PRIVILEGED))),
-  rdpmc: privileged(EXIT_PRIVILEGED),
+  rdpmc,
   // A hypercall leaves from any privilege; the hypervisor knows who may.
   ...names('vmcall vmmcall', delegated(EXIT_PRIVILEGED)),
   // Virtualisation instructions, when a design offers them to its guest.
