@@ -168,13 +168,13 @@ export class CodeCache {
     return true;
   }
 
-  /** Has the code at `hpa` been decoded as a block, that is, has control come to it? */
-  has(hpa: number, codeSize: number): boolean {
+  /** How often the interpreter has entered a block at `hpa` (more or less: the count starts again when it was reported hot); 0: never. */
+  entries(hpa: number, codeSize: number): number {
     const { u32 } = this.host;
     for (let d = u32[(BLOCK_HEADS + blockHash(hpa) * 4) >>> 2] ?? 0; d !== 0; d = u32[(d + BD_NEXT) >>> 2] ?? 0) {
-      if (u32[(d + BD_HPA) >>> 2] === hpa && u32[(d + BD_MODE) >>> 2] === codeSize) return true;
+      if (u32[(d + BD_HPA) >>> 2] === hpa && u32[(d + BD_MODE) >>> 2] === codeSize) return u32[(d + BD_COUNT) >>> 2] ?? 0;
     }
-    return false;
+    return 0;
   }
 
   /** Registers translated code so that writes to its bytes drop it. */

@@ -86,8 +86,10 @@ export interface JitHost {
   probeExec(cpu: number, va: bigint): number;
 }
 
+/** Blocks that the interpreter has entered less often stay outside of regions: start-up and error paths. */
+const MIN_ENTRIES = 8;
 /** Functions whose region is not larger are copied into their callers. */
-const MAX_COPIED_INSNS = 48;
+const MAX_COPIED_INSNS = 64;
 
 interface Pending {
   readonly desc: number;
@@ -127,7 +129,7 @@ export class Jit {
     const hpa = u32[(desc + BD_HPA) >>> 2] ?? 0;
     if (this.pendingBlocks.has(hpa)) {
       // Most likely it will run inside that region; if it is still entered by itself afterwards, it will be back.
-      u32[(desc + BD_COUNT) >>> 2] = 0;
+      u32[(desc + BD_COUNT) >>> 2] = MIN_ENTRIES;
     } else {
       const region = this.regionAt(cpu, hpa, u32[(desc + BD_MODE) >>> 2] ?? 64);
       if (region !== undefined) this.request(desc, region);
@@ -153,7 +155,7 @@ export class Jit {
     return discover({
       ...regionCode(u8, hpa, mode),
       page: (delta) => this.host.probeExec(cpu, BigInt.asUintN(64, page + BigInt(delta * 4096))) >>> 0,
-      wasEntered: (_, at) => this.host.code.has(at, mode),
+      wasEntered: (_, at) => this.host.code.entries(at, mode) >= MIN_ENTRIES,
       startsOther: (_, at, isCall) => {
         const other = this.heads.get(at);
         return other !== undefined && !(isCall && other.region.insnCount <= MAX_COPIED_INSNS);
