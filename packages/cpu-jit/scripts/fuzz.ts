@@ -3,8 +3,8 @@
 // A difference is shrunk to the fewest instructions and printed; exit code 1.
 import { decode, formatInsn } from '../src/decoder/index.ts';
 import { assemble, CODE, type Node, shrink } from '../tests/program.ts';
-import { type Program, type ProgramOptions, randomProgram } from '../tests/random-program.ts';
 import type { Kind } from '../tests/random-instruction.ts';
+import { type Program, type ProgramOptions, randomProgram } from '../tests/random-program.ts';
 import { compareRuns, type RunOptions, Tier } from '../tests/tiers.ts';
 
 const seconds = Number(process.argv[2] ?? 60);

@@ -63,6 +63,7 @@ export function randomInstance(rng: Prng, form: Form): Instance | undefined {
     if (random === undefined) continue;
     const code = random.bytes.slice();
     if (random.ripField >= 0) new DataView(code.buffer).setInt32(random.ripField, WINDOW + at - (START + code.length), true);
+    if (name === 'enter') code.set([rng.below(256), rng.below(16), rng.below(4)], code.length - 3);
     const insn = checked(code);
     if (insn === undefined || !isUsable(insn, name)) continue;
     return { random: { ...random, insn }, form, code, at };
@@ -88,9 +89,6 @@ function isUsable(insn: Insn, name: string): boolean {
   const bit = BIT_TESTS.has(name) && insn.isMem ? insn.operands.find((o) => o.kind === 'gpr') : undefined;
   if (bit !== undefined && (registers.includes(insn.reg) || insn.reg === RSP)) return false;
   if ((name === 'jmp_ind' || name === 'call_ind') && !insn.isMem && (insn.opSize !== 8 || (insn.rm === RSP && name === 'call_ind'))) return false;
-  // ENTER with a nesting level is left to the hypervisor (EXIT_EMULATE).
-  if (name === 'enter') return (insn.imm2 & 31) === 0 && insn.immLow < 0x1000;
-  if (name === 'ret' && insn.operands.length > 0) return true;
   return true;
 }
 
@@ -113,7 +111,11 @@ export function randomState(rng: Prng, { random, form, at }: Instance, pool: rea
   let flags = rng.below(0x1000) & FLAGS;
 
   if (STACK_USERS.has(name)) fix(RSP, BigInt(WINDOW + 16 + 8 * rng.below(4)));
-  if (name === 'leave' || name === 'enter') fix(RBP, BigInt(WINDOW + 8 * rng.between(1, 6)));
+  if (name === 'leave') fix(RBP, BigInt(WINDOW + 8 * rng.between(1, 6)));
+  if (name === 'enter') {
+    fix(RSP, BigInt(WINDOW + 8 * rng.between(5, 7)));
+    fix(RBP, BigInt(WINDOW + 8 * rng.between(3, 7)));
+  }
   if (name === 'ret' || name === 'popf') {
     const word = (Number(gprs[RSP]) - WINDOW) / 8;
     memory[word] = name === 'ret' ? codeAddress() : BigInt(rng.below(0x1000) & FLAGS) | 0x202n;

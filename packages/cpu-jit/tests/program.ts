@@ -152,7 +152,9 @@ export function assemble(nodes: readonly Node[]): Uint8Array {
         out.push(...n.after);
         return;
       case 'hole':
-        out.push(0xeb, n.bytes.length, ...n.bytes);
+        if (n.bytes.length < 128) out.push(0xeb, n.bytes.length);
+        else put32(near(0xe9), n.bytes.length);
+        out.push(...n.bytes);
         return;
       case 'smc': {
         const emitPatch = (targetAt: (end: number) => number): void => {

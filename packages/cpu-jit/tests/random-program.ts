@@ -118,6 +118,9 @@ class ProgramGenerator {
           break;
         case 6:
           if (this.options.selfModifying) return this.smc();
+          break;
+        case 8:
+          if (this.options.kinds.includes('sse') && rng.oneIn(2)) return this.mxcsr();
       }
     }
     return this.straight(gprs);
@@ -131,7 +134,7 @@ class ProgramGenerator {
     switch (rng.below(4)) {
       case 0: {
         const locals = rng.below(64) * 8;
-        const enter = Uint8Array.from([0xc8, locals & 0xff, locals >> 8, 0]);
+        const enter = Uint8Array.from([0xc8, locals & 0xff, locals >> 8, rng.below(2)]);
         return { kind: 'bracket', before: enter, after: Uint8Array.of(0xc9), body: inner(gprs.filter((n) => n !== RBP)) };
       }
       case 1:
@@ -147,6 +150,13 @@ class ProgramGenerator {
       default:
         return { kind: 'bracket', before: rng.oneIn(2) ? short(0x50, from) : Uint8Array.of(0x6a, rng.below(256)), after: short(0x58, to), body: inner(gprs) };
     }
+  }
+
+  /** MOV dword [rsp-40], value; LDMXCSR [rsp-40]: a rounding mode, flush to zero, denormals are zero, or the default. */
+  private mxcsr(): Node {
+    const { rng } = this;
+    const value = 0x1f80 | (rng.oneIn(2) ? 0 : (rng.below(4) << 13) | (rng.below(2) << 15) | (rng.below(2) << 6));
+    return { kind: 'code', bytes: Uint8Array.of(0xc7, 0x44, 0x24, 0xd8, value & 0xff, value >> 8, 0, 0, 0x0f, 0xae, 0x54, 0x24, 0xd8), fixups: [] };
   }
 
   private smc(): Node {
@@ -279,7 +289,10 @@ export function randomMachine(seed: bigint): Machine {
 
 /** The program of a seed; the same for the same arguments. */
 export function randomProgram(seed: bigint, options: ProgramOptions): Program {
-  const nodes = new ProgramGenerator(new Prng(~seed), options).list(options.size, 3, FREE, [R13, R12]);
+  const rng = new Prng(~seed);
+  const nodes = new ProgramGenerator(rng, options).list(options.size, 3, FREE, [R13, R12]);
+  // One in three lies across a page boundary.
+  if (rng.oneIn(3)) nodes.unshift({ kind: 'hole', bytes: new Uint8Array(rng.between(0xe00, 0xffa)).fill(0x90) });
   return { seed, nodes, machine: randomMachine(seed) };
 }
 

@@ -1,5 +1,5 @@
 // Runs random instances of every integer form on this machine's CPU and records the results:
-//   node -C source tests/generate/int.ts [cases = 100000] [seed = 1]
+//   node -C source tests/generate/int.ts [cases = 100000] [seed = 1] [file]
 // Needs gcc. Prints the forms that got no cases.
 import { writeFileSync } from 'node:fs';
 import { forms } from '../../src/decoder/index.ts';
@@ -7,8 +7,8 @@ import type { Form } from '../../src/decoder/types.ts';
 import { type Instance, makePool, randomInstance, randomState, staysInside } from '../int-case.ts';
 import { INT_VECTORS, type IntCase, type IntEncoding, type IntState, packIntVectors, START, WINDOW, WINDOW_BYTES } from '../int-vectors.ts';
 import { Native, type NativeCase, type NativeResult } from '../native-run.ts';
-import { CODE, DATA } from '../program.ts';
 import { Prng } from '../prng.ts';
+import { CODE, DATA } from '../program.ts';
 import { kindOf } from '../random-instruction.ts';
 
 const wanted = Number(process.argv[2] ?? 100_000);
@@ -81,7 +81,7 @@ const encodings = instances.map(({ instance, states }): IntEncoding => {
 });
 const kept = encodings.filter((e) => e.cases.length > 0);
 const packed = packIntVectors(pool, kept);
-writeFileSync(INT_VECTORS, packed);
+writeFileSync(process.argv[4] ?? INT_VECTORS, packed);
 const count = kept.reduce((n, e) => n + e.cases.length, 0);
 console.log(`${count} cases of ${kept.length} encodings of ${list.length} forms, ${packed.length} bytes`);
 for (const [name, n] of dropped) console.log(`dropped ${n} of ${name}: not inside the harness's memory`);

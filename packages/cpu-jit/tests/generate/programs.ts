@@ -2,9 +2,9 @@
 // Needs gcc. Programs that the interpreter ends differently are reported; they are recorded all the same.
 import { writeFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
+import { Native, type NativeCase } from '../native-run.ts';
 import { assemble } from '../program.ts';
 import { type Program, randomProgram } from '../random-program.ts';
-import { Native, type NativeCase } from '../native-run.ts';
 import { describeEnd, RECORDED_PROGRAMS, type RecordedProgram } from '../recorded-programs.ts';
 import { Tier } from '../tiers.ts';
 
