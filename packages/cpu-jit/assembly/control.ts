@@ -84,7 +84,11 @@ function setCr4(cpu: u32, value: u64): bool {
   if (changed & CR4_PCIDE) {
     // The slot in use goes on as that of PCID 0.
     memory.fill(cpu + T_PCID, 0, TLB_SLOTS * 4);
-    store<u32>(cpu + (load<u32>(cpu, V_SLOT) << 2), 1, T_PCID);
+    const slot = cpu + (load<u32>(cpu, V_SLOT) << 2);
+    store<u32>(slot, 1, T_PCID);
+    const now = load<u32>(cpu, T_PCID_CLOCK) + 1;
+    store<u32>(cpu, now, T_PCID_CLOCK);
+    store<u32>(slot, now, T_PCID_USED);
   }
   return true;
 }

@@ -1,7 +1,7 @@
 // Port I/O: the permission bitmap of the TSS, string forms, and what follows the exit.
 import {
   ACCESS_READ, ACCESS_WRITE, ES, EXIT_IO, IO_ADDR_SHIFT, IO_REP, IO_STRING, S_CODE_SIZE, S_CPL, S_EXC, S_EXIT_ACCESS, S_EXIT_INSN_LEN, S_EXIT_QUAL,
-  S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE, S_GPR, S_ICOUNT, S_RFLAGS, S_RIP, S_SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_STRIDE, TR, V_NATIVE,
+  S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE, S_GPR, S_ICOUNT, S_RFLAGS, S_RIP, S_SEG, S_STEP, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_STRIDE, TR, V_NATIVE,
 } from "../src/layout";
 import { GP, RFLAGS_DF, done, fail, linear } from "./cpu";
 import { loadSized, loadSys16, probeWrite, storeSized } from "./memory";
@@ -78,7 +78,10 @@ export function io_complete(cpu: u32): u32 {
   }
   const addrSize = qualifier >> IO_ADDR_SHIFT & 15;
   if (reads) {
+    // Decoded code there is dropped at once: no generated code is active.
+    store<u32>(cpu, 1, S_STEP);
     storeSized(cpu, destination(cpu, addrSize), size, load<u64>(cpu, S_EXIT_VALUE));
+    store<u32>(cpu, 0, S_STEP);
     if (load<u32>(cpu, S_EXC)) return 16;
   }
   const delta: u64 = load<u32>(cpu, S_RFLAGS) & RFLAGS_DF ? -<i64>size : size;

@@ -19,6 +19,7 @@ const LOAD = 0x8000;
 const PORT_STEP = 0xe9;
 const PORT_RAISE = 0xea;
 const PORT_RAISE_LATER = 0xeb;
+const PORT_NMI = 0xec;
 const PORT_END = 0xf4;
 const VECTOR = 0x55;
 const NEVER = 2_000_000n;
@@ -56,6 +57,7 @@ async function run(guest: string, jit: 'off' | 'sync'): Promise<Result> {
         core.completeIo(0, reads ? port & 0xff : 0);
         if (port === PORT_STEP) steps.push(value);
         else if (port === PORT_END) end += String.fromCharCode(value);
+        else if (port === PORT_NMI) core.setNmi(0);
         else if (port === PORT_RAISE) core.setInterrupt(0, VECTOR);
         else if (port === PORT_RAISE_LATER) core.setLimit(0, core.stats(0).instructions + 1000n);
         reason = core.run(0);
@@ -72,18 +74,23 @@ async function run(guest: string, jit: 'off' | 'sync'): Promise<Result> {
   }
 }
 
-describe('a guest that checks itself', () => {
+const GUESTS = [
+  { guest: 'long-mode', checks: 14, what: 'goes from real to long mode, takes every kind of event, and ends in a triple fault' },
+  { guest: 'protection', checks: 6, what: 'sees pages, ports and privilege levels protected, and SYSENTER, call gates, PCIDs and NMIs work' },
+] as const;
+
+describe.each(GUESTS)('a guest that $what', ({ guest, checks }) => {
   const counts = new Map<string, bigint>();
   for (const jit of ['off', 'sync'] as const) {
-    test(`goes from real to long mode, takes every kind of event, and ends in a triple fault (${jit})`, async () => {
-      const result = await run('long-mode', jit);
-      expect(result.steps).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+    test(`finds everything right (JIT ${jit})`, async () => {
+      const result = await run(guest, jit);
+      expect(result.steps).toEqual(Array.from({ length: checks }, (_, i) => i + 1));
       expect(result.end).toBe('K');
       expect(result.reason).toBe(EXIT_SHUTDOWN);
       counts.set(jit, result.instructions);
     });
   }
-  test('counts the same instructions in both tiers', () => {
+  test('retires the same instructions in both tiers', () => {
     expect(counts.get('sync')).toBe(counts.get('off'));
   });
 });
