@@ -1,5 +1,19 @@
 import type { CpuCore } from '@pvm/cpu-jit';
-import { CS, S_CODE_SIZE, S_GPR, S_ICOUNT, S_RIP, S_SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_SELECTOR, SEG_STRIDE } from '@pvm/cpu-jit/layout';
+import {
+  CS,
+  S_CODE_SIZE,
+  S_GPR,
+  S_ICOUNT,
+  S_RIP,
+  S_SEG,
+  SEG_ATTR,
+  SEG_BASE,
+  SEG_FIRST,
+  SEG_LAST,
+  SEG_LIMIT,
+  SEG_SELECTOR,
+  SEG_STRIDE,
+} from '@pvm/cpu-jit/layout';
 
 /** General registers in encoding order. */
 export const RAX = 0;
@@ -121,6 +135,9 @@ export class VcpuState {
     this.setSegmentBase(segment, base);
     this.set32(S_SEG + segment * SEG_STRIDE + SEG_LIMIT, limit);
     this.set32(S_SEG + segment * SEG_STRIDE + SEG_ATTR, attributes);
+    // The bounds that 32-bit code is checked against; PVM has no expand-down segments.
+    this.set32(S_SEG + segment * SEG_STRIDE + SEG_FIRST, 0);
+    this.set32(S_SEG + segment * SEG_STRIDE + SEG_LAST, limit);
     if (segment === CS) this.set32(S_CODE_SIZE, (attributes & 0x2000) !== 0 ? 64 : (attributes & 0x4000) !== 0 ? 32 : 16);
   }
 }
