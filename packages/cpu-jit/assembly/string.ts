@@ -95,15 +95,15 @@ function wanted(cpu: u32, addrSize: u32, rep: u32): u32 {
   return n > 0x7fff_ffff ? 0x7fff_ffff : <u32>n;
 }
 
-/** A count of zero. 32-bit registers are written all the same, so their upper halves become zero: RCX, and for MOVS and STOS on Intel
- *  cores the addresses too. */
-function none(cpu: u32, addrSize: u32, from: u32, to: u32): u32 {
-  if (addrSize == 4) {
-    set(cpu, RCX, 4, 0);
-    if (from) set(cpu, from, 4, get(cpu, from, 4));
-    if (to) set(cpu, to, 4, get(cpu, to, 4));
-  }
-  return 1;
+/** What a REP with 32-bit addresses does first, even when the count is zero or it faults: the upper halves become zero, those of RCX and, for
+ *  MOVS and STOS on Intel cores, those of the addresses `from`, `to` (0: none) too. */
+// @ts-ignore: decorator
+@inline
+function narrow(cpu: u32, addrSize: u32, rep: u32, from: u32, to: u32): void {
+  if (addrSize != 4 || !rep) return;
+  set(cpu, RCX, 4, get(cpu, RCX, 4));
+  if (from) set(cpu, from, 4, get(cpu, from, 4));
+  if (to) set(cpu, to, 4, get(cpu, to, 4));
 }
 
 /** Value of `size` bytes in linear memory. */
@@ -141,8 +141,9 @@ function runPtr(cpu: u32, va: u64, size: u32, n: u32, backward: bool): u32 {
 
 /** MOVS. `segOffset`: state-block offset of the source segment's base. */
 export function rep_movs(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset: u32): u32 {
+  narrow(cpu, addrSize, rep, RSI, RDI);
   let n = wanted(cpu, addrSize, rep);
-  if (!n) return none(cpu, addrSize, RSI, RDI);
+  if (!n) return 1;
   const backward = down(cpu);
   n = within(cpu, segOffset, get(cpu, RSI, addrSize), size, n, backward, false);
   if (!n) return 0;
@@ -190,8 +191,9 @@ function move(d: u32, s: u32, size: u32, n: u32, backward: bool): void {
 
 /** STOS of AL, AX, EAX or RAX. */
 export function rep_stos(cpu: u32, size: u32, addrSize: u32, rep: u32, _: u32): u32 {
+  narrow(cpu, addrSize, rep, 0, RDI);
   let n = wanted(cpu, addrSize, rep);
-  if (!n) return none(cpu, addrSize, 0, RDI);
+  if (!n) return 1;
   const backward = down(cpu);
   n = within(cpu, S_SEG + ES * SEG_STRIDE, get(cpu, RDI, addrSize), size, n, backward, true);
   if (!n) return 0;
@@ -230,8 +232,9 @@ function fillRun(d: u32, size: u32, n: u32, value: u64): void {
 
 /** LODS to AL, AX, EAX or RAX. */
 export function rep_lods(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset: u32): u32 {
+  narrow(cpu, addrSize, rep, 0, 0);
   let n = wanted(cpu, addrSize, rep);
-  if (!n) return none(cpu, addrSize, 0, 0);
+  if (!n) return 1;
   const backward = down(cpu);
   n = within(cpu, segOffset, get(cpu, RSI, addrSize), size, n, backward, false);
   if (!n) return 0;
@@ -264,8 +267,9 @@ function equalRun(a: u32, b: u32, size: u32, n: u32): u32 {
 
 /** CMPS: flags of [rSI] - [rDI]. */
 export function rep_cmps(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset: u32): u32 {
+  narrow(cpu, addrSize, rep, 0, 0);
   let n = wanted(cpu, addrSize, rep);
-  if (!n) return none(cpu, addrSize, 0, 0);
+  if (!n) return 1;
   const backward = down(cpu);
   n = within(cpu, segOffset, get(cpu, RSI, addrSize), size, n, backward, false);
   if (!n) return 0;
@@ -310,8 +314,9 @@ export function rep_cmps(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset
 
 /** SCAS: flags of rAX - [rDI]. */
 export function rep_scas(cpu: u32, size: u32, addrSize: u32, rep: u32, _: u32): u32 {
+  narrow(cpu, addrSize, rep, 0, 0);
   let n = wanted(cpu, addrSize, rep);
-  if (!n) return none(cpu, addrSize, 0, 0);
+  if (!n) return 1;
   const backward = down(cpu);
   n = within(cpu, S_SEG + ES * SEG_STRIDE, get(cpu, RDI, addrSize), size, n, backward, false);
   if (!n) return 0;

@@ -3,6 +3,7 @@ import { decode } from '../src/decoder/index.ts';
 import type { Form, Insn } from '../src/decoder/types.ts';
 import type { MemoryChoice } from './encoder.ts';
 import { FLAGS, type IntState, START, WINDOW, WINDOW_BYTES } from './int-vectors.ts';
+import { DATA, DATA_BYTES, READ_ONLY } from './program.ts';
 import { type Prng, SPECIAL } from './prng.ts';
 import { type RandomInsn, randomInsn } from './random-instruction.ts';
 
@@ -142,9 +143,25 @@ export function randomState(rng: Prng, { random, form, at }: Instance, pool: rea
   if ((name === 'jmp_ind' || name === 'call_ind') && !insn.isMem) fix(insn.rm, codeAddress());
   placeMemory(rng, insn, gprs, fixed, at);
   const place = operandOffset(insn, gprs);
-  if ((name === 'jmp_ind' || name === 'call_ind') && insn.isMem && place % 8 === 0) memory[place / 8] = codeAddress();
+  if ((name === 'jmp_ind' || name === 'call_ind') && insn.isMem && place % 8 === 0 && place >= 0 && place < WINDOW_BYTES) memory[place / 8] = codeAddress();
   if (name.startsWith('cmpxchg') && rng.oneIn(2)) equalAccumulator(insn, gprs, fixed, memory, at);
+  if (rng.oneIn(12)) misplace(rng, insn, gprs, fixed);
   return { gprs, flags, memory };
+}
+
+/** Moves an operand to where it faults, or can be read but not written. */
+function misplace(rng: Prng, insn: Insn, gprs: bigint[], fixed: ReadonlySet<number>): void {
+  const { name } = insn.row;
+  const bad = BigInt(rng.pick([READ_ONLY + 0x40, DATA + DATA_BYTES + 0x40]));
+  if (STRINGS.has(name)) gprs[rng.pick([RSI, RDI])] = bad;
+  else if (name === 'xlat') gprs[RBX] = bad;
+  else if (name === 'leave') gprs[RBP] = bad;
+  else if (STACK_USERS.has(name) && (!insn.isMem || rng.oneIn(2))) gprs[RSP] = bad;
+  else if (insn.mem !== null && insn.mem.base >= 0 && insn.mem.base !== RIP && !fixed.has(insn.mem.base)) {
+    const size = insn.operands.find((o) => o.kind === 'mem')?.size ?? 0;
+    const crossing = size > 1 && !BIT_TESTS.has(name) && rng.oneIn(3);
+    placeMemory(rng, insn, gprs, fixed, (crossing ? DATA + DATA_BYTES - rng.between(1, size - 1) : Number(bad)) - WINDOW);
+  }
 }
 
 /** Gives base and index values that make the operand's address WINDOW + at. */
@@ -195,14 +212,18 @@ function operandOffset(insn: Insn, gprs: readonly bigint[]): number {
   return Number((ea & (insn.addrSize === 4 ? 0xffff_ffffn : MASK64)) - BigInt(WINDOW));
 }
 
-/** Whether addresses computed from the state reach memory that native runs and guests both have, and branches go to HLT. */
-export function staysInside({ random, form, at }: Instance, s: IntState): boolean {
+/** Whether addresses computed from the state are what native runs and guests both have: the window, a page that cannot be written, or nothing. */
+export function isReplayable({ random, form, at }: Instance, s: IntState): boolean {
   const { insn } = random;
   const { name } = form.row;
   const offset = operandOffset(insn, s.gprs);
   if (Number.isNaN(offset) || name === 'lea' || name === 'nop') return true;
+  const size = Math.max(insn.operands.find((o) => o.kind === 'mem')?.size ?? 0, 1);
+  const end = WINDOW + offset + size;
+  const readOnly = WINDOW + offset >= READ_ONLY && end <= READ_ONLY + 0x800;
+  const nothing = end > DATA + DATA_BYTES && end < DATA + DATA_BYTES + 0x800;
+  if (readOnly || nothing) return true;
   if (BIT_TESTS.has(name)) return offset === at;
   if ((name === 'jmp_ind' || name === 'call_ind') && offset % 8 !== 0) return false;
-  const size = insn.operands.find((o) => o.kind === 'mem')?.size ?? 0;
-  return offset >= 0 && offset + Math.max(size, 1) <= WINDOW_BYTES;
+  return offset >= 0 && offset + size <= WINDOW_BYTES;
 }

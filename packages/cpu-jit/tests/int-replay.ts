@@ -4,10 +4,10 @@ import { decode, formatInsn } from '../src/decoder/index.ts';
 import type { Insn } from '../src/decoder/types.ts';
 import { compileRegions } from '../src/jit/compile.ts';
 import { discover } from '../src/jit/region.ts';
-import { EXIT_EXCEPTION, NEXT, NEXT_CHECK, S_EXC, S_ICOUNT, S_RFLAGS, S_RIP } from '../src/layout.ts';
+import { EXIT_EXCEPTION, NEXT, NEXT_CHECK, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_ICOUNT, S_RFLAGS, S_RIP } from '../src/layout.ts';
 import { CPU, RAM_BASE, RuntimeMachine } from '../src/testing/runtime-machine.ts';
-import { FLAGS, type IntCase, type IntEncoding, type IntState, START, WINDOW, WINDOW_BYTES } from './int-vectors.ts';
-import { CODE, CODE_BYTES, DATA, DATA_BYTES, type Machine } from './program.ts';
+import { FLAGS, type IntCase, type IntEncoding, type IntState, PAGE_FAULT, START, WINDOW, WINDOW_BYTES } from './int-vectors.ts';
+import { CODE, CODE_BYTES, DATA, DATA_BYTES, type Machine, READ_ONLY } from './program.ts';
 import { Tier } from './tiers.ts';
 
 const GP = 13;
@@ -18,6 +18,8 @@ const FLAG_BITS: Readonly<Record<string, number>> = { c: 1, p: 4, a: 0x10, z: 0x
 export interface Got {
   readonly state: IntState;
   readonly trap: number;
+  readonly error: number;
+  readonly address: bigint;
   readonly rip: number;
   /** Instructions retired; chunks of a REP instruction count one each. */
   readonly retired: number;
@@ -56,6 +58,8 @@ export async function interpreted(): Promise<Executor> {
         memory: Array.from({ length: WINDOW_BYTES / 8 }, (_, k) => core.view.getBigUint64(window + k * 8, true)),
       },
       trap,
+      error: trap === PAGE_FAULT ? core.view.getUint32(cpu + S_EXC_ERROR, true) : 0,
+      address: trap === PAGE_FAULT ? core.view.getBigUint64(cpu + S_EXC_ADDR, true) : 0n,
       rip: Number(core.getRip(0)) - START,
       retired: Number(core.view.getBigUint64(cpu + S_ICOUNT, true)),
     };
@@ -71,6 +75,7 @@ export async function compiled(encodings: readonly IntEncoding[]): Promise<Execu
   ] as const) {
     for (let page = at; page < at + bytes; page += 4096) machine.map(BigInt(page), BigInt(page), 7n);
   }
+  machine.map(BigInt(READ_ONLY), BigInt(READ_ONLY), 5n);
   machine.setCpl(3);
   const functions = new Map<IntEncoding, (cpu: number) => number>();
   const imports = importsOf(machine);
@@ -111,6 +116,8 @@ export async function compiled(encodings: readonly IntEncoding[]): Promise<Execu
         memory: Array.from({ length: WINDOW_BYTES / 8 }, (_, k) => machine.phys64(WINDOW + k * 8)),
       },
       trap,
+      error: trap === PAGE_FAULT ? machine.get(S_EXC_ERROR) : 0,
+      address: trap === PAGE_FAULT ? machine.get64(S_EXC_ADDR) : 0n,
       rip,
       retired: Number(machine.get64(S_ICOUNT)),
     };
@@ -176,6 +183,8 @@ export function differences(encoding: IntEncoding, c: IntCase, got: Got, strict 
     if (want !== have) found.push(`${what} ${have.toString(16)}, recorded ${want.toString(16)}`);
   };
   check('trap', c.trap, got.trap);
+  check('error', c.error, got.error);
+  check('address', c.address, got.address);
   check('rip', c.rip, got.rip);
   c.after.gprs.forEach((v, n) => {
     check(NAMES[n] ?? '', v, got.state.gprs[n] ?? 0n);

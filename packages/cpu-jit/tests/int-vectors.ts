@@ -3,7 +3,7 @@
  *
  * "XINT", u32 size of the pool, the pool (u64 each), u32 encodings, then for each: u8 length, bytes, u8 cases, then for each case:
  *   pool indexes u8 of the 16 registers and of the first word of memory (word k is the k-th entry after it, wrapping), u16 flags, u8 overrides
- *   (u8 register, or 16 + word of memory; u64 value), u8 exception vector + 1 (0: none), i16 RIP after it relative to its start, u32 mask of what
+ *   (u8 register, or 16 + word of memory; u64 value), u8 exception vector + 1 (0: none), for page faults u8 error code and u64 address, i16 RIP after it relative to its start, u32 mask of what
  *   changed (0..15 registers, 16 flags, 17..24 words of memory) and the new values (u64, flags u16).
  * Little-endian.
  */
@@ -30,6 +30,9 @@ export interface IntCase {
   readonly after: IntState;
   /** Exception vector, -1: none. */
   readonly trap: number;
+  /** Error code and address of a page fault, else 0. */
+  readonly error: number;
+  readonly address: bigint;
   /** RIP after it minus START. */
   readonly rip: number;
 }
@@ -40,6 +43,7 @@ export interface IntEncoding {
 
 export const INT_VECTORS = new URL('./vectors/int.bin.gz', import.meta.url);
 const MAGIC = 'XINT';
+export const PAGE_FAULT = 14;
 
 class Writer {
   private readonly chunks: Buffer[] = [];
@@ -96,7 +100,7 @@ export function packIntVectors(pool: readonly bigint[], encodings: readonly IntE
   return gzipSync(w.bytes(), { level: 9 });
 }
 
-function packCase(w: Writer, { before, after, trap, rip }: IntCase, pool: readonly bigint[], index: ReadonlyMap<bigint, number>): void {
+function packCase(w: Writer, { before, after, trap, error, address, rip }: IntCase, pool: readonly bigint[], index: ReadonlyMap<bigint, number>): void {
   const overrides: [number, bigint][] = [];
   for (const [n, v] of before.gprs.entries()) {
     const i = index.get(v);
@@ -115,6 +119,10 @@ function packCase(w: Writer, { before, after, trap, rip }: IntCase, pool: readon
     w.u64(v);
   }
   w.u8(trap + 1);
+  if (trap === PAGE_FAULT) {
+    w.u8(error);
+    w.u64(address);
+  }
   w.i16(rip);
   const values = (s: IntState) => [...s.gprs, BigInt(s.flags), ...s.memory];
   const [old, now] = [values(before), values(after)];
@@ -156,6 +164,8 @@ export function readIntVectors(url: URL = INT_VECTORS): IntEncoding[] {
       else memory[i - 16] = u64();
     }
     const trap = u8() - 1;
+    const error = trap === PAGE_FAULT ? u8() : 0;
+    const address = trap === PAGE_FAULT ? u64() : 0n;
     const rip = view.getInt16(skip(2), true);
     const mask = u32();
     const values = [...gprs, BigInt(flags), ...memory].map((v, i) => (((mask >> i) & 1) === 0 ? v : i === 16 ? BigInt(u16()) : u64()));
@@ -163,6 +173,8 @@ export function readIntVectors(url: URL = INT_VECTORS): IntEncoding[] {
       before: { gprs, flags, memory },
       after: { gprs: values.slice(0, 16), flags: Number(values[16]), memory: values.slice(17) },
       trap,
+      error,
+      address,
       rip,
     };
   };

@@ -4,8 +4,8 @@
 import { writeFileSync } from 'node:fs';
 import { forms } from '../../src/decoder/index.ts';
 import type { Form } from '../../src/decoder/types.ts';
-import { type Instance, makePool, randomInstance, randomState, staysInside } from '../int-case.ts';
-import { INT_VECTORS, type IntCase, type IntEncoding, type IntState, packIntVectors, START, WINDOW, WINDOW_BYTES } from '../int-vectors.ts';
+import { type Instance, makePool, randomInstance, randomState, isReplayable } from '../int-case.ts';
+import { INT_VECTORS, type IntCase, type IntEncoding, type IntState, PAGE_FAULT, packIntVectors, START, WINDOW, WINDOW_BYTES } from '../int-vectors.ts';
 import { Native, type NativeCase, type NativeResult } from '../native-run.ts';
 import { Prng } from '../prng.ts';
 import { CODE, DATA } from '../program.ts';
@@ -33,7 +33,7 @@ for (const form of list) {
     const states: IntState[] = [];
     for (let k = 0; k < STATES * 3 && states.length < STATES; k++) {
       const s = randomState(rng, instance, pool);
-      if (staysInside(instance, s)) states.push(s);
+      if (isReplayable(instance, s)) states.push(s);
     }
     got += states.length;
     if (states.length > 0) instances.push({ instance, states });
@@ -65,12 +65,19 @@ const toCase = (name: string, before: IntState, r: NativeResult): IntCase | unde
   const rip = Number(r.rip - BigInt(START));
   const ended = r.trap === GP && rip !== 0;
   const memory = [...new BigUint64Array(r.data.buffer, 0, WINDOW_BYTES / 8)];
-  const outside = r.trap === 14 || r.trap === 255 || Math.abs(rip) > 0x2000 || (!ended && rip !== 0);
+  const outside = r.trap === 255 || Math.abs(rip) > 0x2000 || (!ended && rip !== 0);
   if (outside) {
     dropped.set(name, (dropped.get(name) ?? 0) + 1);
     return undefined;
   }
-  return { before, after: { gprs: r.gprs, flags: r.flags, memory }, trap: ended ? -1 : r.trap, rip };
+  return {
+    before,
+    after: { gprs: r.gprs, flags: r.flags, memory },
+    trap: ended ? -1 : r.trap,
+    error: r.trap === PAGE_FAULT ? r.error : 0,
+    address: r.address,
+    rip,
+  };
 };
 const encodings = instances.map(({ instance, states }): IntEncoding => {
   const made = states.map((s) => {
