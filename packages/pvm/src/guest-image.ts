@@ -5,7 +5,7 @@ import type { CheckedOptions } from './options.ts';
 
 const EMBEDDED_KERNEL = new URL('../../../guests/kernel/kernel.elf', import.meta.url);
 
-/** What the boot loader needs: the kernel and the RAM disk with the program. */
+/** What the boot loader needs: the kernel and the RAM disk, which has the program for our own kernel and is empty when a stock kernel has none. */
 export interface GuestImage {
   readonly kernel: Uint8Array;
   readonly initrd: Uint8Array;
@@ -17,6 +17,12 @@ export interface GuestImage {
  * @throws PvmError `unreadable-file`, MachineError for a program that is not a static x86-64 ELF
  */
 export async function loadGuestImage(options: CheckedOptions): Promise<GuestImage> {
+  if (options.design === 'bare') {
+    return {
+      kernel: await load(options.kernel ?? '', named(options.kernel, 'kernel')),
+      initrd: options.initrd === undefined ? new Uint8Array(0) : await load(options.initrd, named(options.initrd, 'initrd')),
+    };
+  }
   const programName = typeof options.program === 'string' ? options.program : 'program';
   const program = await load(options.program, programName);
   parseElf64(program, programName);
@@ -31,6 +37,11 @@ export async function loadGuestImage(options: CheckedOptions): Promise<GuestImag
       ...files,
     ]),
   };
+}
+
+/** How messages call a file: its path, or `what` when only its bytes are known. */
+function named(source: string | Uint8Array | undefined, what: string): string {
+  return typeof source === 'string' ? source : what;
 }
 
 async function load(source: string | URL | Uint8Array, name: string): Promise<Uint8Array> {

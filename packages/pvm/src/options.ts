@@ -3,10 +3,10 @@ import { PvmError } from './errors.ts';
 /** A chunk of output; the receiver may keep it. Returning a promise holds the guest until it settles. */
 export type OutputHandler = (chunk: Uint8Array) => void | Promise<void>;
 
-/** Everything `createVm` accepts. Only `program` is required. */
+/** Everything `createVm` accepts: a `program`, or a stock `kernel` without one. */
 export interface VmOptions {
-  /** The static x86-64 Linux ELF to run: a path of the host, or the file's bytes. */
-  program: string | Uint8Array;
+  /** The static x86-64 Linux ELF to run: a path of the host, or the file's bytes. Without it, `kernel` is a stock kernel. */
+  program?: string | Uint8Array;
   /** Arguments after argv[0]. Default none. */
   args?: readonly string[];
   /** argv[0]. Default: the path given as `program`, or `program`. */
@@ -15,16 +15,19 @@ export interface VmOptions {
   env?: Readonly<Record<string, string>>;
   /** Files for the guest: absolute guest path to a host path or the contents. Default none. */
   files?: Readonly<Record<string, string | Uint8Array>>;
-  /** Input of the program. Default: empty. */
+  /** Input of the program, or of a stock kernel's serial port. Default: empty. */
   stdin?: string | Uint8Array | AsyncIterable<Uint8Array>;
-  /** Guest RAM in bytes, or with a suffix: `64M`, `1G`. 8 MiB to 3.5 GiB. Default 64 MiB. */
+  /** Guest RAM in bytes, or with a suffix: `64M`, `1G`. 8 MiB to 3.5 GiB. Default 64 MiB, 512 MiB for a stock kernel. */
   memory?: number | string;
   /** Memory for shadow page tables, like `memory`. Default 16 MiB. */
   shadowMemory?: number | string;
   /** Revision of the PVM guest ABI. `auto` and `v2` are what the embedded kernel speaks. Default `auto`. */
   abi?: 'auto' | 'v2';
-  /** Virtualisation design. Default `pvm`, the only one so far. */
-  design?: 'pvm';
+  /**
+   * Virtualisation design. `pvm` runs a program on a PVM guest kernel; `bare` boots a stock kernel on a PC without a
+   * hypervisor under it. Default: `pvm` with a program, `bare` without.
+   */
+  design?: 'pvm' | 'bare';
   /** Let the switcher serve syscalls and returns without an exit. Default true. */
   directSwitch?: boolean;
   /** Fill the shadow of a faulting page when the guest returns from its fault handler, instead of by a second fault. Default true. */
@@ -38,12 +41,14 @@ export interface VmOptions {
   /** The program's standard output and error. Default: dropped. */
   onConsole?: OutputHandler;
   onStderr?: OutputHandler;
-  /** What the kernel writes to its serial port (its log). Default: dropped. */
+  /** What the kernel writes to its serial port: its log, and everything of a stock kernel with `console=ttyS0`. Default: dropped. */
   onSerial?: OutputHandler;
   /** Which of stdin, stdout, stderr the program sees as a terminal (bits 0, 1, 2). Default 0. */
   terminals?: number;
-  /** Another PVM guest kernel, as `program`. Default: the embedded one. */
+  /** `pvm`: another PVM guest kernel, default the embedded one. `bare`: the kernel to boot: bzImage, ELF64 (PVH or Linux) or multiboot. */
   kernel?: string | Uint8Array;
+  /** RAM disk for a stock kernel (`bare` only). Default none. */
+  initrd?: string | Uint8Array;
   /** Kernel command line. Default empty. */
   commandLine?: string;
   /** Stop with `instruction-limit` after so many guest instructions. Default: no limit. */
@@ -54,6 +59,8 @@ export interface VmOptions {
 
 /** Options with defaults filled in and sizes in bytes. */
 export interface CheckedOptions {
+  readonly design: 'pvm' | 'bare';
+  /** Empty with design `bare`. */
   readonly program: string | Uint8Array;
   readonly args: readonly string[];
   readonly argv0: string;
@@ -72,6 +79,7 @@ export interface CheckedOptions {
   readonly onSerial: OutputHandler;
   readonly terminals: number;
   readonly kernel: string | Uint8Array | undefined;
+  readonly initrd: string | Uint8Array | undefined;
   readonly commandLine: string;
   readonly maxInstructions: number | undefined;
   readonly signal: AbortSignal | undefined;
@@ -115,7 +123,7 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   memory: isSize,
   shadowMemory: isSize,
   abi: oneOf('auto', 'v2'),
-  design: oneOf('pvm'),
+  design: oneOf('pvm', 'bare'),
   directSwitch: isBoolean,
   prefault: isBoolean,
   clock: oneOf('host', 'icount'),
@@ -126,6 +134,7 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   onSerial: isFunction,
   terminals: (v) => (Number.isInteger(v) && Number(v) >= 0 && Number(v) <= 7 ? undefined : 'a number from 0 to 7'),
   kernel: isBytes,
+  initrd: isBytes,
   commandLine: isString,
   maxInstructions: (v) => (Number.isSafeInteger(v) && Number(v) > 0 ? undefined : 'a positive integer'),
   signal: (v) => (v instanceof AbortSignal ? undefined : 'an AbortSignal'),
@@ -142,10 +151,19 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     const expected = check(value);
     if (expected !== undefined) throw new PvmError('bad-option', `option ${key}: expected ${expected}, got ${show(value)}`);
   }
-  if (given.program === undefined) throw new PvmError('bad-option', 'option program is missing');
-  const memory = size('memory', options.memory ?? 64 * MIB, MIN_MEMORY, MAX_MEMORY, 4096);
+  const design = options.design ?? (options.program === undefined && options.kernel !== undefined ? 'bare' : 'pvm');
+  if (design === 'pvm') {
+    if (given.program === undefined) throw new PvmError('bad-option', 'option program is missing');
+    if (given.initrd !== undefined) throw new PvmError('bad-option', 'option initrd is for design bare; with a program, use files');
+  } else {
+    if (given.kernel === undefined) throw new PvmError('bad-option', 'option kernel is missing: design bare boots a stock kernel');
+    const unfit = ['program', 'args', 'argv0', 'env', 'files'].find((key) => given[key] !== undefined);
+    if (unfit !== undefined) throw new PvmError('bad-option', `option ${unfit} is for design pvm; design bare boots a stock kernel`);
+  }
+  const memory = size('memory', options.memory ?? (design === 'bare' ? 512 : 64) * MIB, MIN_MEMORY, MAX_MEMORY, 4096);
   return {
-    program: options.program,
+    design,
+    program: options.program ?? new Uint8Array(0),
     args: options.args ?? [],
     argv0: options.argv0 ?? (typeof options.program === 'string' ? options.program : 'program'),
     env: options.env ?? { PATH: '/usr/bin:/bin', HOME: '/' },
@@ -164,6 +182,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     onSerial: options.onSerial ?? drop,
     terminals: options.terminals ?? 0,
     kernel: options.kernel,
+    initrd: options.initrd,
     commandLine: options.commandLine ?? '',
     maxInstructions: options.maxInstructions,
     signal: options.signal,

@@ -65,12 +65,13 @@ export class RunLoop {
     const count = () => words[(base + S_ICOUNT) >>> 3] ?? 0n;
     const first = count();
     const target = first + BigInt(this.slice);
-    core.setLimit(vcpu, target < this.limit ? target : this.limit);
+    const limit = target < this.limit ? target : this.limit;
+    core.setLimit(vcpu, limit);
     const sliceStart = performance.now();
     this.interrupt(sliceStart);
     for (;;) {
       design.prepareEntry(vcpu);
-      const reason = design.enter(vcpu);
+      const reason = design.enter(vcpu, limit);
       const start = design.exitStart(vcpu, reason);
       if (reason === EXIT_LIMIT) {
         if (count() >= this.limit) return 'limit';

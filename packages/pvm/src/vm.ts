@@ -4,6 +4,7 @@ import { S_ICOUNT, S_TSC_OFFSET, V_TSC_MUL } from '@pvm/cpu-jit/layout';
 import { DebugExit, GuestRam, HostChannel, loadLinuxElf, PortBus, Uart16550 } from '@pvm/machine';
 import { FailedEntry, TripleFault } from './abi-v2/pvm-vcpu.ts';
 import { crashReport } from './crash-report.ts';
+import { StockPc } from './designs/bare/stock-pc.ts';
 import type { Design, StopReason } from './designs/design.ts';
 import { PvmDesign } from './designs/pvm/pvm-design.ts';
 import { PvmError, VmError } from './errors.ts';
@@ -30,9 +31,13 @@ export interface Result {
 /** 2023-11-14T22:13:20Z: when the virtual clock starts. */
 const ICOUNT_EPOCH_NS = 1_700_000_000_000_000_000n;
 const BOOT_VCPU = 0;
+/** Longest sleep that `setTimeout` knows, about. */
+const MAX_SLEEP_MS = 2 ** 30;
+/** Bytes of input that go to a serial port at a time. */
+const INPUT_CHUNK = 4096;
 
 /**
- * Build a machine that runs one program: reads and checks the files, allocates guest RAM, loads the kernel.
+ * Build a machine that runs one program, or boots a stock kernel: reads and checks the files, allocates guest RAM, loads the kernel.
  *
  * @throws PvmError, MachineError: bad options, unreadable or unsuitable files
  */
@@ -56,7 +61,9 @@ export class Vm {
   private readonly core: CpuCore;
   private readonly design: Design;
   private readonly ram: GuestRam;
-  private readonly bus = new PortBus();
+  /** Loads what `loadGuestImage` read. */
+  private readonly boot: (kernel: Uint8Array, initrd: Uint8Array) => void;
+  private readonly pc: StockPc | undefined;
   private readonly options: CheckedOptions;
   private readonly stdin: StdinReader;
   private state: 'new' | 'running' | 'done' = 'new';
@@ -80,7 +87,8 @@ export class Vm {
       jit: options.jit,
       clock: options.clock,
       sample: options.sampleTiers,
-      switcher: await switcherModule(),
+      // Without it SYSCALL means what it means on a PC.
+      ...(options.design === 'pvm' ? { switcher: await switcherModule() } : {}),
       hooks,
     });
     const vm = new Vm(options, core);
@@ -92,33 +100,60 @@ export class Vm {
     this.options = options;
     this.core = core;
     this.stdin = new StdinReader(options.stdin);
-    const guestWrote: { notify?: (gpa: number, length: number) => void } = {};
-    this.ram = new GuestRam(core.memory.buffer, core.ramBase, core.ramBytes, (gpa, length) => guestWrote.notify?.(gpa, length));
+    const hostWrote: { notify?: (gpa: number, length: number) => void } = {};
+    this.ram = new GuestRam(core.memory.buffer, core.ramBase, core.ramBytes, (gpa, length) => {
+      core.dirtyCode(core.ramBase + gpa, length);
+      hostWrote.notify?.(gpa, length);
+    });
     this.ledger = new ExitLedger(() => this.design.directSwitches());
+    core.u32[(core.cpuAddress(BOOT_VCPU) + V_TSC_MUL) >>> 2] = 1;
+    if (options.design === 'bare') {
+      const pc = this.stockPc();
+      this.pc = pc;
+      this.design = pc.design;
+      this.boot = (kernel, initrd) => pc.load(kernel, initrd, options.commandLine);
+      return;
+    }
+    const bus = this.programDevices();
     const design = new PvmDesign({
       core,
       ram: this.ram,
       ledger: this.ledger,
-      io: { in: (port, size) => this.bus.read(port, size), out: (port, size, value) => this.bus.write(port, size, value) },
+      io: { in: (port, size) => bus.read(port, size), out: (port, size, value) => bus.write(port, size, value) },
       tsc: (vcpu) => this.tsc(vcpu),
       wallClock: () => this.wallClock(),
       directSwitch: options.directSwitch,
       prefault: options.prefault,
     });
-    guestWrote.notify = (gpa, length) => {
-      core.dirtyCode(core.ramBase + gpa, length);
-      design.mmu.guestWrote(core.ramBase + gpa, length);
-    };
+    hostWrote.notify = (gpa, length) => design.mmu.guestWrote(core.ramBase + gpa, length);
     this.design = design;
-    core.u32[(core.cpuAddress(BOOT_VCPU) + V_TSC_MUL) >>> 2] = 1;
-    this.attachDevices();
+    this.boot = (kernel, initrd) => design.boot(BOOT_VCPU, loadLinuxElf(this.ram, { kernel, initrd, commandLine: options.commandLine }));
   }
 
-  private attachDevices(): void {
+  private stockPc(): StockPc {
     const { options } = this;
-    this.bus.attach(new Uart16550((byte) => void options.onSerial(new Uint8Array([byte]))));
-    this.bus.attach(new DebugExit((exitCode) => this.halt('debug-exit', exitCode, 0)));
-    this.bus.attach(
+    return new StockPc({
+      core: this.core,
+      ram: this.ram,
+      ledger: this.ledger,
+      clock: options.clock,
+      wallClock: () => this.wallClock(),
+      random: (buffer) => this.random(buffer),
+      serialOutput: (data) => void options.onSerial(data),
+      onPowerOff: () => this.halt('poweroff', 0, 0),
+      onReset: () => this.halt('reset', 0, 0),
+      onDebugExit: (exitCode) => this.halt('debug-exit', exitCode & 0xff, 0),
+      wake: () => this.wake?.(),
+    });
+  }
+
+  /** What our own guest kernel needs to run a program. */
+  private programDevices(): PortBus {
+    const { options } = this;
+    const bus = new PortBus();
+    bus.attach(new Uart16550((byte) => void options.onSerial(new Uint8Array([byte]))));
+    bus.attach(new DebugExit((exitCode) => this.halt('debug-exit', exitCode, 0)));
+    bus.attach(
       new HostChannel(this.ram, {
         stdout: (data) => options.onConsole(data) ?? undefined,
         stderr: (data) => options.onStderr(data) ?? undefined,
@@ -134,11 +169,12 @@ export class Vm {
         sleep: (ns) => this.sleep(ns),
       }),
     );
+    return bus;
   }
 
   /** Put the kernel and its RAM disk into guest RAM. @throws MachineError */
   load(kernel: Uint8Array, initrd: Uint8Array): void {
-    this.design.boot(BOOT_VCPU, loadLinuxElf(this.ram, { kernel, initrd, commandLine: this.options.commandLine }));
+    this.boot(kernel, initrd);
   }
 
   /**
@@ -153,6 +189,7 @@ export class Vm {
     const abort = () => this.halt('aborted', 130, 0);
     if (signal?.aborted === true) abort();
     signal?.addEventListener('abort', abort);
+    if (this.pc !== undefined) void this.forwardInput(this.pc);
     try {
       await this.loop();
     } catch (e) {
@@ -161,6 +198,7 @@ export class Vm {
       throw new VmError(code, `${what}: ${e.message}`, crashReport(`${what}: ${e.message}`, this.core, BOOT_VCPU, this.design, this.ledger));
     } finally {
       signal?.removeEventListener('abort', abort);
+      this.pc?.board.flushSerial();
       this.state = 'done';
       await this.stdin.close();
     }
@@ -196,16 +234,33 @@ export class Vm {
   }
 
   private async waitForInterrupt(): Promise<void> {
-    if (this.design.halted(BOOT_VCPU) === 'dead') {
-      this.halt('halted', 0, 0);
-      return;
-    }
-    // Nothing else may keep the process alive while the guest sleeps.
-    const alive = setInterval(() => undefined, 2 ** 30);
-    try {
-      await new Promise<void>((resolve) => (this.wake = resolve));
-    } finally {
-      clearInterval(alive);
+    do {
+      if (this.design.halted(BOOT_VCPU) === 'dead') {
+        this.halt('halted', 0, 0);
+        return;
+      }
+      const ms = this.design.sleepMs(BOOT_VCPU);
+      // Also keeps the process alive while the guest sleeps: nothing else may.
+      let timer: NodeJS.Timeout | undefined;
+      try {
+        await new Promise<void>((resolve) => {
+          this.wake = resolve;
+          timer = setTimeout(resolve, Math.min(MAX_SLEEP_MS, Math.max(0, ms)));
+        });
+      } finally {
+        clearTimeout(timer);
+        this.wake = undefined;
+      }
+    } while (this.pc !== undefined && this.stop === undefined && this.design.halted(BOOT_VCPU) !== 'no');
+  }
+
+  /** The input goes to the serial port as it comes. */
+  private async forwardInput(pc: StockPc): Promise<void> {
+    for (;;) {
+      const bytes = await this.stdin.read(INPUT_CHUNK);
+      if (bytes.length === 0 || this.state !== 'running') return;
+      pc.board.serialInput(bytes);
+      this.wake?.();
     }
   }
 
@@ -232,6 +287,7 @@ export class Vm {
     if (this.state === 'running') this.halt('aborted', 130, 0);
     this.state = 'done';
     await this.stdin.close();
+    this.pc?.dispose();
     await this.core.dispose();
   }
 

@@ -1,11 +1,11 @@
-import type { BootState } from '@pvm/machine';
-
 /** Why a machine stopped. */
 export type StopReason =
-  /** The guest powered off through the host channel. */
+  /** The guest powered off. */
   | 'poweroff'
   /** The guest wrote the debug-exit port. */
   | 'debug-exit'
+  /** A stock kernel asked for a reset. */
+  | 'reset'
   /** The guest halted with interrupts off: nothing can wake it. */
   | 'halted'
   /** The `signal` option was aborted. */
@@ -27,12 +27,10 @@ export interface ExitOutcome {
  */
 export interface Design {
   readonly name: string;
-  /** Put a vCPU into its state at a 64-bit boot entry. */
-  boot(vcpu: number, state: BootState): void;
   /** Before each entry into the guest: deliver pending events. @returns true when an interrupt was delivered */
   prepareEntry(vcpu: number): boolean;
-  /** Run the guest until its next exit; returns EXIT_* of layout.ts. */
-  enter(vcpu: number): number;
+  /** Run the guest until its next exit, or EXIT_LIMIT when `limit` instructions have retired (already set); returns EXIT_* of layout.ts. */
+  enter(vcpu: number, limit: bigint): number;
   /**
    * Handle the exit `reason` (EXIT_* of layout.ts) and leave its ledger row in `outcome`.
    * @throws TripleFault, FailedEntry when the guest cannot go on
@@ -48,6 +46,8 @@ export interface Design {
   injectNmi(vcpu: number): void;
   /** The vCPU waits for an interrupt; `wakeable` when one could be delivered. */
   halted(vcpu: number): 'no' | 'wakeable' | 'dead';
+  /** How long a halted vCPU sleeps if nothing comes from outside, ms; Infinity: until then. */
+  sleepMs(vcpu: number): number;
   /** Lines for the report of a guest that died: registers that only this design has. */
   describe(vcpu: number): string[];
   /** Direct switches so far, by direction. */

@@ -105,6 +105,7 @@ export class PvmDesign implements Design {
     return vcpu;
   }
 
+  /** Puts a vCPU into its state at a 64-bit boot entry. */
   boot(index: number, state: BootState): void {
     this.vcpu(index).boot(state);
   }
@@ -322,6 +323,11 @@ export class PvmDesign implements Design {
     const vcpu = this.vcpu(index);
     if (!vcpu.halted) return 'no';
     return vcpu.virtualIf ? 'wakeable' : 'dead';
+  }
+
+  /** PVM guests have no timer of their own. */
+  sleepMs(): number {
+    return Number.POSITIVE_INFINITY;
   }
 
   describe(index: number): string[] {
