@@ -195,19 +195,22 @@ export class CodeCache {
   /** Drops what was made from any of the `length` bytes at `hpa`, which have changed or are about to. */
   invalidate(hpa: number, length: number): void {
     const end = hpa + length;
-    let dropped = false;
+    const dropped = new Set<Translation>();
     for (let frame = hpa >>> 12; frame <= (end - 1) >>> 12; frame++) {
-      const set = this.byFrame.get(frame);
-      if (set === undefined) continue;
-      for (const t of [...set]) {
-        if (!t.ranges.some((r) => r.start < end && hpa < r.end)) continue;
-        dropped = true;
-        this.counts.invalidated++;
-        t.drop();
-        for (const r of t.ranges) this.forget(t, r.start >>> 12);
+      for (const t of this.byFrame.get(frame) ?? []) if (t.ranges.some((r) => r.start < end && hpa < r.end)) dropped.add(t);
+    }
+    if (dropped.size === 0) return;
+    const frames = new Set<number>();
+    for (const t of dropped) {
+      this.counts.invalidated++;
+      t.drop();
+      for (const r of t.ranges) {
+        frames.add(r.start >>> 12);
+        this.byFrame.get(r.start >>> 12)?.delete(t);
       }
     }
-    if (dropped) this.host.forgetLinks();
+    for (const frame of frames) this.remark(frame);
+    this.host.forgetLinks();
   }
 
   /** Forgets all translated code. Only outside generated code. */
@@ -257,15 +260,13 @@ export class CodeCache {
     }
   }
 
-  private forget(t: Translation, frame: number): void {
-    const set = this.byFrame.get(frame);
-    if (set === undefined || !set.delete(t)) return;
+  /** Code bits of a frame from what is left in it. */
+  private remark(frame: number): void {
     this.clearLines(frame);
-    if (set.size === 0) {
-      this.byFrame.delete(frame);
-      return;
-    }
-    for (const other of set) for (const r of other.ranges) if (r.start >>> 12 === frame) this.markLines(r.start, r.end);
+    const set = this.byFrame.get(frame);
+    if (set === undefined) return;
+    if (set.size === 0) this.byFrame.delete(frame);
+    for (const t of set) for (const r of t.ranges) if (r.start >>> 12 === frame) this.markLines(r.start, r.end);
   }
   private markLines(start: number, end: number): void {
     const bits = (CODE_BITS + (start >>> 12) * 8) >>> 2;
