@@ -33,7 +33,7 @@ const steps: Step[] = [
   {
     name: 'interpreter',
     inputs: ['packages/cpu-jit/src', 'packages/cpu-jit/scripts/build-interp.ts'],
-    outputs: ['packages/cpu-jit/build/interp.wasm'],
+    outputs: ['packages/cpu-jit/build/interp.wasm', 'packages/cpu-jit/build/interp-legacy.wasm'],
     command: script('packages/cpu-jit/scripts/build-interp.ts'),
     cwd: 'packages/cpu-jit',
   },

@@ -1,7 +1,7 @@
 // Control and debug registers, and the invalidation of translations (SDM vol. 3, 2.5, 4.10).
 import {
-  CS, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_EFER, S_EXC, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
-  TLB_ARRAYS, TLB_SLOTS, V_LEVELS, V_SLOT, MAXPHYADDR,
+  CS, EXIT_CR8, INTERCEPT_CR8, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_EFER, S_EXC, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
+  TLB_ARRAYS, TLB_SLOTS, V_INTERCEPTS, V_LEVELS, V_SLOT, MAXPHYADDR,
 } from "../src/layout";
 import {
   CR0_PE, CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_PGE, CR4_PKE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, GP, UD, done, fail,
@@ -35,7 +35,11 @@ export function sys_write_cr(cpu: u32, register: u32, value: u64): u32 {
   else if (register == S_CR3) ok = setCr3(cpu, value);
   else if (register == S_CR4) ok = setCr4(cpu, value);
   else if (value > 15) ok = false;
-  else store<u64>(cpu, value, S_CR8);
+  else if (value != load<u64>(cpu, S_CR8)) {
+    store<u64>(cpu, value, S_CR8);
+    const next = done(cpu);
+    return load<u32>(cpu, V_INTERCEPTS) & INTERCEPT_CR8 ? EXIT_CR8 : next;
+  }
   return ok ? done(cpu) : fail(cpu, GP, 0);
 }
 

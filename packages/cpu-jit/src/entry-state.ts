@@ -12,15 +12,21 @@ import {
   S_CR2,
   S_CR3,
   S_CR4,
+  S_CR8,
   S_DR,
   S_EFER,
+  S_EXC,
   S_GDTR,
   S_GPR,
   S_IDTR,
+  S_INTR,
   S_MSR,
+  S_NMI,
+  S_NMI_BLOCKED,
   S_PAT,
   S_RFLAGS,
   S_RIP,
+  S_SHADOW,
   S_XCR0,
   SS,
   SYSCALL_NATIVE,
@@ -109,6 +115,8 @@ function common(t: EntryTarget): ReturnType<typeof setter> {
   t.u8.fill(0, t.cpu + S_GPR, t.cpu + S_GPR + 128);
   t.u8.fill(0, t.cpu + T_PCID, t.cpu + T_PCID_CLOCK + 4);
   t.u8.fill(0, t.cpu + S_MSR, t.cpu + S_MSR + 256);
+  for (const field of [S_EXC, S_INTR, S_NMI, S_NMI_BLOCKED]) s.u32(field, 0);
+  s.u64(S_SHADOW, -1n);
   s.u32(V_NATIVE, 1);
   s.u32(V_PAGING, PAGING_GUEST);
   s.u32(V_SYSCALL_MODE, SYSCALL_NATIVE);
@@ -119,6 +127,7 @@ function common(t: EntryTarget): ReturnType<typeof setter> {
   s.u64(S_CR2, 0n);
   s.u64(S_CR3, 0n);
   s.u64(S_CR4, 0n);
+  s.u64(S_CR8, 0n);
   s.u64(S_EFER, 0n);
   s.u64(S_XCR0, 1n);
   s.u64(S_DR + 6 * 8, DR6_RESET);

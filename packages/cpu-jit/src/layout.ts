@@ -452,6 +452,8 @@ export const INTERCEPT_INVLPG = 1 << 3;
 export const INTERCEPT_CR = 1 << 4;
 export const INTERCEPT_MSR = 1 << 5;
 export const INTERCEPT_IO = 1 << 6;
+/** With V_NATIVE: EXIT_CR8 after MOV to CR8 changed it. */
+export const INTERCEPT_CR8 = 1 << 7;
 
 /** S_EXC value of the pseudo-exception that asks to run the instruction again, alone, in the interpreter. */
 export const EXC_RESTART = 0x100;
@@ -495,3 +497,5 @@ export const EXIT_SHUTDOWN = 30;
 export const EXIT_STEP = 31;
 /** An external interrupt could be delivered now, as S_INTR = INTR_WINDOW asked. */
 export const EXIT_INTR_WINDOW = 32;
+/** MOV to CR8 is done and S_CR8 is another task priority, as INTERCEPT_CR8 asked. */
+export const EXIT_CR8 = 33;
