@@ -99,6 +99,9 @@ describe('wrong input gets one line on stderr and exit code 2', () => {
     ['a 32-bit ELF', ['run', fileWith('elf32', patched(4, 1))], /32-bit/],
     ['a truncated ELF', ['run', fileWith('short', elf.subarray(0, 3000))], /truncated/],
     ['too little memory', ['run', '-m', '1M', testPrograms.hello], /8M/],
+    ['a kernel that is none', ['run', '--kernel', fileWith('nokernel', new Uint8Array(5000))], /neither a bzImage/],
+    ['a missing RAM disk', ['run', '--kernel', fileWith('nokernel', new Uint8Array(5000)), '--initrd', join(folder, 'nothing')], /no such file/],
+    ['a RAM disk beside a program', ['run', '--initrd', testPrograms.hello, testPrograms.hello], /initrd/],
     ['a bad --file', ['run', '--file', 'x', testPrograms.hello], /HOST:GUEST/],
     ['a bad scale', ['bench', 'exits', '--scale', '-1'], /scale/],
   ];

@@ -189,9 +189,18 @@ export class Vm {
     const abort = () => this.halt('aborted', 130, 0);
     if (signal?.aborted === true) abort();
     signal?.addEventListener('abort', abort);
-    if (this.pc !== undefined) void this.forwardInput(this.pc);
+    let inputError: unknown;
+    if (this.pc !== undefined) {
+      this.forwardInput(this.pc).catch((e: unknown) => {
+        // Letting go of the source at the end of the run may fail a read that still waits.
+        if (this.state !== 'running') return;
+        inputError = e;
+        this.halt('aborted', 130, 0);
+      });
+    }
     try {
       await this.loop();
+      if (inputError !== undefined) throw inputError;
     } catch (e) {
       if (!(e instanceof TripleFault || e instanceof FailedEntry)) throw e;
       const [code, what] = e instanceof TripleFault ? (['triple-fault', 'triple fault'] as const) : (['failed-vmentry', 'failed VM entry'] as const);

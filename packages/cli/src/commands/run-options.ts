@@ -10,6 +10,7 @@ export const RUN_VALUE_OPTIONS: ReadonlySet<string> = new Set([
   '--abi',
   '--design',
   '--kernel',
+  '--initrd',
   '--append',
   '--max-instructions',
   '--sort',

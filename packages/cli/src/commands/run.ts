@@ -1,6 +1,7 @@
 import { createVm, formatLedger, ledgerJson, PvmError, type Vm } from '@pvm/pvm';
 import type { Argv, CommandModule, Options } from 'yargs';
 import { UsageError } from '../errors.ts';
+import { Keyboard } from '../keyboard.ts';
 import { writeTo } from '../output.ts';
 import { formatSummary, summaryJson } from '../summary.ts';
 import { MACHINE_OPTIONS, type MachineArgs, machineSettings } from './machine-options.ts';
@@ -13,6 +14,7 @@ interface RunArgs extends MachineArgs {
   readonly json: boolean;
   readonly sort: 'samples' | 'time';
   readonly kernel: string | undefined;
+  readonly initrd: string | undefined;
   readonly append: string;
   readonly maxInstructions: number | undefined;
   readonly debugConsole: boolean;
@@ -31,7 +33,8 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
   stat: { type: 'boolean', default: false, describe: 'Afterwards print the exits and a summary to stderr' },
   json: { type: 'boolean', default: false, describe: 'The same as JSON' },
   sort: { choices: ['samples', 'time'], default: 'samples', requiresArg: true, describe: 'Order of the exits' },
-  kernel: { type: 'string', requiresArg: true, describe: 'Another PVM guest kernel (ELF64)' },
+  kernel: { type: 'string', requiresArg: true, describe: 'Without a program: the stock kernel to boot; with one: another PVM guest kernel (ELF64)' },
+  initrd: { type: 'string', requiresArg: true, describe: 'RAM disk of a stock kernel' },
   append: { type: 'string', default: '', requiresArg: true, describe: 'Kernel command line' },
   'max-instructions': { type: 'number', requiresArg: true, describe: 'Stop after so many guest instructions' },
   'debug-console': { type: 'boolean', default: false, describe: "Show the guest kernel's serial log on stderr" },
@@ -55,37 +58,43 @@ function parseEnv(spec: string): [string, string] {
 export function runCommand(program: readonly string[]): CommandModule<object, RunArgs> {
   return {
     command: 'run',
-    describe: 'Run a static x86-64 Linux program: pvm run [options] PROGRAM [ARGS...]',
+    describe: 'Run a static x86-64 Linux program, or boot a stock kernel: pvm run [options] PROGRAM [ARGS...]',
     builder: (y) =>
       y
         .usage(
-          'pvm run [options] PROGRAM [ARGS...]\n\nRuns a static x86-64 Linux ELF as the user program of a PVM guest. Standard input and output and the exit code pass through.',
+          `pvm run [options] PROGRAM [ARGS...]
+pvm run --kernel FILE [--initrd FILE] [--append LINE] [options]
+
+Runs a static x86-64 Linux ELF as the user program of a PVM guest. Standard input and output and the exit code pass through.
+Without a program, boots a stock kernel on a PC with one CPU; its first serial port is standard input and output. On a terminal, Ctrl-A X ends the machine.`,
         )
         .options({ ...MACHINE_OPTIONS, ...RUN_OPTIONS })
         .example('pvm run ./hello world', 'Run a program with an argument')
         .example('pvm run --stat --clock icount ./busybox seq 5', 'Repeatable, and with the exit table')
-        .example('pvm run --file notes.txt:/notes.txt ./busybox cat /notes.txt', 'Give the guest a file') as unknown as Argv<RunArgs>,
+        .example('pvm run --file notes.txt:/notes.txt ./busybox cat /notes.txt', 'Give the guest a file')
+        .example('pvm run --kernel vmlinuz --initrd initrd.img --append console=ttyS0 -m 512M', 'Boot a Linux distribution kernel') as unknown as Argv<RunArgs>,
     handler: async (a) => {
       const [path, ...args] = program;
-      if (path === undefined) throw new UsageError('run: name a program; for example: pvm run ./hello');
+      if (path === undefined && a.kernel === undefined) throw new UsageError('run: name a program; for example: pvm run ./hello');
       const abort = new AbortController();
       const onSignal = () => abort.abort();
       process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
+      const keyboard = path === undefined ? new Keyboard(process.stdin, onSignal) : undefined;
       let vm: Vm | undefined;
       try {
         vm = await createVm({
           ...machineSettings(a),
-          program: path,
-          args,
+          ...(path === undefined ? {} : { program: path, args }),
           clock: a.clock,
           sampleTiers: a.stat || a.json,
           ...(a.env.length > 0 ? { env: Object.fromEntries(a.env.map(parseEnv)) } : {}),
-          files: Object.fromEntries(a.file.map(parseFile)),
-          stdin: process.stdin,
+          ...(a.file.length > 0 ? { files: Object.fromEntries(a.file.map(parseFile)) } : {}),
+          stdin: keyboard?.input() ?? process.stdin,
           terminals: (process.stdin.isTTY ? 1 : 0) | (process.stdout.isTTY ? 2 : 0) | (process.stderr.isTTY ? 4 : 0),
           onConsole: writeTo(process.stdout),
           onStderr: writeTo(process.stderr),
-          ...(a.debugConsole ? { onSerial: writeTo(process.stderr) } : {}),
+          ...(path === undefined ? { onSerial: writeTo(process.stdout) } : a.debugConsole ? { onSerial: writeTo(process.stderr) } : {}),
+          ...(a.initrd === undefined ? {} : { initrd: a.initrd }),
           ...(a.kernel === undefined ? {} : { kernel: a.kernel }),
           commandLine: a.append,
           ...(a.maxInstructions === undefined ? {} : { maxInstructions: a.maxInstructions }),
@@ -99,6 +108,7 @@ export function runCommand(program: readonly string[]): CommandModule<object, Ru
         process.exitCode = result.exitCode;
       } finally {
         process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
+        keyboard?.restore();
         await vm?.dispose();
         process.stdin.destroy();
       }
