@@ -1,6 +1,6 @@
 // Privilege level, code size, RFLAGS as a whole, and the stack: what every transfer of control changes.
 import {
-  CS, EXIT_EXCEPTION, S_CODE_SIZE, S_CPL, S_CR0, S_EFER, S_EXC, S_GPR, S_RFLAGS, S_SEG, S_STEP, S_TLB, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST,
+  CS, DS, EXIT_EXCEPTION, GS, S_CODE_SIZE, S_CPL, S_CR0, S_EFER, S_EXC, S_FLAT, S_GPR, S_RFLAGS, S_SEG, S_STEP, S_TLB, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST,
   SEG_LIMIT, SEG_SELECTOR, SEG_STRIDE, SS, T_CODE_SEGMENT, V_SLOT,
 } from "../src/layout";
 import { CR0_PE, EFER_LMA, GP, RFLAGS_VM, SS_FAULT, done, raise, tlbArray } from "./cpu";
@@ -61,6 +61,13 @@ export function setSegment(cpu: u32, n: u32, selector: u32, base: u64, limit: u3
   }
   store<u32>(at, first, SEG_FIRST);
   store<u32>(at, last, SEG_LAST);
+  if (n > <u32>GS) return;
+  let flat = first == 0 && last == 0xffff_ffff && (n > <u32>DS || base == 0);
+  if (n != CS) flat = flat && (attr & 0x1a) == 0x12;
+  if (n == SS) flat = flat && (attr & ATTR_BIG) != 0;
+  const bit: u32 = 1 << n;
+  const others = load<u32>(cpu, S_FLAT) & ~bit;
+  store<u32>(cpu, flat ? others | bit : others, S_FLAT);
 }
 
 /** Make a privilege level current, with its TLB array. */

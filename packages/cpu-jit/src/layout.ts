@@ -286,6 +286,11 @@ export const S_SHADOW = 0xb98;
 export const S_NMI_BLOCKED = 0xba0;
 /** Bit per TLB array: code was fetched from pages that are not global. u32. */
 export const T_LOCAL_CODE = 0xba4;
+/** Bit per segment register: what compiled 32-bit code takes for granted of it. ES, CS, SS, DS are flat and may be written (CS: run), SS has
+ *  32-bit offsets; FS and GS have no limit and may be written, their bases are looked up. u32. */
+export const S_FLAT = 0xba8;
+/** ES, CS, SS and DS. */
+export const FLAT_ALWAYS = 15;
 /** Per TLB array u64: base and code size of the code segment whose RIPs the jump cache holds under the array's context. */
 export const T_CODE_SEGMENT = 0xc00;
 /** Per slot of TLB arrays: PCID + 1, 0: none (u32 x 16); when it was last used (u32 x 16); clock of that (u32). */

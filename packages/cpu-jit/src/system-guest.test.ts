@@ -32,6 +32,8 @@ interface Result {
   /** How the run ended afterwards. */
   readonly reason: number;
   readonly instructions: bigint;
+  /** Regions compiled. */
+  readonly regions: number;
 }
 
 async function run(guest: string, jit: 'off' | 'sync'): Promise<Result> {
@@ -67,7 +69,7 @@ async function run(guest: string, jit: 'off' | 'sync'): Promise<Result> {
         core.setInterrupt(0, VECTOR);
         continue;
       }
-      return { steps, end, reason, instructions: core.stats(0).instructions };
+      return { steps, end, reason, instructions: core.stats(0).instructions, regions: core.stats(0).jit?.regions ?? 0 };
     }
   } finally {
     await core.dispose();
@@ -92,5 +94,16 @@ describe.each(GUESTS)('a guest that $what', ({ guest, checks }) => {
   }
   test('retires the same instructions in both tiers', () => {
     expect(counts.get('sync')).toBe(counts.get('off'));
+  });
+});
+
+describe('32-bit code with flat segments', () => {
+  test('computes the same interpreted and compiled, and is interpreted while a segment is not flat', async () => {
+    const interpreted = await run('flat32', 'off');
+    const compiled = await run('flat32', 'sync');
+    expect(interpreted.end).toBe('K');
+    expect(interpreted.steps).toHaveLength(5);
+    expect({ ...compiled, regions: 0 }).toEqual(interpreted);
+    expect(compiled.regions).toBeGreaterThan(5);
   });
 });

@@ -332,6 +332,8 @@ export abstract class Emitter {
   abstract transfer(helper: string, args: readonly Val[]): void;
   /** Code size (mode) is static per block. */
   abstract readonly codeSize: 16 | 32 | 64;
+  /** 32-bit code that is only entered while its segments are flat (S_FLAT in layout.ts): nothing to add or check. */
+  abstract readonly flat: boolean;
 }
 
 /** One semantics function per mnemonic. */

@@ -74,6 +74,7 @@ export function slowName(op: 'load' | 'loadw' | 'store', size: number): string {
 export class HandlerEmitter extends Emitter {
   form: Form;
   codeSize: 16 | 32 | 64;
+  readonly flat = false;
   private locals: binaryen.Type[] = [];
   private ended = false;
   private readonly imports: Map<string, { params: ValType[]; result: ValType | 'none' }>;

@@ -6,6 +6,7 @@ import { TABLE } from '../emit/handler-emitter.ts';
 import {
   CR0_EM_TS,
   EXIT_LIMIT,
+  FLAT_ALWAYS,
   JC_CTX,
   JC_ENTRY_SIZE,
   JC_FN,
@@ -17,6 +18,7 @@ import {
   NEXT_INTERPRET,
   S_CR0,
   S_CTX,
+  S_FLAT,
   S_ICOUNT,
   S_ICOUNT_LIMIT,
   S_JC,
@@ -107,6 +109,11 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
   if (e.usesFloat) {
     const controls = m.i32.and(m.i32.load(S_MXCSR, 4, cpu()), m.i32.const(MXCSR_CONTROLS));
     body.unshift(m.if(m.i32.ne(controls, m.i32.const(MXCSR_DEFAULT)), m.return(m.i32.const(NEXT_INTERPRET))));
+  }
+  if (e.flat) {
+    const needed = FLAT_ALWAYS | e.otherSegments;
+    const held = m.i32.and(m.i32.load(S_FLAT, 4, cpu()), m.i32.const(needed));
+    body.unshift(m.if(m.i32.ne(held, m.i32.const(needed)), m.return(m.i32.const(NEXT_INTERPRET))));
   }
   body.push(e.finish(() => structure(b, m, nodes, LOCAL.label)));
   m.addFunction(name, b.i32, b.i32, [...fixedLocals(b), ...e.extraLocals], m.block(null, body, b.i32));

@@ -15,7 +15,9 @@ import {
   PROFILE_ENTRY_SIZE,
   PROFILE_LIST,
   PROFILE_SITE,
+  FLAT_ALWAYS,
   S_EXIT_BLOCK,
+  S_FLAT,
   S_RIP,
 } from '../layout.ts';
 import { discover, type Region, type RegionSource } from './region.ts';
@@ -148,8 +150,8 @@ export class Jit {
 
   /** The region that would be compiled for code at the current RIP; undefined when its first instruction cannot be decoded. */
   regionAt(cpu: number, hpa: number, mode: number): Region | undefined {
-    const { u8, view } = this.host;
-    if (mode !== 64) return undefined;
+    const { u8, u32, view } = this.host;
+    if (mode !== 64 && !(mode === 32 && ((u32[(cpu + S_FLAT) >>> 2] ?? 0) & FLAT_ALWAYS) === FLAT_ALWAYS)) return undefined;
     const rip = view.getBigUint64(cpu + S_RIP, true);
     const page = rip & ~0xfffn;
     return discover({
@@ -252,7 +254,10 @@ export function regionCode(u8: Uint8Array, hpa: number, codeSize: 16 | 32 | 64):
     codeSize,
     decode: (at) => {
       const insn = decode(u8, at, 4096 - (at & 0xfff), codeSize);
-      return typeof insn === 'string' ? undefined : insn;
+      if (typeof insn === 'string') return undefined;
+      // A 16-bit branch in 32-bit code cuts its target to 16 bits.
+      const isCut = codeSize !== 64 && insn.opSize === 2 && insn.operands.some((o) => o.kind === 'rel');
+      return isCut ? undefined : insn;
     },
   };
 }

@@ -57,6 +57,9 @@ const SYSCALL = -3;
 export class RegionEmitter extends RegionState {
   form: Form;
   readonly codeSize: 16 | 32 | 64;
+  readonly flat: boolean;
+  /** Segments other than the flat ones that 32-bit code uses (bit set). */
+  otherSegments = 0;
   protected insn: Insn;
   private offset = 0;
   private index = 0;
@@ -66,6 +69,7 @@ export class RegionEmitter extends RegionState {
   constructor(b: typeof binaryen, m: binaryen.Module, region: Region, first: Insn, imports: Imports) {
     super(b, m, imports);
     this.codeSize = region.codeSize;
+    this.flat = region.codeSize === 32;
     this.insn = first;
     this.form = first;
     this.region = region;
@@ -275,8 +279,15 @@ export class RegionEmitter extends RegionState {
     if (disp !== 0n || terms.length === 0) terms.push(m.i64.const(disp));
     let ea = terms.reduce((x, y) => m.i64.add(x, y));
     if (addrSize !== 8) ea = m.i64.and(ea, m.i64.const(addrSize === 2 ? 0xffffn : 0xffff_ffffn));
-    const base = segmentBaseOffset(mem.seg, this.codeSize);
-    if (options?.segment !== false && base !== S_ZERO) ea = m.i64.add(ea, m.i64.load(base, 8, this.cpu()));
+    // The flat segments have no base in 32-bit code either.
+    const base = segmentBaseOffset(mem.seg, this.flat ? 64 : this.codeSize);
+    if (options?.segment !== false && base !== S_ZERO) {
+      ea = m.i64.add(ea, m.i64.load(base, 8, this.cpu()));
+      if (this.flat) {
+        this.otherSegments |= 1 << mem.seg;
+        ea = m.i64.and(ea, m.i64.const(0xffff_ffffn));
+      }
+    }
     return this.let(this.expr('i64', ea));
   }
 

@@ -20,7 +20,7 @@ export interface StackPointer {
 }
 
 function pointer(e: Emitter, whole: Val): StackPointer {
-  if (e.codeSize === 64) return { value: whole, whole };
+  if (e.codeSize === 64 || e.flat) return { value: whole, whole };
   const mask = stackMask(e);
   const kept = e.and(e.reg(RSP, 4), e.not(mask));
   const value = e.let(e.and(whole, mask));
@@ -44,6 +44,7 @@ export function stackMoved(e: Emitter, p: StackPointer, delta: Val): StackPointe
 /** Linear address of a stack slot of `size` bytes, which must lie within SS. */
 export function stackAddress(e: Emitter, p: StackPointer, size: number = e.form.opSize): Val {
   if (e.codeSize === 64) return p.value;
+  if (e.flat) return e.let(e.zext64(p.value));
   const limit = (field: number) => e.zext64(e.state(S_SEG + SS * SEG_STRIDE + field, 4));
   const offset = e.let(e.zext64(p.value));
   e.if(e.or(e.ltU(offset, limit(SEG_FIRST)), e.gtU(e.add(offset, e.i64(size - 1)), limit(SEG_LAST))), () => e.raise(VECTOR.SS));
