@@ -12,6 +12,8 @@ export interface MemoryChoice {
   readonly scale: number;
   /** Signed 32 bits; for `Ob`, `Ov` operands a whole address. */
   readonly disp: number;
+  /** In the GS segment. */
+  readonly gs?: boolean;
 }
 
 /** What an encoding is made of besides its form. */
@@ -53,6 +55,7 @@ export function encode(form: Form, f: Fields): Encoded {
   if ((size === 'v' || size === 'y') && opSize === 8) w = true;
   const bytes: number[] = [];
   if (f.lock === true) bytes.push(0xf0);
+  if (mem?.gs === true) bytes.push(0x65);
   if (f.addr32 === true || (row.asz === true && form.addrSize === 4)) bytes.push(0x67);
   if (!isVex) {
     const sized = size === 'v' || size === 'z' || size === 'd64';

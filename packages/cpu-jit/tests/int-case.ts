@@ -1,9 +1,10 @@
 /** Random instances of integer forms: an encoding, and states in which its operands lie where the harness has memory and code. */
 import { decode } from '../src/decoder/index.ts';
 import type { Form, Insn } from '../src/decoder/types.ts';
+import { GS } from '../src/layout.ts';
 import type { MemoryChoice } from './encoder.ts';
 import { FLAGS, type IntState, START, WINDOW, WINDOW_BYTES } from './int-vectors.ts';
-import { DATA, DATA_BYTES, READ_ONLY } from './program.ts';
+import { DATA, DATA_BYTES, GS_BASE, READ_ONLY } from './program.ts';
 import { type Prng, SPECIAL } from './prng.ts';
 import { type RandomInsn, randomInsn } from './random-instruction.ts';
 
@@ -42,7 +43,9 @@ export function randomInstance(rng: Prng, form: Form): Instance | undefined {
       at = BIT_TESTS.has(name) ? 24 : rng.below(WINDOW_BYTES - Math.max(size, 1) + 1);
       if (name === 'cmpxchg16b') at &= ~15;
       if (name === 'jmp_ind' || name === 'call_ind' || STACK_USERS.has(name)) at &= ~7;
-      if (form.row.operands.some((o) => o.startsWith('O'))) return { base: -1, index: -1, scale: 0, disp: WINDOW + at };
+      const gs = rng.oneIn(8);
+      const start = gs ? WINDOW - GS_BASE : WINDOW;
+      if (form.row.operands.some((o) => o.startsWith('O'))) return { base: -1, index: -1, scale: 0, disp: start + at, gs };
       const disp = rng.pick([0, rng.below(256) - 128, rng.below(0x10000) - 0x8000, 8]);
       const base = rng.below(16);
       const index = rng.pick(ALL.filter((n) => n !== RSP && n !== base));
@@ -50,14 +53,14 @@ export function randomInstance(rng: Prng, form: Form): Instance | undefined {
         case 0:
           return { base: RIP, index: -1, scale: 0, disp: 0 };
         case 1:
-          return { base: -1, index: -1, scale: 0, disp: WINDOW + at };
+          return { base: -1, index: -1, scale: 0, disp: start + at, gs };
         case 2:
-          return { base: -1, index, scale: rng.below(4), disp: WINDOW - 0x1000 + at };
+          return { base: -1, index, scale: rng.below(4), disp: WINDOW - 0x1000 + at, gs };
         case 3:
         case 4:
-          return { base, index, scale: rng.below(4), disp };
+          return { base, index, scale: rng.below(4), disp, gs };
         default:
-          return { base, index: -1, scale: 0, disp };
+          return { base, index: -1, scale: 0, disp, gs };
       }
     };
     const random = randomInsn(rng, form, { gprs: ALL, mem, addr32 });
@@ -173,7 +176,7 @@ function placeMemory(rng: Prng, insn: Insn, gprs: bigint[], fixed: ReadonlySet<n
   const wrap = (v: bigint) => (narrow ? (v & 0xffff_ffffn) | upper() : v & MASK64);
   // POP computes its address after it has moved RSP.
   const moved = insn.row.name === 'pop' && mem.base === RSP ? BigInt(insn.opSize) : 0n;
-  const target = BigInt(WINDOW + at) - BigInt(mem.disp) - moved;
+  const target = BigInt(WINDOW + at) - BigInt(mem.disp) - moved - segmentBase(insn);
   if (mem.base < 0) {
     if (mem.index >= 0) gprs[mem.index] = wrap(target >> BigInt(mem.scale));
     return;
@@ -201,6 +204,8 @@ function equalAccumulator(insn: Insn, gprs: bigint[], fixed: ReadonlySet<number>
   else if (insn.row.name === 'cmpxchg8b') gprs[RDX] = low >> 32n;
 }
 
+const segmentBase = (insn: Insn): bigint => (insn.mem?.seg === GS ? BigInt(GS_BASE) : 0n);
+
 /** Offset of the memory operand in the window; NaN when it has none that depends on registers. */
 function operandOffset(insn: Insn, gprs: readonly bigint[]): number {
   const { mem } = insn;
@@ -209,7 +214,7 @@ function operandOffset(insn: Insn, gprs: readonly bigint[]): number {
   const index = mem.index < 0 ? 0n : (gprs[mem.index] ?? 0n) << BigInt(mem.scale);
   const moved = insn.row.name === 'pop' && mem.base === RSP ? BigInt(insn.opSize) : 0n;
   const ea = (mem.base < 0 ? 0n : (gprs[mem.base] ?? 0n)) + index + BigInt(mem.disp) + moved;
-  return Number((ea & (insn.addrSize === 4 ? 0xffff_ffffn : MASK64)) - BigInt(WINDOW));
+  return Number(((ea & (insn.addrSize === 4 ? 0xffff_ffffn : MASK64)) + segmentBase(insn)) & MASK64) - WINDOW;
 }
 
 /** Whether addresses computed from the state are what native runs and guests both have: the window, a page that cannot be written, or nothing. */

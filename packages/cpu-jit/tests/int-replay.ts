@@ -4,10 +4,10 @@ import { decode, formatInsn } from '../src/decoder/index.ts';
 import type { Insn } from '../src/decoder/types.ts';
 import { compileRegions } from '../src/jit/compile.ts';
 import { discover } from '../src/jit/region.ts';
-import { EXIT_EXCEPTION, NEXT, NEXT_CHECK, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_ICOUNT, S_RFLAGS, S_RIP } from '../src/layout.ts';
+import { EXIT_EXCEPTION, GS, NEXT, NEXT_CHECK, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_ICOUNT, S_RFLAGS, S_RIP, S_SEG, SEG_BASE, SEG_STRIDE } from '../src/layout.ts';
 import { CPU, RAM_BASE, RuntimeMachine } from '../src/testing/runtime-machine.ts';
 import { FLAGS, type IntCase, type IntEncoding, type IntState, PAGE_FAULT, START, WINDOW, WINDOW_BYTES } from './int-vectors.ts';
-import { CODE, CODE_BYTES, DATA, DATA_BYTES, type Machine, READ_ONLY } from './program.ts';
+import { CODE, CODE_BYTES, DATA, DATA_BYTES, GS_BASE, type Machine, READ_ONLY } from './program.ts';
 import { Tier } from './tiers.ts';
 
 const GP = 13;
@@ -77,6 +77,7 @@ export async function compiled(encodings: readonly IntEncoding[]): Promise<Execu
   }
   machine.map(BigInt(READ_ONLY), BigInt(READ_ONLY), 5n);
   machine.setCpl(3);
+  machine.set64(S_SEG + GS * SEG_STRIDE + SEG_BASE, BigInt(GS_BASE));
   const functions = new Map<IntEncoding, (cpu: number) => number>();
   const imports = importsOf(machine);
   const BATCH = 250;

@@ -4,7 +4,7 @@ import type { Form } from '../src/decoder/types.ts';
 import { handlerForms } from '../src/interp/handler-table.ts';
 import type { Encoded, MemoryChoice } from './encoder.ts';
 import { Prng } from './prng.ts';
-import { DATA, DATA_BYTES, type Machine, type Node, PATCHES, READ_ONLY, STACK_TOP } from './program.ts';
+import { DATA, DATA_BYTES, GS_BASE, type Machine, type Node, PATCHES, READ_ONLY, STACK_TOP } from './program.ts';
 import { type Kind, kindOf, randomInsn } from './random-instruction.ts';
 
 const [RAX, RCX, RDX, RBX, RSP, RSI, RDI] = [0, 1, 2, 3, 4, 6, 7];
@@ -259,6 +259,9 @@ class ProgramGenerator {
         return { base: RIP, ...none, disp: 0, target: DATA + offset };
       case 1:
         return { base: -1, ...none, disp: DATA + offset, target: 0 };
+      case 4:
+        if (rng.oneIn(2)) return { base: -1, ...none, disp: DATA + offset - GS_BASE, gs: true, target: 0 };
+        return { base: R15, ...none, disp: -GS_BASE + offset, gs: true, target: 0 };
       case 2:
         return { base: RSP, ...none, disp: aligned ? -64 : -rng.between(32, 120), target: 0 };
       case 3: {

@@ -7,6 +7,7 @@ import {
   BLOCK_DESCS,
   EXIT_EXCEPTION,
   EXIT_LIMIT,
+  GS,
   PAGING_GUEST,
   S_CPL,
   S_CR0,
@@ -20,15 +21,18 @@ import {
   S_ICOUNT,
   S_ICOUNT_LIMIT,
   S_MXCSR,
+  S_SEG,
   S_X87,
   S_X87_CW,
   S_X87_SW,
   S_X87_TAGS,
   S_X87_TOP,
   S_XMM,
+  SEG_BASE,
+  SEG_STRIDE,
   V_PAGING,
 } from '../src/layout.ts';
-import { CODE, CODE_BYTES, DATA, DATA_BYTES, type Machine, READ_ONLY, STACK, STACK_BYTES } from './program.ts';
+import { CODE, CODE_BYTES, DATA, DATA_BYTES, GS_BASE, type Machine, READ_ONLY, STACK, STACK_BYTES } from './program.ts';
 
 const PAGE = 4096;
 const RAM_BYTES = 2 << 20;
@@ -71,8 +75,9 @@ export class Tier {
   readonly core: CpuCore;
   readonly compiled: boolean;
 
-  static async create(compiled: boolean): Promise<Tier> {
-    return new Tier(await CpuCore.create({ ramBytes: RAM_BYTES, jit: compiled ? 'sync' : 'off' }), compiled);
+  /** `background`: compiles beside the program, so that code is replaced at times nobody chose. */
+  static async create(compiled: boolean, background = false): Promise<Tier> {
+    return new Tier(await CpuCore.create({ ramBytes: RAM_BYTES, jit: !compiled ? 'off' : background ? 'on' : 'sync' }), compiled);
   }
   private constructor(core: CpuCore, compiled: boolean) {
     this.core = core;
@@ -100,6 +105,12 @@ export class Tier {
     core.u8.set(code, core.ramBase + CODE);
     core.dirtyCode(core.ramBase + CODE, CODE_BYTES);
     this.reset(m);
+  }
+
+  /** Runs once more from the state that was loaded, with what has been compiled meanwhile. */
+  again(options: RunOptions = {}): Outcome[] {
+    this.rewind();
+    return this.run(options);
   }
 
   /** The state before the run; code that the program has changed is put back, what was made from the rest stays. */
@@ -130,6 +141,7 @@ export class Tier {
     set64(S_CR4, 0x620n);
     set64(S_EFER, 0xd01n);
     set32(S_CPL, 3);
+    set64(S_SEG + GS * SEG_STRIDE + SEG_BASE, BigInt(GS_BASE));
     set32(S_MXCSR, 0x1f80);
     set32(S_X87_CW, 0x37f);
     set32(S_HOT_THRESHOLD, 0);

@@ -11,14 +11,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <asm/prctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #define CODE 0x100000ul
 #define CODE_BYTES 0x4000
 #define DATA 0x110000ul
 #define DATA_BYTES 0x2000
+#define GS_BASE (DATA + 0x800)
 #define READ_ONLY 0x118000ul
 #define STACK 0x120000ul
 #define STACK_BYTES 0x4000
@@ -95,6 +99,8 @@ int main(void) {
   map(DATA, DATA_BYTES, PROT_READ | PROT_WRITE);
   map(READ_ONLY, 4096, PROT_READ);
   map(STACK, STACK_BYTES, PROT_READ | PROT_WRITE);
+  // The C library uses FS only.
+  if (syscall(SYS_arch_prctl, ARCH_SET_GS, GS_BASE)) return perror("arch_prctl"), 1;
   static uint8_t stack[262144];
   stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
   sigaltstack(&alternate, 0);
