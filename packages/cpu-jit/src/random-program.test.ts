@@ -72,6 +72,7 @@ test('code compiled in the background may replace interpreted code at any time',
   const tier = await Tier.create(true, true);
   const found: string[] = [];
   const ROUNDS = 6;
+  let compiledEntries = 0;
   for (let n = 0; n < 16; n++) {
     const program = randomProgram(BigInt(3000 + n), { kinds: ['integer', 'sse'], size: 20 + n * 4, faults: n % 3 === 0 ? 40 : 0, selfModifying: n % 2 === 0 });
     const code = assemble(program.nodes);
@@ -82,10 +83,11 @@ test('code compiled in the background may replace interpreted code at any time',
     for (let round = 0; round < ROUNDS; round++) {
       await new Promise((done) => setTimeout(done, round * 5));
       found.push(...compareRuns(expected, tier.again()).map((line) => `seed ${program.seed}, round ${round}: ${line}`));
+      compiledEntries += tier.core.stats(0).compiledEntries;
     }
   }
   expect(found).toEqual([]);
-  expect(tier.core.stats(0).compiledEntries).toBeGreaterThan(0);
+  expect(compiledEntries).toBeGreaterThan(0);
   await tier.core.dispose();
 });
 
