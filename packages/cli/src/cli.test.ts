@@ -102,6 +102,7 @@ describe('wrong input gets one line on stderr and exit code 2', () => {
     ['a kernel that is none', ['run', '--kernel', fileWith('nokernel', new Uint8Array(5000))], /neither a bzImage/],
     ['a missing RAM disk', ['run', '--kernel', fileWith('nokernel', new Uint8Array(5000)), '--initrd', join(folder, 'nothing')], /no such file/],
     ['a RAM disk beside a program', ['run', '--initrd', testPrograms.hello, testPrograms.hello], /initrd/],
+    ['a bad --drive', ['run', '--kernel', 'x', '--drive', 'disk.img'], /file=IMAGE/],
     ['a bad --file', ['run', '--file', 'x', testPrograms.hello], /HOST:GUEST/],
     ['a bad scale', ['bench', 'exits', '--scale', '-1'], /scale/],
   ];

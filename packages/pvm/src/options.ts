@@ -1,3 +1,4 @@
+import type { DriveOptions } from '@pvm/machine';
 import { PvmError } from './errors.ts';
 
 /** A chunk of output; the receiver may keep it. Returning a promise holds the guest until it settles. */
@@ -49,6 +50,8 @@ export interface VmOptions {
   kernel?: string | Uint8Array;
   /** RAM disk for a stock kernel (`bare` only). Default none. */
   initrd?: string | Uint8Array;
+  /** Disks for a stock kernel, raw images on virtio (`bare` only): vda, vdb, ... Default none. */
+  drives?: readonly DriveOptions[];
   /** Kernel command line. Default empty. */
   commandLine?: string;
   /** Stop with `instruction-limit` after so many guest instructions. Default: no limit. */
@@ -80,6 +83,7 @@ export interface CheckedOptions {
   readonly terminals: number;
   readonly kernel: string | Uint8Array | undefined;
   readonly initrd: string | Uint8Array | undefined;
+  readonly drives: readonly DriveOptions[];
   readonly commandLine: string;
   readonly maxInstructions: number | undefined;
   readonly signal: AbortSignal | undefined;
@@ -106,6 +110,19 @@ const record =
     typeof v === 'object' && v !== null && !Array.isArray(v) && Object.entries(v).every(([key, value]) => !key.includes('\0') && inner(value) === undefined)
       ? undefined
       : what;
+
+function isDrive(drive: unknown): boolean {
+  if (typeof drive !== 'object' || drive === null) return false;
+  const { file, readOnly, snapshot, serial, ...rest } = drive as Readonly<Record<string, unknown>>;
+  const isSwitch = (v: unknown) => v === undefined || typeof v === 'boolean';
+  return (
+    isBytes(file) === undefined &&
+    isSwitch(readOnly) &&
+    isSwitch(snapshot) &&
+    (serial === undefined || isString(serial) === undefined) &&
+    Object.keys(rest).length === 0
+  );
+}
 
 const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   program: isBytes,
@@ -135,6 +152,7 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   terminals: (v) => (Number.isInteger(v) && Number(v) >= 0 && Number(v) <= 7 ? undefined : 'a number from 0 to 7'),
   kernel: isBytes,
   initrd: isBytes,
+  drives: (v) => (Array.isArray(v) && v.every(isDrive) ? undefined : 'an array of { file, readOnly?, snapshot?, serial? }'),
   commandLine: isString,
   maxInstructions: (v) => (Number.isSafeInteger(v) && Number(v) > 0 ? undefined : 'a positive integer'),
   signal: (v) => (v instanceof AbortSignal ? undefined : 'an AbortSignal'),
@@ -155,6 +173,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
   if (design === 'pvm') {
     if (given.program === undefined) throw new PvmError('bad-option', 'option program is missing');
     if (given.initrd !== undefined) throw new PvmError('bad-option', 'option initrd is for design bare; with a program, use files');
+    if (given.drives !== undefined) throw new PvmError('bad-option', 'option drives is for design bare; with a program, use files');
   } else {
     if (given.kernel === undefined) throw new PvmError('bad-option', 'option kernel is missing: design bare boots a stock kernel');
     const unfit = ['program', 'args', 'argv0', 'env', 'files'].find((key) => given[key] !== undefined);
@@ -183,6 +202,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     terminals: options.terminals ?? 0,
     kernel: options.kernel,
     initrd: options.initrd,
+    drives: options.drives ?? [],
     commandLine: options.commandLine ?? '',
     maxInstructions: options.maxInstructions,
     signal: options.signal,

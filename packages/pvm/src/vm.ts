@@ -73,6 +73,8 @@ export class Vm {
   private readonly begun = new Map<number, Snapshot>();
   private readonly intervals: Interval[] = [];
   private afterExit: (() => void) | undefined;
+  /** The reader of the serial port is slow. */
+  private serialWait: Promise<void> | undefined;
   private runMs = 0;
   private randomState = 0x9e37_79b9;
 
@@ -91,9 +93,14 @@ export class Vm {
       ...(options.design === 'pvm' ? { switcher: await switcherModule() } : {}),
       hooks,
     });
-    const vm = new Vm(options, core);
-    late.design = vm.design;
-    return vm;
+    try {
+      const vm = new Vm(options, core);
+      late.design = vm.design;
+      return vm;
+    } catch (e) {
+      await core.dispose();
+      throw e;
+    }
   }
 
   private constructor(options: CheckedOptions, core: CpuCore) {
@@ -139,7 +146,11 @@ export class Vm {
       clock: options.clock,
       wallClock: () => this.wallClock(),
       random: (buffer) => this.random(buffer),
-      serialOutput: (data) => void options.onSerial(data),
+      drives: options.drives,
+      serialOutput: (data) => {
+        const wait = options.onSerial(data);
+        if (wait !== undefined) this.serialWait = wait;
+      },
       onPowerOff: () => this.halt('poweroff', 0, 0),
       onReset: () => this.halt('reset', 0, 0),
       onDebugExit: (exitCode) => this.halt('debug-exit', exitCode & 0xff, 0),
@@ -226,6 +237,12 @@ export class Vm {
       maxInstructions: this.options.maxInstructions,
     });
     while (this.stop === undefined) {
+      if (this.serialWait !== undefined) {
+        const wait = this.serialWait;
+        this.serialWait = undefined;
+        await this.abortable(wait);
+        continue;
+      }
       const start = performance.now();
       const end = loop.runSlice();
       this.runMs += performance.now() - start;

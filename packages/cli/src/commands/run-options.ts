@@ -11,6 +11,7 @@ export const RUN_VALUE_OPTIONS: ReadonlySet<string> = new Set([
   '--design',
   '--kernel',
   '--initrd',
+  '--drive',
   '--append',
   '--max-instructions',
   '--sort',

@@ -15,6 +15,7 @@ interface RunArgs extends MachineArgs {
   readonly sort: 'samples' | 'time';
   readonly kernel: string | undefined;
   readonly initrd: string | undefined;
+  readonly drive: readonly string[];
   readonly append: string;
   readonly maxInstructions: number | undefined;
   readonly debugConsole: boolean;
@@ -35,6 +36,13 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
   sort: { choices: ['samples', 'time'], default: 'samples', requiresArg: true, describe: 'Order of the exits' },
   kernel: { type: 'string', requiresArg: true, describe: 'Without a program: the stock kernel to boot; with one: another PVM guest kernel (ELF64)' },
   initrd: { type: 'string', requiresArg: true, describe: 'RAM disk of a stock kernel' },
+  drive: {
+    type: 'string',
+    array: true,
+    nargs: 1,
+    default: [],
+    describe: 'file=IMAGE[,readonly=on][,snapshot=on], a virtio disk of a stock kernel (raw image); may be given again',
+  },
   append: { type: 'string', default: '', requiresArg: true, describe: 'Kernel command line' },
   'max-instructions': { type: 'number', requiresArg: true, describe: 'Stop after so many guest instructions' },
   'debug-console': { type: 'boolean', default: false, describe: "Show the guest kernel's serial log on stderr" },
@@ -46,6 +54,21 @@ function parseFile(spec: string): [string, string] {
   const [host, guest] = colon < 0 ? [spec, spec] : [spec.slice(0, colon), spec.slice(colon + 1)];
   if (host === '' || !guest.startsWith('/')) throw new UsageError(`--file ${spec}: expected HOST:GUEST with an absolute path in the guest`);
   return [guest, host];
+}
+
+/** QEMU's spelling; of its words those that mean what we do anyway are taken. */
+function parseDrive(spec: string): { file: string; readOnly: boolean; snapshot: boolean } {
+  const drive = { file: '', readOnly: false, snapshot: false };
+  for (const word of spec.split(',')) {
+    const [key = '', value = ''] = word.split(/=(.*)/s);
+    if (key === 'file') drive.file = value;
+    else if (key === 'readonly' && /^(on|off)$/.test(value)) drive.readOnly = value === 'on';
+    else if (key === 'snapshot' && /^(on|off)$/.test(value)) drive.snapshot = value === 'on';
+    else if (word !== 'if=virtio' && word !== 'format=raw')
+      throw new UsageError(`--drive ${spec}: do not know "${word}"; expected file=IMAGE[,readonly=on][,snapshot=on]`);
+  }
+  if (drive.file === '') throw new UsageError(`--drive ${spec}: expected file=IMAGE[,readonly=on][,snapshot=on]`);
+  return drive;
 }
 
 function parseEnv(spec: string): [string, string] {
@@ -95,6 +118,7 @@ Without a program, boots a stock kernel on a PC with one CPU; its first serial p
           onStderr: writeTo(process.stderr),
           ...(path === undefined ? { onSerial: writeTo(process.stdout) } : a.debugConsole ? { onSerial: writeTo(process.stderr) } : {}),
           ...(a.initrd === undefined ? {} : { initrd: a.initrd }),
+          ...(a.drive.length > 0 ? { drives: a.drive.map(parseDrive) } : {}),
           ...(a.kernel === undefined ? {} : { kernel: a.kernel }),
           commandLine: a.append,
           ...(a.maxInstructions === undefined ? {} : { maxInstructions: a.maxInstructions }),

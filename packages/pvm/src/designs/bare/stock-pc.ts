@@ -1,7 +1,7 @@
 import { randomFillSync } from 'node:crypto';
 import type { CpuCore } from '@pvm/cpu-jit';
 import { S_RANDOM, V_TSC_MUL } from '@pvm/cpu-jit/layout';
-import { Board, type GuestRam, loadKernel } from '@pvm/machine';
+import { Board, type DriveOptions, type GuestRam, loadKernel } from '@pvm/machine';
 import type { ExitLedger } from '../../ledger.ts';
 import { BareDesign } from './bare-design.ts';
 import { CountMachineClock, HostMachineClock, type MachineClock } from './machine-clock.ts';
@@ -11,6 +11,7 @@ export interface StockPcOptions {
   readonly ram: GuestRam;
   readonly ledger: ExitLedger;
   readonly clock: 'host' | 'icount';
+  readonly drives: readonly DriveOptions[];
   /** Nanoseconds since 1970 UTC. */
   wallClock(): bigint;
   /** Random bytes for the virtio entropy device. */
@@ -30,6 +31,7 @@ export class StockPc {
   readonly design: BareDesign;
   private readonly ram: GuestRam;
 
+  /** @throws MachineError `bad-disk` */
   constructor(options: StockPcOptions) {
     const { core, ram, ledger } = options;
     const clock: MachineClock = options.clock === 'host' ? new HostMachineClock(core, 0) : new CountMachineClock(core, 0);
@@ -47,6 +49,7 @@ export class StockPc {
       onPowerOff: () => options.onPowerOff(),
       onReset: () => options.onReset(),
       onDebugExit: (code) => options.onDebugExit(code),
+      drives: options.drives,
       random: (buffer) => options.random(buffer),
       kick: () => {
         late.design?.cut();
