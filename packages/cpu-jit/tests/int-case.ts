@@ -4,8 +4,8 @@ import type { Form, Insn } from '../src/decoder/types.ts';
 import { GS } from '../src/layout.ts';
 import type { MemoryChoice } from './encoder.ts';
 import { FLAGS, type IntState, START, WINDOW, WINDOW_BYTES } from './int-vectors.ts';
-import { DATA, DATA_BYTES, GS_BASE, READ_ONLY } from './program.ts';
 import { type Prng, SPECIAL } from './prng.ts';
+import { DATA, DATA_BYTES, GS_BASE, READ_ONLY } from './program.ts';
 import { type RandomInsn, randomInsn } from './random-instruction.ts';
 
 const [RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI] = [0, 1, 2, 3, 4, 5, 6, 7];

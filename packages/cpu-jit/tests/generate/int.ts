@@ -4,7 +4,7 @@
 import { writeFileSync } from 'node:fs';
 import { forms } from '../../src/decoder/index.ts';
 import type { Form } from '../../src/decoder/types.ts';
-import { type Instance, makePool, randomInstance, randomState, isReplayable } from '../int-case.ts';
+import { type Instance, isReplayable, makePool, randomInstance, randomState } from '../int-case.ts';
 import { INT_VECTORS, type IntCase, type IntEncoding, type IntState, PAGE_FAULT, packIntVectors, START, WINDOW, WINDOW_BYTES } from '../int-vectors.ts';
 import { Native, type NativeCase, type NativeResult } from '../native-run.ts';
 import { Prng } from '../prng.ts';
