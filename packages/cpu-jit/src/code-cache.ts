@@ -67,8 +67,8 @@ export class CodeCache {
   private readonly handlers: (codeSize: 16 | 32 | 64) => Int32Array;
   private arena = RECORD_ARENA;
   private descCount = 0;
-  /** Frame number -> translations with code in it. */
-  private readonly byFrame = new Map<number, Set<Translation>>();
+  /** Line number (HPA / 64) -> translations with code in it; its bit in CODE_BITS is set exactly while there are some. */
+  private readonly byLine = new Map<number, Set<Translation>>();
   private readonly scratch = new Uint8Array(32);
   /** Blocks decoded and code invalidations since creation. */
   readonly counts = { blocks: 0, instructions: 0, invalidated: 0, flushes: 0 };
@@ -179,16 +179,18 @@ export class CodeCache {
 
   /** Registers translated code so that writes to its bytes drop it. */
   track(t: Translation): void {
-    for (const { start, end } of t.ranges) {
-      const frame = start >>> 12;
-      let set = this.byFrame.get(frame);
-      if (set === undefined) {
-        set = new Set();
-        this.byFrame.set(frame, set);
-        this.host.protectFrame(frame * PAGE);
+    for (const line of linesOf(t)) {
+      const set = this.byLine.get(line);
+      if (set !== undefined) {
+        set.add(t);
+        continue;
       }
-      set.add(t);
-      this.markLines(start, end);
+      this.byLine.set(line, new Set([t]));
+      const bits = (CODE_BITS + (line >>> 6) * 8) >>> 2;
+      const { u32 } = this.host;
+      if (((u32[bits] ?? 0) | (u32[bits + 1] ?? 0)) === 0) this.host.protectFrame((line >>> 6) * PAGE);
+      const word = bits + ((line >>> 5) & 1);
+      u32[word] = (u32[word] ?? 0) | (1 << (line & 31));
     }
   }
 
@@ -196,29 +198,24 @@ export class CodeCache {
   invalidate(hpa: number, length: number): void {
     const end = hpa + length;
     const dropped = new Set<Translation>();
-    for (let frame = hpa >>> 12; frame <= (end - 1) >>> 12; frame++) {
-      for (const t of this.byFrame.get(frame) ?? []) if (t.ranges.some((r) => r.start < end && hpa < r.end)) dropped.add(t);
+    for (let line = Math.floor(hpa / LINE); line <= Math.floor((end - 1) / LINE); line++) {
+      for (const t of this.byLine.get(line) ?? []) if (t.ranges.some((r) => r.start < end && hpa < r.end)) dropped.add(t);
     }
     if (dropped.size === 0) return;
-    const frames = new Set<number>();
     for (const t of dropped) {
       this.counts.invalidated++;
       t.drop();
-      for (const r of t.ranges) {
-        frames.add(r.start >>> 12);
-        this.byFrame.get(r.start >>> 12)?.delete(t);
-      }
+      for (const line of linesOf(t)) this.forget(t, line);
     }
-    for (const frame of frames) this.remark(frame);
     this.host.forgetLinks();
   }
 
   /** Forgets all translated code. Only outside generated code. */
   flush(): void {
     this.counts.flushes++;
-    for (const set of [...this.byFrame.values()]) for (const t of [...set]) t.drop();
-    for (const frame of this.byFrame.keys()) this.clearLines(frame);
-    this.byFrame.clear();
+    for (const t of new Set([...this.byLine.values()].flatMap((set) => [...set]))) t.drop();
+    for (const line of this.byLine.keys()) this.clearLine(line);
+    this.byLine.clear();
     this.host.u32.fill(0, BLOCK_HEADS >>> 2, (BLOCK_HEADS >>> 2) + BLOCK_HEAD_COUNT);
     this.arena = RECORD_ARENA;
     this.descCount = 0;
@@ -260,27 +257,22 @@ export class CodeCache {
     }
   }
 
-  /** Code bits of a frame from what is left in it. */
-  private remark(frame: number): void {
-    this.clearLines(frame);
-    const set = this.byFrame.get(frame);
-    if (set === undefined) return;
-    if (set.size === 0) this.byFrame.delete(frame);
-    for (const t of set) for (const r of t.ranges) if (r.start >>> 12 === frame) this.markLines(r.start, r.end);
+  private forget(t: Translation, line: number): void {
+    const set = this.byLine.get(line);
+    if (set === undefined || !set.delete(t) || set.size > 0) return;
+    this.byLine.delete(line);
+    this.clearLine(line);
   }
-  private markLines(start: number, end: number): void {
-    const bits = (CODE_BITS + (start >>> 12) * 8) >>> 2;
+  private clearLine(line: number): void {
+    const word = (CODE_BITS + (line >>> 6) * 8 + ((line >>> 5) & 1) * 4) >>> 2;
     const { u32 } = this.host;
-    for (let line = (start & (PAGE - 1)) >>> 6; line <= ((end - 1) & (PAGE - 1)) >>> 6; line++) {
-      const word = bits + (line >>> 5);
-      u32[word] = (u32[word] ?? 0) | (1 << (line & 31));
-    }
+    u32[word] = (u32[word] ?? 0) & ~(1 << (line & 31));
   }
-  private clearLines(frame: number): void {
-    const bits = (CODE_BITS + frame * 8) >>> 2;
-    this.host.u32[bits] = 0;
-    this.host.u32[bits + 1] = 0;
-  }
+}
+
+/** Numbers of the lines that a translation's bytes lie in. */
+function* linesOf(t: Translation): Generator<number> {
+  for (const { start, end } of t.ranges) for (let line = Math.floor(start / LINE); line <= Math.floor((end - 1) / LINE); line++) yield line;
 }
 
 /** Bucket of a host-physical address; the Wasm runtime computes the same. */
