@@ -261,10 +261,10 @@ export class Vm {
 
   private async waitForInterrupt(): Promise<void> {
     do {
-      if (this.design.halted(BOOT_VCPU) === 'dead') {
-        this.halt('halted', 0, 0);
-        return;
-      }
+      const state = this.design.halted(BOOT_VCPU);
+      if (state === 'dead') this.halt('halted', 0, 0);
+      // A timer may have come due since the run ended.
+      if (state !== 'wakeable') return;
       const ms = this.design.sleepMs(BOOT_VCPU);
       // Also keeps the process alive while the guest sleeps: nothing else may.
       let timer: NodeJS.Timeout | undefined;

@@ -97,6 +97,14 @@ describe('a stock kernel', () => {
     expect(result.stopReason).toBe('poweroff');
   });
 
+  it("wakes at each of a thousand ticks of the host's clock, however close the sleep is to the next", async () => {
+    // sti; hlt; jmp to the hlt. The handler counts in EBX: dec ebx; jz off; mov al, 0x20; out 0x20, al; iretq.
+    const sleep = [0xbb, ...word(1000, 4), ...start, ...waitForTimer, 0xeb, 0xfd];
+    const handler = [0xff, 0xcb, 0x74, 0x06, ...outImmediate(0x20, 0x20), 0x48, 0xcf, ...powerOff];
+    const { result } = await run({ kernel: kernel(sleep, handler), clock: 'host' });
+    expect(result.stopReason).toBe('poweroff');
+  });
+
   it('is interrupted in a loop that never leaves the guest', async () => {
     // sti; jmp $
     const code = [...start, ...waitForTimer.slice(0, -1), 0xeb, 0xfe];

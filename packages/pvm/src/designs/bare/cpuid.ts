@@ -13,8 +13,8 @@ const LEAF1_ECX = bits(0, 9, 13, 19, 20, 21, 23, 24, 30, 31);
 const LEAF1_EDX = bits(0, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 15, 16, 19, 23, 24, 25, 26);
 /** CLFLUSH of 64 bytes, one logical processor. */
 const LEAF1_EBX = 0x0001_0800;
-/** Fast REP MOVSB and STOSB: they are bulk copies here. */
-const LEAF7_EBX = bits(9);
+/** IA32_TSC_ADJUST, which tells kernels that the TSC needs no watchdog; fast REP MOVSB and STOSB: they are bulk copies here. */
+const LEAF7_EBX = bits(1, 9);
 /** LAHF; SYSCALL NX LM; invariant TSC; 46 physical and 48 virtual address bits. */
 const LEAF81_ECX = bits(0);
 const LEAF81_EDX = bits(11, 20, 29);
