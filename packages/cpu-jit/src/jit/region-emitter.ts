@@ -1,5 +1,5 @@
 import type binaryen from 'binaryen';
-import type { Form, Insn, OperandForm } from '../decoder/types.ts';
+import type { Form, Insn, MemOperand, OperandForm } from '../decoder/types.ts';
 import type { Emitter } from '../emit/emitter.ts';
 import { hostLoad, hostStore, tlbAddress, tlbEntry, tlbHit, typeOfSize } from '../emit/tlb-path.ts';
 import type { Val } from '../emit/val.ts';
@@ -64,6 +64,8 @@ export class RegionEmitter extends RegionState {
   private offset = 0;
   private index = 0;
   private terminator: Terminator | undefined;
+  /** Address values of memory operands -> their key in `places`. */
+  private readonly placeKeys = new WeakMap<Val, string>();
   private readonly region: Region;
 
   constructor(b: typeof binaryen, m: binaryen.Module, region: Region, first: Insn, imports: Imports) {
@@ -269,6 +271,9 @@ export class RegionEmitter extends RegionState {
     const { m } = this;
     const { mem, addrSize } = this.insn;
     if (mem === null) throw new Error(`${this.form.row.name}: operand ${i} is not memory`);
+    const key = options?.segment === false ? undefined : this.placeKey(mem);
+    const known = key === undefined ? undefined : this.places.get(key);
+    if (known !== undefined) return this.local('i64', known.va);
     const terms: binaryen.ExpressionRef[] = [];
     let disp = BigInt(mem.disp + popAdjustment(this.insn));
     if (mem.dispHigh !== undefined) disp = BigInt.asIntN(64, (BigInt(mem.dispHigh) << 32n) | BigInt(mem.disp >>> 0));
@@ -288,7 +293,16 @@ export class RegionEmitter extends RegionState {
         ea = m.i64.and(ea, m.i64.const(0xffff_ffffn));
       }
     }
-    return this.let(this.expr('i64', ea));
+    const address = this.let(this.expr('i64', ea));
+    if (key !== undefined) this.placeKeys.set(address, key);
+    return address;
+  }
+  /** What a memory operand's address is computed from; undefined where that may change without a register being written. */
+  private placeKey(mem: MemOperand): string | undefined {
+    const base = segmentBaseOffset(mem.seg, this.flat ? 64 : this.codeSize);
+    if (this.isConditional || base !== S_ZERO || this.insn.addrSize !== 8) return undefined;
+    const disp = mem.base === RIP ? mem.disp + this.offset + this.insn.length : mem.disp + popAdjustment(this.insn);
+    return [mem.base, mem.index, mem.scale, disp, mem.dispHigh ?? 0].join();
   }
 
   // ------------------------------------------------------------ memory
@@ -298,10 +312,19 @@ export class RegionEmitter extends RegionState {
     return index;
   }
   private lookup(address: Val): { va: number; entry: number } {
-    const va = this.bind(address);
-    const entry = this.newLocal('i32');
+    // The same operand again, as in a load and a later store of one variable: the entry is the same, only the check is made anew.
+    for (const place of this.places.values()) if (place.va === address.index) return place;
     const { m, b } = this;
+    const key = this.placeKeys.get(address);
+    const va = key === undefined ? this.bind(address) : this.lastingLocal('i64');
+    const entry = key === undefined ? this.newLocal('i32') : this.lastingLocal('i32');
+    if (key !== undefined) this.emit(m.local.set(va, address.take()));
     this.emit(m.local.set(entry, tlbEntry(b, m, va, m.local.get(LOCAL.tlb, b.i32))));
+    const { mem } = this.insn;
+    if (key !== undefined && mem !== null) {
+      const bit = (n: number) => (n >= 0 && n < 16 ? 1 << n : 0);
+      this.places.set(key, { va, entry, registers: bit(mem.base) | bit(mem.index) });
+    }
     return { va, entry };
   }
   /** Marks an arm of an `if` as the one to expect (see branch-hints.ts). */

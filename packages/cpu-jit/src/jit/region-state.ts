@@ -21,6 +21,13 @@ export function fixedLocals(b: typeof binaryen): binaryen.Type[] {
   return [i32, i64, i64, i32, i64, i64, i32, i64, i32, ...new Array<binaryen.Type>(16).fill(i64), ...new Array<binaryen.Type>(16).fill(v128)];
 }
 
+/** Address and TLB entry of a memory operand, in locals, and the registers they come from (bit set). */
+export interface Place {
+  readonly va: number;
+  readonly entry: number;
+  readonly registers: number;
+}
+
 /** Functions that a module imports: name -> signature. */
 export type Imports = Map<string, { params: ValType[]; result: ValType | 'none' }>;
 
@@ -45,6 +52,8 @@ export abstract class RegionState extends Emitter {
   /** `flagDef` is of kind `explicit` and not yet in the locals. */
   private isApart = false;
   private depth = 0;
+  /** Memory operands that the block has looked up in the TLB, while their registers are unchanged. */
+  protected readonly places = new Map<string, Place>();
   /** The code being emitted has left the region. */
   protected ended = false;
   private readonly pool: Record<ValType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
@@ -91,6 +100,7 @@ export abstract class RegionState extends Emitter {
   }
   /** At the start of a block nothing is known of the flags but that they are in their locals. */
   protected forgetFlags(): void {
+    this.places.clear();
     this.flagDef = undefined;
     this.isApart = false;
     this.releaseTemps();
@@ -102,6 +112,7 @@ export abstract class RegionState extends Emitter {
     return this.m.local.get(LOCAL.gpr + n, this.b.i64);
   }
   private setWhole(n: number, value: binaryen.ExpressionRef): void {
+    for (const [key, place] of this.places) if ((place.registers >>> n) & 1) this.places.delete(key);
     this.touched |= 1 << n;
     this.written |= 1 << n;
     this.emit(this.m.local.set(LOCAL.gpr + n, value));
@@ -154,6 +165,7 @@ export abstract class RegionState extends Emitter {
     this.emit(this.spillHere());
   }
   protected override reloadRegisters(): void {
+    this.places.clear();
     const placeholder = this.m.block(null, []);
     this.reloads.push(placeholder);
     this.emit(placeholder);
@@ -248,6 +260,14 @@ export abstract class RegionState extends Emitter {
     this.emit(m.local.set(LOCAL.ccSrc, carryInto(this, kept, c, o).take()));
     this.emit(m.local.set(LOCAL.ccKind, m.i32.const(FLAGS_EXPLICIT)));
     this.flagsWritten = true;
+  }
+  /** The code being emitted runs only under a condition. */
+  protected get isConditional(): boolean {
+    return this.depth > 0;
+  }
+  /** A local that keeps its value to the end of the block. */
+  protected lastingLocal(type: ValType): number {
+    return LOCAL.free - 1 + this.extraLocals.push(this.b[type]);
   }
   /** Puts the flags into their locals, here. */
   protected flagsToLocals(): void {
