@@ -1,5 +1,5 @@
 // Runs the programs of programs/ natively, in pvm and on other emulators, in turns, and prints how much slower than native each is.
-//   node -C source benchmarks/run.ts [--only name,...] [--peers native,pvm,...] [--repeat N] [--rounds N] [--json file]
+//   node -C source benchmarks/run.ts [--only name,...] [--peers native,pvm,...] [--repeat N] [--rounds N] [--json file] [--note text]
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { buildProgram, compilerVersion } from './src/build.ts';
@@ -132,6 +132,7 @@ const { values } = parseArgs({
     repeat: { type: 'string', default: '3' },
     rounds: { type: 'string' },
     json: { type: 'string' },
+    note: { type: 'string' },
   },
 });
 const positive = (name: string, text: string) => {
@@ -152,5 +153,5 @@ for (const program of programs) {
   for (const [name, cell] of Object.entries(row.peers)) if (cell.failure !== undefined) console.error(`  ${name}: ${cell.failure}`);
 }
 console.log(table(rows, peers));
-if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ machine: describeMachine(), repeat, rows }, undefined, 1)}\n`);
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ machine: describeMachine(), note: values.note, repeat, rows }, undefined, 1)}\n`);
 if (rows.some((r) => Object.entries(r.peers).some(([name, c]) => name.startsWith('pvm') && !c.checksumEqual))) process.exitCode = 1;

@@ -17,9 +17,13 @@ export interface Goal {
 const CLI = join(import.meta.dirname, '../../packages/cli/bin/pvm.mjs');
 
 /** Runs the command line; throws Error with what it said when it fails in another way than `status`. */
-function pvm(args: readonly string[], status = 0, env: Record<string, string> = {}): { readonly stdout: string; readonly stderr: string; readonly ms: number } {
+function pvm(
+  args: readonly string[],
+  status = 0,
+  nodeOptions: readonly string[] = [],
+): { readonly stdout: string; readonly stderr: string; readonly ms: number } {
   const start = performance.now();
-  const r = spawnSync(process.execPath, [CLI, ...args], { encoding: 'utf8', env: { ...process.env, ...env }, maxBuffer: 1 << 26 });
+  const r = spawnSync(process.execPath, [...nodeOptions, CLI, ...args], { encoding: 'utf8', maxBuffer: 1 << 26 });
   const ms = performance.now() - start;
   if (r.status !== status) throw new Error(`pvm ${args.join(' ')}: exit ${r.status ?? r.signal}: ${r.stderr.slice(-500)}`);
   return { stdout: r.stdout, stderr: r.stderr, ms };
@@ -67,8 +71,8 @@ function firstInstructionMs(): number {
 
 /** Greatest resident set of the process that runs a small program in 64 MiB of guest RAM, MiB. */
 function residentMiB(): number {
-  const report = 'data:text/javascript,process.on("exit",()=>process.stderr.write(`\\nmax-rss ${process.resourceUsage().maxRSS}\\n`))';
-  const { stderr } = pvm(['run', '-m', '64M', buildProgram('hash-table'), '10'], 0, { NODE_OPTIONS: `--import=${report}` });
+  const report = 'process.on("exit", () => console.error("max-rss", process.resourceUsage().maxRSS))';
+  const { stderr } = pvm(['run', '-m', '64M', buildProgram('hash-table'), '10'], 0, ['--import', `data:text/javascript,${encodeURIComponent(report)}`]);
   const kib = /max-rss (\d+)/.exec(stderr)?.[1];
   if (kib === undefined) throw new Error('the process did not report its memory');
   return Number(kib) / 1024;
