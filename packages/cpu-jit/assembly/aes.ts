@@ -44,12 +44,10 @@ const INVERSE_SBOX = memory.data<u8>([
   0x17, 0x2b, 0x04, 0x7e, 0xba, 0x77, 0xd6, 0x26, 0xe1, 0x69, 0x14, 0x63, 0x55, 0x21, 0x0c, 0x7d,
 ], 16);
 
-// @ts-ignore: decorator
 @inline
 function row(table: usize, r: usize, x: v128): v128 {
   return i8x16.swizzle(v128.load(table + (r << 4)), x);
 }
-// @ts-ignore: decorator
 @inline
 function substitute(x: v128, table: usize): v128 {
   const sixteen = i8x16.splat(16);
@@ -87,18 +85,15 @@ function substitute(x: v128, table: usize): v128 {
   return v128.or(y, z);
 }
 
-// @ts-ignore: decorator
 @inline
 function double(x: v128): v128 {
   return v128.xor(i8x16.add(x, x), v128.and(i8x16.lt_s(x, i8x16.splat(0)), i8x16.splat(0x1b)));
 }
 /** Byte i of each column replaced by byte i + 1, i + 2. */
-// @ts-ignore: decorator
 @inline
 function rotate1(x: v128): v128 {
   return i8x16.shuffle(x, x, 1, 2, 3, 0, 5, 6, 7, 4, 9, 10, 11, 8, 13, 14, 15, 12);
 }
-// @ts-ignore: decorator
 @inline
 function rotate2(x: v128): v128 {
   return i8x16.shuffle(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
@@ -112,12 +107,10 @@ function mixColumns(x: v128): v128 {
 function inverseMixColumns(x: v128): v128 {
   return mixColumns(v128.xor(x, double(double(v128.xor(x, rotate2(x))))));
 }
-// @ts-ignore: decorator
 @inline
 function shiftRows(x: v128): v128 {
   return i8x16.shuffle(x, x, 0, 5, 10, 15, 4, 9, 14, 3, 8, 13, 2, 7, 12, 1, 6, 11);
 }
-// @ts-ignore: decorator
 @inline
 function inverseShiftRows(x: v128): v128 {
   return i8x16.shuffle(x, x, 0, 13, 10, 7, 4, 1, 14, 11, 8, 5, 2, 15, 12, 9, 6, 3);

@@ -47,27 +47,23 @@ export function raisePageFault(cpu: u32, va: u64, error: u32): void {
   raise(cpu, PF, error);
 }
 
-// @ts-ignore: decorator
 @inline
 export function count(cpu: u32, offset: u32): void {
   store<u64>(cpu + offset, load<u64>(cpu + offset) + 1);
 }
 
-// @ts-ignore: decorator
 @inline
 export function cpuIndex(cpu: u32): u32 {
   return (cpu - <u32>CPU_BASE) / <u32>CPU_STRIDE;
 }
 
 /** Address of TLB array `array` of this vCPU. */
-// @ts-ignore: decorator
 @inline
 export function tlbArray(cpu: u32, array: u32): u32 {
   return <u32>TLB_BASE + cpuIndex(cpu) * <u32>TLB_CPU_SIZE + array * <u32>TLB_ARRAY_SIZE;
 }
 
 /** Linear addresses outside 64-bit mode are 32 bits wide. */
-// @ts-ignore: decorator
 @inline
 export function linear(cpu: u32, va: u64): u64 {
   return load<u32>(cpu, S_CODE_SIZE) == 64 ? va : va & 0xffff_ffff;

@@ -168,7 +168,6 @@ function delivered(cpu: u32): u32 {
 }
 
 /** Does exception `vector` leave the guest? */
-// @ts-ignore: decorator
 @inline
 function intercepted(cpu: u32, vector: u32): bool {
   return vector < 32 && (load<u32>(cpu, V_EXC_BITMAP) >> vector & 1) != 0;

@@ -1,23 +1,18 @@
 // Imports from TypeScript, module "host". Arguments travel in the state block (S_EXIT_*).
 
 /** A walk failed in a mode where the hypervisor owns the tables. See the `MMU_*` results. */
-// @ts-ignore: decorator
 @external("host", "mmuFault")
 export declare function hostMmuFault(cpu: u32): u32;
 /** Access to a guest-physical address that is not RAM. `MMU_RAISED` or `MMU_DONE`. */
-// @ts-ignore: decorator
 @external("host", "mmio")
 export declare function hostMmio(cpu: u32): u32;
 /** A single-stepped store is about to overwrite decoded code: S_EXIT_BLOCK, S_EXIT_SIZE. */
-// @ts-ignore: decorator
 @external("host", "smc")
 export declare function hostSmc(cpu: u32): u32;
 /** The block whose descriptor is in S_EXIT_BLOCK was entered S_HOT_THRESHOLD times. */
-// @ts-ignore: decorator
 @external("host", "hot")
 export declare function hostHot(cpu: u32): void;
 /** TSC ticks of the host clock, an integer below 2^53. */
-// @ts-ignore: decorator
 @external("host", "hostTsc")
 export declare function hostTsc(): f64;
 

@@ -59,7 +59,6 @@ export function refill(cpu: u32, va: u64, access: u32, size: u32): u32 {
 }
 
 /** HPA to read `size` bytes within one page, or 0 (see `refill`; the value is then in S_EXIT_VALUE). */
-// @ts-ignore: decorator
 @inline
 export function readPtr(cpu: u32, va: u64, size: u32): u32 {
   const entry = entryOf(cpu, va);
@@ -102,14 +101,12 @@ export function overCode(cpu: u32, hpa: u32, size: u32): u32 {
   return hpa;
 }
 
-// @ts-ignore: decorator
 @inline
 export function crosses(va: u64, size: u32): bool {
   return (<u32>va & 0xfff) + size > 0x1000;
 }
 
 /** Start of the second page of an access that crosses. */
-// @ts-ignore: decorator
 @inline
 function secondPage(cpu: u32, va: u64): u64 {
   return linear(cpu, (va | 0xfff) + 1);
@@ -165,7 +162,6 @@ function storePart(cpu: u32, va: u64, from: u32, n: u32): void {
   if (hpa) copyBytes(hpa, from, n);
 }
 
-// @ts-ignore: decorator
 @inline
 function loadOf<T>(cpu: u32, va: u64, rmw: bool): T {
   const size = <u32>sizeof<T>();
@@ -177,7 +173,6 @@ function loadOf<T>(cpu: u32, va: u64, rmw: bool): T {
   return hpa ? load<T>(hpa) : load<T>(cpu, S_EXIT_VALUE);
 }
 
-// @ts-ignore: decorator
 @inline
 function storeOf<T>(cpu: u32, va: u64, value: T): void {
   const size = <u32>sizeof<T>();

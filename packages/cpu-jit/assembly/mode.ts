@@ -20,7 +20,6 @@ export const ATTR_LONG: u32 = 1 << 13;
 export const ATTR_BIG: u32 = 1 << 14;
 export const ATTR_UNUSABLE: u32 = 1 << 16;
 
-// @ts-ignore: decorator
 @inline
 export function longMode(cpu: u32): bool {
   return (load<u32>(cpu, S_EFER) & EFER_LMA) != 0;
@@ -30,12 +29,10 @@ export function protectedMode(cpu: u32): bool {
   return (load<u32>(cpu, S_CR0) & CR0_PE) != 0 && !(load<u32>(cpu, S_RFLAGS) & RFLAGS_VM);
 }
 
-// @ts-ignore: decorator
 @inline
 export function segmentAt(cpu: u32, n: u32): u32 {
   return cpu + S_SEG + n * SEG_STRIDE;
 }
-// @ts-ignore: decorator
 @inline
 export function selectorOf(cpu: u32, n: u32): u32 {
   return load<u32>(segmentAt(cpu, n), SEG_SELECTOR) & 0xffff;

@@ -6,7 +6,6 @@ const A_AT = S_SCRATCH + 16;
 const B_AT = S_SCRATCH + 32;
 
 /** Element `i` of the operand at `at`; format: imm[1:0], 0 u8, 1 u16, 2 s8, 3 s16. */
-// @ts-ignore: decorator
 @inline
 function element(at: u32, i: u32, format: u32): i32 {
   if (format & 1) return format & 2 ? <i32>load<i16>(at + (i << 1)) : <i32>load<u16>(at + (i << 1));

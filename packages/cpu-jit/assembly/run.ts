@@ -11,7 +11,6 @@ import { hostHot } from "./host";
 import { probeExec, translateExec } from "./memory";
 
 /** Jump cache entry for `rip`. Generated code uses the same hash: index = (rip ^ rip >> 14) & (JC_ENTRIES - 1). */
-// @ts-ignore: decorator
 @inline
 function jumpCacheEntry(cpu: u32, rip: u64): u32 {
   const low = <u32>rip;
@@ -34,7 +33,6 @@ function pagesHold(cpu: u32, descriptor: u32, va: u64, n: u32): bool {
 }
 
 /** Linear address of RIP. */
-// @ts-ignore: decorator
 @inline
 function codeAddress(cpu: u32): u64 {
   const rip = load<u64>(cpu, S_RIP);
@@ -79,7 +77,6 @@ export function lookupBlock(cpu: u32): u32 {
 }
 
 /** Is there something that `attention` would look at? */
-// @ts-ignore: decorator
 @inline
 function isDisturbed(cpu: u32): bool {
   return load<u64>(cpu, S_INTR) != 0 || (load<u32>(cpu, S_RFLAGS) & RFLAGS_TF) != 0;

@@ -20,16 +20,12 @@ const ACCESSED: u32 = 1 << 8;
 export const SEGMENT: u32 = 1 << 12;
 export const PRESENT: u32 = 1 << 15;
 
-// @ts-ignore: decorator
 @inline
 export function dpl(): u32 { return high >> 13 & 3; }
-// @ts-ignore: decorator
 @inline
 export function systemType(): u32 { return high >> 8 & 15; }
-// @ts-ignore: decorator
 @inline
 export function isCode(): bool { return (high & (SEGMENT | CODE)) == (SEGMENT | CODE); }
-// @ts-ignore: decorator
 @inline
 function isWritableData(): bool { return (high & (SEGMENT | CODE | READ_WRITE)) == (SEGMENT | READ_WRITE); }
 /** Data, or code that may be read. */
@@ -187,7 +183,6 @@ export function sys_ltr(cpu: u32, selector: u32): u32 {
   return done(cpu);
 }
 /** S_EXC is set already. */
-// @ts-ignore: decorator
 @inline
 export function failed(): u32 { return 16; }
 

@@ -25,33 +25,27 @@ export function pclmulqdq(a: v128, b: v128, imm: u32): v128 {
   return i64x2.replace_lane(i64x2.splat(low ^ (middle << 32)), 1, high ^ (middle >> 32));
 }
 
-// @ts-ignore: decorator
 @inline
 function lane0(x: v128): u32 {
   return i32x4.extract_lane(x, 0);
 }
-// @ts-ignore: decorator
 @inline
 function lane1(x: v128): u32 {
   return i32x4.extract_lane(x, 1);
 }
-// @ts-ignore: decorator
 @inline
 function lane2(x: v128): u32 {
   return i32x4.extract_lane(x, 2);
 }
-// @ts-ignore: decorator
 @inline
 function lane3(x: v128): u32 {
   return i32x4.extract_lane(x, 3);
 }
 /** From the highest lane to the lowest, the order in which the manual names words. */
-// @ts-ignore: decorator
 @inline
 function pack(w3: u32, w2: u32, w1: u32, w0: u32): v128 {
   return i32x4.replace_lane(i32x4.replace_lane(i32x4.replace_lane(i32x4.splat(w0), 1, w1), 2, w2), 3, w3);
 }
-// @ts-ignore: decorator
 @inline
 function rotateLanes(x: v128, n: i32): v128 {
   return v128.or(i32x4.shl(x, n), i32x4.shr_u(x, 32 - n));
@@ -89,12 +83,10 @@ export function sha1msg2(a: v128, b: v128): v128 {
   return pack(w16, rotl<u32>(lane2(a) ^ lane1(b), 1), rotl<u32>(lane1(a) ^ lane0(b), 1), rotl<u32>(lane0(a) ^ w16, 1));
 }
 
-// @ts-ignore: decorator
 @inline
 function firstSum(e: u32, f: u32, g: u32): u32 {
   return (g ^ (e & (f ^ g))) + (rotr<u32>(e, 6) ^ rotr<u32>(e, 11) ^ rotr<u32>(e, 25));
 }
-// @ts-ignore: decorator
 @inline
 function secondSum(a: u32, b: u32, c: u32): u32 {
   return ((a & b) | (c & (a | b))) + (rotr<u32>(a, 2) ^ rotr<u32>(a, 13) ^ rotr<u32>(a, 22));
@@ -112,7 +104,6 @@ export function sha256msg1(a: v128, b: v128): v128 {
   const w = i32x4.shuffle(a, b, 1, 2, 3, 4);
   return i32x4.add(a, v128.xor(v128.xor(rotateLanes(w, 25), rotateLanes(w, 14)), i32x4.shr_u(w, 3)));
 }
-// @ts-ignore: decorator
 @inline
 function sigma1(x: u32): u32 {
   return rotr<u32>(x, 17) ^ rotr<u32>(x, 19) ^ (x >> 10);

@@ -30,12 +30,10 @@ const MAX: u32 = 6;
 /** Subtracts in even lanes, adds in odd ones. */
 const ADDSUB: u32 = 7;
 
-// @ts-ignore: decorator
 @inline
 function get(base: u32, i: u32, wide: bool): u64 {
   return wide ? load<u64>(base + (i << 3)) : load<u32>(base + (i << 2));
 }
-// @ts-ignore: decorator
 @inline
 function put(base: u32, i: u32, wide: bool, value: u64): void {
   if (wide) store<u64>(base + (i << 3), value);

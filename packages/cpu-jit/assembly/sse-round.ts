@@ -47,22 +47,18 @@ export function roundingControl(): u32 {
 }
 
 // ------------------------------------------------------------------ formats
-// @ts-ignore: decorator
 @inline
 function fractionBits(wide: bool): u32 {
   return wide ? 52 : 23;
 }
-// @ts-ignore: decorator
 @inline
 function exponentMax(wide: bool): u32 {
   return wide ? 0x7ff : 0xff;
 }
-// @ts-ignore: decorator
 @inline
 function bias(wide: bool): i32 {
   return wide ? 1023 : 127;
 }
-// @ts-ignore: decorator
 @inline
 export function signBit(wide: bool): u64 {
   return wide ? <u64>1 << 63 : <u64>1 << 31;
@@ -77,7 +73,6 @@ export function indefinite(wide: bool): u64 {
 export function quietBit(wide: bool): u64 {
   return <u64>1 << (fractionBits(wide) - 1);
 }
-// @ts-ignore: decorator
 @inline
 export function magnitude(x: u64, wide: bool): u64 {
   return x & (signBit(wide) - 1);

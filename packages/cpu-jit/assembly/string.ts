@@ -19,14 +19,12 @@ const REPNE: u32 = 2;
 const BULK: u32 = 64;
 
 /** Register `at` as an address or count of `addrSize` bytes. */
-// @ts-ignore: decorator
 @inline
 function get(cpu: u32, at: u32, addrSize: u32): u64 {
   const value = load<u64>(cpu + at);
   return addrSize == 8 ? value : addrSize == 4 ? value & 0xffff_ffff : value & 0xffff;
 }
 
-// @ts-ignore: decorator
 @inline
 function set(cpu: u32, at: u32, addrSize: u32, value: u64): void {
   if (addrSize == 8) store<u64>(cpu + at, value);
@@ -34,21 +32,18 @@ function set(cpu: u32, at: u32, addrSize: u32, value: u64): void {
   else store<u16>(cpu + at, <u16>value);
 }
 
-// @ts-ignore: decorator
 @inline
 function down(cpu: u32): bool {
   return (load<u32>(cpu, S_RFLAGS) & RFLAGS_DF) != 0;
 }
 
 /** Linear address of the destination, ES:rDI. */
-// @ts-ignore: decorator
 @inline
 function destination(cpu: u32, addrSize: u32): u64 {
   const base = load<u32>(cpu, S_CODE_SIZE) == 64 ? 0 : load<u64>(cpu, S_SEG + ES * SEG_STRIDE + SEG_BASE);
   return linear(cpu, base + get(cpu, RDI, addrSize));
 }
 
-// @ts-ignore: decorator
 @inline
 function source(cpu: u32, addrSize: u32, segOffset: u32): u64 {
   return linear(cpu, load<u64>(cpu + segOffset) + get(cpu, RSI, addrSize));
@@ -68,7 +63,6 @@ function room(va: u64, offset: u64, size: u32, addrSize: u32, backward: bool): u
   return n;
 }
 
-// @ts-ignore: decorator
 @inline
 function step(cpu: u32, at: u32, addrSize: u32, size: u32, n: u32, backward: bool): void {
   const distance = <u64>(n * size);
@@ -77,7 +71,6 @@ function step(cpu: u32, at: u32, addrSize: u32, size: u32, n: u32, backward: boo
 }
 
 /** Count down rCX by `n`; 1 when it reaches 0 (or there is no REP). */
-// @ts-ignore: decorator
 @inline
 function finish(cpu: u32, addrSize: u32, rep: u32, n: u32): u32 {
   if (!rep) return 1;
@@ -87,7 +80,6 @@ function finish(cpu: u32, addrSize: u32, rep: u32, n: u32): u32 {
 }
 
 /** Iterations wanted, clipped to 32 bits. */
-// @ts-ignore: decorator
 @inline
 function wanted(cpu: u32, addrSize: u32, rep: u32): u32 {
   if (!rep) return 1;
@@ -97,7 +89,6 @@ function wanted(cpu: u32, addrSize: u32, rep: u32): u32 {
 
 /** What a REP with 32-bit addresses does first, even when the count is zero or it faults: the upper halves become zero, those of RCX and, for
  *  MOVS and STOS on Intel cores, those of the addresses `from`, `to` (0: none) too. */
-// @ts-ignore: decorator
 @inline
 function narrow(cpu: u32, addrSize: u32, rep: u32, from: u32, to: u32): void {
   if (addrSize != 4 || !rep) return;
@@ -107,7 +98,6 @@ function narrow(cpu: u32, addrSize: u32, rep: u32, from: u32, to: u32): void {
 }
 
 /** Value of `size` bytes in linear memory. */
-// @ts-ignore: decorator
 @inline
 function element(at: u32, size: u32): u64 {
   if (size == 1) return load<u8>(at);
@@ -115,7 +105,6 @@ function element(at: u32, size: u32): u64 {
   return size == 4 ? load<u32>(at) : load<u16>(at);
 }
 
-// @ts-ignore: decorator
 @inline
 function setElement(at: u32, size: u32, value: u64): void {
   if (size == 1) store<u8>(at, <u8>value);

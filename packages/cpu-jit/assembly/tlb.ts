@@ -13,20 +13,17 @@ export const PAGE_MASK: u64 = 0xffff_ffff_ffff_f000;
 const INVALID: u64 = 0xffff_ffff_ffff_ffff;
 
 /** TLB entry of the current array that may hold `va`. */
-// @ts-ignore: decorator
 @inline
 export function entryOf(cpu: u32, va: u64): u32 {
   return load<u32>(cpu, S_TLB) + (<u32>(va >> 7) & (TLB_ARRAY_SIZE - TLB_ENTRY_SIZE));
 }
 
 /** Bitmap word of the frame's 64-byte lines that hold decoded code. */
-// @ts-ignore: decorator
 @inline
 export function codeBits(hpa: u32): u64 {
   return load<u64>(CODE_BITS + (hpa >> 12 << 3));
 }
 
-// @ts-ignore: decorator
 @inline
 function arrayOf(tlb: u32): u32 {
   // TLB_BASE is aligned to TLB_CPU_SIZE.
@@ -179,7 +176,6 @@ export function tlbFlushAll(cpu: u32): void {
   for (let array: u32 = 0; array < <u32>TLB_ARRAYS; array++) if (used >> array & 1) tlbFlushArray(cpu, array);
 }
 
-// @ts-ignore: decorator
 @inline
 function invalidate(entry: u32): void {
   store<u64>(entry, INVALID, TLB_READ);

@@ -56,7 +56,6 @@ export let walkGlobal: bool = false;
 export let walkShift: u32 = 12;
 
 /** HPA of a guest-physical address, 0 when it is not RAM. */
-// @ts-ignore: decorator
 @inline
 export function ramHpa(cpu: u32, gpa: u64): u32 {
   const low = <u64>load<u32>(cpu, V_RAM_LOW);
@@ -84,7 +83,6 @@ function fault(cpu: u32, access: u32, bits: u32, shadow: bool): u32 {
 }
 
 /** HPA of a paging structure, 0 when it cannot be reached. `access`: EPT_TO_READ or EPT_TO_WRITE. */
-// @ts-ignore: decorator
 @inline
 function tableHpa(cpu: u32, mode: u32, address: u64, access: u32): u32 {
   if (mode == PAGING_SHADOW) return <u32>address;
@@ -167,12 +165,10 @@ function check(cpu: u32, access: u32, user: bool, writable: bool, nx: bool, pkey
 }
 
 /** Entry of the paging-structure cache that may hold the last-level table of `va`. */
-// @ts-ignore: decorator
 @inline
 function cacheEntry(cpu: u32, va: u64): u32 {
   return cpu + S_WALK_CACHE + (<u32>(va >> 21) & (WALK_CACHE_ENTRIES - 1)) * 32;
 }
-// @ts-ignore: decorator
 @inline
 function cacheTag(cpu: u32, va: u64): u64 {
   return va >> 21 | <u64>load<u32>(cpu, S_WALK_GENERATION) << 43;
@@ -206,7 +202,6 @@ function walkCached(cpu: u32, mode: u32, va: u64, access: u32, root: u64, levels
   return walkLong(cpu, mode, va, access, root, levels, true);
 }
 
-// @ts-ignore: decorator
 @inline
 function reservedBits(cpu: u32, shadow: bool, long: bool): u64 {
   if (shadow) return 0;

@@ -66,7 +66,6 @@ function initX87(cpu: u32): void {
 }
 
 /** Bytes of XMM (or YMM) registers that this mode has. */
-// @ts-ignore: decorator
 @inline
 function vectorBytes(cpu: u32): u32 {
   return load<u32>(cpu, S_CODE_SIZE) == 64 ? 256 : 128;
@@ -115,7 +114,6 @@ export function fxrstor(cpu: u32, va: u64, rexw: u32): void {
 }
 
 /** Components of XCR0 that EDX:EAX asks for. */
-// @ts-ignore: decorator
 @inline
 function requested(cpu: u32): u32 {
   return load<u32>(cpu, S_XCR0) & load<u32>(cpu, S_GPR);

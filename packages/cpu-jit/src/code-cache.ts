@@ -279,6 +279,3 @@ function* linesOf(t: Translation): Generator<number> {
 export function blockHash(hpa: number): number {
   return ((hpa ^ (hpa >>> 12)) & (BLOCK_HEAD_COUNT - 1)) >>> 0;
 }
-
-/** Lines of code bits are this many bytes. */
-export const CODE_LINE = LINE;

@@ -34,7 +34,6 @@ import {
   MAX_VCPUS,
   NEXT,
   NEXT_CHECK,
-  R_HANDLER,
   S_BLOCK_RIP,
   S_CODE_SIZE,
   S_CPL,
@@ -169,7 +168,8 @@ function legacyInterpreter(): InterpreterModule {
   } catch (cause) {
     throw new CpuError('not-built', 'build/interp-legacy.wasm is missing from @pvm/cpu-jit: run `npm run build`', { cause });
   }
-  return (legacy = { module: new WebAssembly.Module(new Uint8Array(bytes)), handlers: handlerIndex(handlerForms(true), FIRST_LEGACY_HANDLER) });
+  legacy = { module: new WebAssembly.Module(new Uint8Array(bytes)), handlers: handlerIndex(handlerForms(true), FIRST_LEGACY_HANDLER) };
+  return legacy;
 }
 
 /** The CPU: linear memory, interpreter, compiled code and the loop that runs them. One instance drives all vCPUs of a machine. */

@@ -82,7 +82,15 @@ export function readVectors(url: URL): VectorForm[] {
     const cases = Array.from({ length: count }, (): VectorCase => {
       const [x0, x1, x2, a, c, d] = [pick(), pick(), pick(), pick(), pick(), pick()];
       const before: VectorState = {
-        xmm: [x0, x1, x2], memory: x2, rax: low(a), rcx: low(c), rdx: low(d), flags: INITIAL_FLAGS, mm1: low(x1), mm2: low(x2), mxcsr,
+        xmm: [x0, x1, x2],
+        memory: x2,
+        rax: low(a),
+        rcx: low(c),
+        rdx: low(d),
+        flags: INITIAL_FLAGS,
+        mm1: low(x1),
+        mm2: low(x2),
+        mxcsr,
       };
       const has = (bit: number) => ((outputs >> bit) & 1) !== 0;
       const after: VectorState = {

@@ -59,16 +59,6 @@ export function compileRegions(regions: readonly Region[]): Uint8Array {
   }
 }
 
-/** The text of the module for regions, for people. */
-export function disassemble(wasm: Uint8Array): string {
-  const m = binaryen.readBinary(wasm);
-  try {
-    return m.emitText();
-  } finally {
-    m.dispose();
-  }
-}
-
 function runSemantics(insn: Insn, e: Emitter): void {
   const f = semantics[insn.row.name];
   if (f === undefined) e.raise(6);
