@@ -5,7 +5,7 @@ export default defineConfig({
   resolve: { conditions: ['source'] },
   ssr: { resolve: { conditions: ['source'], externalConditions: ['source'] } },
   test: {
-    include: ['packages/*/src/**/*.test.ts', 'tests/**/*.test.ts', 'guests/**/*.test.ts'],
+    include: ['packages/*/src/**/*.test.ts', 'tests/**/*.test.ts', 'guests/**/*.test.ts', 'benchmarks/src/**/*.test.ts'],
     maxWorkers: 2,
     testTimeout: 60_000,
     execArgv: ['-C', 'source'],
