@@ -6,7 +6,7 @@ import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName } from '../emit/flag-
 import { carryInto, explicitTriple } from '../emit/handler-emitter.ts';
 import type { Val, ValType } from '../emit/val.ts';
 import { FLAGS_ADD, FLAGS_DEC, FLAGS_EXPLICIT, FLAGS_INC, FLAGS_LOGIC, FLAGS_SUB, S_CC_KIND, S_CC_RES, S_CC_SRC, S_GPR, S_XMM } from '../layout.ts';
-import { conditionOf, type ExplicitFlags, type FlagDef, flagOf } from './static-flags.ts';
+import { conditionOf, type ExplicitFlags, type FlagDef, flagOf, knownFlag } from './static-flags.ts';
 
 const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;
 /** Registers are numbered 0..15 general, 16..31 XMM, in bit sets. */
@@ -244,22 +244,22 @@ export abstract class RegionState extends Emitter {
     if (this.depth > 0) this.flagsToLocals();
   }
   setCarry(cf: Val, of?: Val): void {
-    const { m, b, flagDef } = this;
+    const { flagDef } = this;
     const c = this.let(cf);
     const o = of === undefined ? undefined : this.let(of);
-    if (flagDef !== undefined) {
-      const parts: ExplicitFlags =
-        flagDef.kind === 'explicit' ? { ...flagDef.parts } : { result: flagDef.result, size: flagDef.size, af: flagOf(this, flagDef, 'a') };
-      parts.of = o ?? flagOf(this, flagDef, 'o');
-      parts.cf = c;
-      this.setFlagsExplicit(parts);
+    if (flagDef === undefined || flagDef.kind === 'carry') {
+      // Most often nobody looks at the flags before the next instruction replaces them all: compute nothing until then.
+      this.flagDef = { kind: 'carry', cf: c, of: o ?? flagDef?.of };
+      this.flagsWritten = true;
+      this.isApart = true;
+      if (this.depth > 0) this.flagsToLocals();
       return;
     }
-    const kept = this.expr('i64', m.call(FLAGS_WITHOUT_CARRY, this.triple(), b.i64));
-    this.importHelper(FLAGS_WITHOUT_CARRY, { params: ['i32', 'i64', 'i64'], result: 'i64' });
-    this.emit(m.local.set(LOCAL.ccSrc, carryInto(this, kept, c, o).take()));
-    this.emit(m.local.set(LOCAL.ccKind, m.i32.const(FLAGS_EXPLICIT)));
-    this.flagsWritten = true;
+    const parts: ExplicitFlags =
+      flagDef.kind === 'explicit' ? { ...flagDef.parts } : { result: flagDef.result, size: flagDef.size, af: flagOf(this, flagDef, 'a') };
+    parts.of = o ?? flagOf(this, flagDef, 'o');
+    parts.cf = c;
+    this.setFlagsExplicit(parts);
   }
   /** The code being emitted runs only under a condition. */
   protected get isConditional(): boolean {
@@ -273,12 +273,22 @@ export abstract class RegionState extends Emitter {
   protected flagsToLocals(): void {
     this.packFlags();
     this.isApart = false;
+    // Packed, a new carry is like any flags of unknown origin.
+    if (this.flagDef?.kind === 'carry') this.flagDef = undefined;
   }
   /** The same on a side path: what follows on the main path still finds them apart. */
   protected packFlags(): void {
-    if (!this.isApart || this.flagDef?.kind !== 'explicit') return;
-    const { res, src } = explicitTriple(this, this.flagDef.parts);
-    this.setLocals(FLAGS_EXPLICIT, res, src);
+    const { m, b, flagDef } = this;
+    if (!this.isApart) return;
+    if (flagDef?.kind === 'explicit') {
+      const { res, src } = explicitTriple(this, flagDef.parts);
+      this.setLocals(FLAGS_EXPLICIT, res, src);
+    } else if (flagDef?.kind === 'carry') {
+      this.importHelper(FLAGS_WITHOUT_CARRY, { params: ['i32', 'i64', 'i64'], result: 'i64' });
+      const kept = this.expr('i64', m.call(FLAGS_WITHOUT_CARRY, this.triple(), b.i64));
+      this.emit(m.local.set(LOCAL.ccSrc, carryInto(this, kept, flagDef.cf, flagDef.of).take()));
+      this.emit(m.local.set(LOCAL.ccKind, m.i32.const(FLAGS_EXPLICIT)));
+    }
   }
   protected get flagsAreApart(): boolean {
     return this.isApart;
@@ -289,7 +299,8 @@ export abstract class RegionState extends Emitter {
   }
   flag(f: FlagName): Val {
     const { m, b } = this;
-    if (this.flagDef !== undefined) return this.let(flagOf(this, this.flagDef, f));
+    const known = this.flagDef === undefined ? undefined : knownFlag(this, this.flagDef, f);
+    if (known !== undefined) return this.let(known);
     if (f === 'z') return this.let(this.expr('i32', m.i64.eqz(m.local.get(LOCAL.ccRes, b.i64))));
     const name = FLAG_FUNCTION[f];
     this.importHelper(name, { params: ['i32', 'i64', 'i64'], result: 'i32' });
@@ -357,6 +368,7 @@ function flagVals(d: FlagDef): Val[] {
     const { cf, of, af, result, zf, sf, pf } = d.parts;
     return [cf, of, af, result, zf, sf, pf].filter((v) => v !== undefined);
   }
+  if (d.kind === 'carry') return d.of === undefined ? [d.cf] : [d.cf, d.of];
   return d.a === undefined ? [d.result, d.src] : [d.result, d.src, d.a];
 }
 

@@ -17,7 +17,9 @@ export interface ExplicitFlags {
 /** The producer of the current flags, when the region emitter knows it. All values may be used many times. */
 export type FlagDef =
   | { readonly kind: FlagKind; readonly size: number; readonly result: Val; readonly src: Val; readonly a: Val | undefined }
-  | { readonly kind: 'explicit'; readonly parts: ExplicitFlags };
+  | { readonly kind: 'explicit'; readonly parts: ExplicitFlags }
+  /** CF, and OF when given, over flags whose producer is not known. */
+  | { readonly kind: 'carry'; readonly cf: Val; readonly of: Val | undefined };
 
 const zero = (e: Emitter, size: number) => e.k(size, 0);
 
@@ -39,8 +41,14 @@ function firstOperand(e: Emitter, d: { kind: FlagKind; size: number; result: Val
   return e.let(e.trunc(d.kind === 'sub' ? e.add(d.result, d.src) : e.sub(d.result, d.src), d.size));
 }
 
-/** One flag from a known producer, i32 0/1. */
-export function flagOf(e: Emitter, d: FlagDef, f: FlagName): Val {
+/** One flag from a known producer, i32 0/1; undefined for a flag that lies under a new carry. */
+export function knownFlag(e: Emitter, d: FlagDef, f: FlagName): Val | undefined {
+  if (d.kind !== 'carry') return flagOf(e, d, f);
+  return f === 'c' ? d.cf : f === 'o' ? d.of : undefined;
+}
+
+/** One flag from a producer of all of them, i32 0/1. */
+export function flagOf(e: Emitter, d: Exclude<FlagDef, { kind: 'carry' }>, f: FlagName): Val {
   if (d.kind === 'explicit') return explicitFlag(e, d.parts, f);
   const { kind, size, result, src } = d;
   switch (f) {
@@ -86,7 +94,7 @@ function explicitFlag(e: Emitter, p: ExplicitFlags, f: FlagName): Val {
 
 /** Condition code from a known producer: a single comparison where one exists, undefined where single flags must be combined. */
 export function conditionOf(e: Emitter, d: FlagDef, cc: number): Val | undefined {
-  if (d.kind === 'explicit') return undefined;
+  if (d.kind === 'explicit' || d.kind === 'carry') return undefined;
   const negate = (cc & 1) === 1;
   const { size, result } = d;
   const pick = (yes: () => Val, no: () => Val) => (negate ? no() : yes());
