@@ -1,7 +1,6 @@
 // Thread of WorkerCompiler: takes requests, compiles those that wait together, posts modules back.
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { BD_COUNT } from '../layout.ts';
-import { compileRequests } from './compile-requests.ts';
 import type { CompileRequest } from './jit.ts';
 import type { WorkerStart } from './worker-compiler.ts';
 
@@ -37,8 +36,12 @@ function nextBatch(): CompileRequest[] {
   return batch;
 }
 
-port.on('message', (first: CompileRequest) => {
+/** Not awaited here: a thread that is ended while it still loads the code generator ends quietly. */
+const compiler = import('./compile-requests.ts');
+
+port.on('message', async (first: CompileRequest) => {
   waiting.push(first);
+  const { compileRequests } = await compiler;
   for (;;) {
     takeMessages();
     const batch = nextBatch();
