@@ -29,6 +29,8 @@ const EXIT_ROWS: readonly BenchRow[] = [
 export const BENCH_OPTIONS: Readonly<Record<string, Options>> = {
   clock: { choices: ['host', 'icount'], default: 'icount', requiresArg: true, describe: "The guest's clock; host time is measured either way" },
   scale: { type: 'number', default: 1, requiresArg: true, describe: 'exits: multiplies the number of operations' },
+  // The loop runs once before it is measured: compiled at once, all of the measured part is steady state.
+  jit: { ...MACHINE_OPTIONS['jit'], default: 'sync' },
   mib: { type: 'number', default: 256, requiresArg: true, describe: 'faults: stop when so many MiB were touched' },
   json: { type: 'boolean', default: false, describe: 'JSON on stdout and nothing else' },
 };
@@ -65,7 +67,7 @@ function toOp(row: BenchRow, ops: number, i: Interval): BenchOp {
   };
 }
 
-/** Runs one loop in a fresh machine. The first tenth warms the code up; the guest marks the measured part. */
+/** Runs one loop in a fresh machine. The guest runs it once to warm up, then marks the measured part. */
 async function measure(row: BenchRow, iterations: number, a: BenchArgs): Promise<BenchOp> {
   const vm = await createVm({ ...machineSettings(a), program: benchPath, argv0: 'bench', args: [row.kind, String(iterations)], clock: a.clock });
   try {
