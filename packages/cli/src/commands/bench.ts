@@ -31,7 +31,7 @@ export const BENCH_OPTIONS: Readonly<Record<string, Options>> = {
   scale: { type: 'number', default: 1, requiresArg: true, describe: 'exits: multiplies the number of operations' },
   // The loop runs once before it is measured: compiled at once, all of the measured part is steady state.
   jit: { ...MACHINE_OPTIONS['jit'], default: 'sync' },
-  mib: { type: 'number', default: 256, requiresArg: true, describe: 'faults: stop when so many MiB were touched' },
+  mib: { type: 'number', default: 1024, requiresArg: true, describe: 'faults: stop when so many MiB were touched' },
   json: { type: 'boolean', default: false, describe: 'JSON on stdout and nothing else' },
 };
 
