@@ -67,10 +67,14 @@ static void add_device(const char *path, const struct inode_ops *ops, u32 rdev)
 	}
 }
 
+/* A file that came with the initrd wins. */
 static void add_text(const char *path, const char *text)
 {
-	struct inode *inode = create_path(path, S_IFREG | 0444);
+	struct inode *inode;
 
+	if (!lookup_existing(root_inode, path, false, &inode))
+		return;
+	inode = create_path(path, S_IFREG | 0444);
 	if (inode) {
 		inode->data = (const u8 *)text;
 		inode->size = strlen(text);
