@@ -211,7 +211,8 @@ export class Jit {
     this.counts.emitMs += r.emitMs;
     this.counts.engineMs += r.engineMs;
     if (r.failure !== undefined) {
-      this.counts.failures += r.ids.length;
+      // A compiler that ended as a whole names no region.
+      this.counts.failures += Math.max(1, r.ids.length);
       this.counts.failure = r.failure;
     }
     const instance = r.module === undefined ? undefined : new WebAssembly.Instance(r.module, { env: this.host.imports });

@@ -13,8 +13,8 @@ export interface WorkerStart {
 export class WorkerCompiler implements Compiler {
   private readonly worker: Worker;
   private readonly port: MessagePort;
-  /** Set when the worker failed: what it said. Guests then go on in the interpreter. */
-  failure: Error | undefined;
+  /** Set when the worker failed and nobody was told yet. Guests then go on in the interpreter. */
+  private failure: Error | undefined;
 
   constructor(memory: WebAssembly.Memory, kick: number) {
     const { port1, port2 } = new MessageChannel();
@@ -36,6 +36,11 @@ export class WorkerCompiler implements Compiler {
     this.port.postMessage(r);
   }
   poll(): CompileResult | undefined {
+    if (this.failure !== undefined) {
+      const failure = `the compiler thread ended: ${this.failure.message}`;
+      this.failure = undefined;
+      return { ids: [], failure, bytes: 0, emitMs: 0, engineMs: 0 };
+    }
     return (receiveMessageOnPort(this.port) as { message: CompileResult } | undefined)?.message;
   }
   async dispose(): Promise<void> {
