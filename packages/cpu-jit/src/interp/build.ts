@@ -3,9 +3,9 @@ import type { Form } from '../decoder/types.ts';
 import { WASM_FEATURES } from '../emit/features.ts';
 import { addFlagFunctions } from '../emit/flag-functions.ts';
 import { HandlerEmitter, slowName, TABLE } from '../emit/handler-emitter.ts';
+import { addExactPaths } from '../emit/slow-paths.ts';
 import { typeOfSize } from '../emit/tlb-path.ts';
 import type { ValType } from '../emit/val.ts';
-import { addExactPaths } from '../jit/slow-paths.ts';
 import {
   EXIT_EXCEPTION,
   NEXT,

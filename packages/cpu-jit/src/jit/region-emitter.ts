@@ -1,6 +1,7 @@
 import type binaryen from 'binaryen';
 import type { Form, Insn, MemOperand, OperandForm } from '../decoder/types.ts';
 import type { Emitter } from '../emit/emitter.ts';
+import { exactName } from '../emit/slow-paths.ts';
 import { hostLoad, hostStore, tlbAddress, tlbEntry, tlbHit, typeOfSize } from '../emit/tlb-path.ts';
 import type { Val } from '../emit/val.ts';
 import { controlOffset, debugOffset, popAdjustment, segmentBaseOffset } from '../interp/record.ts';
@@ -22,7 +23,6 @@ import {
 } from '../layout.ts';
 import type { GuestBlock, Region } from './region.ts';
 import { type Imports, LOCAL, RegionState } from './region-state.ts';
-import { exactName } from './slow-paths.ts';
 
 const RIP = 16;
 

@@ -1,6 +1,6 @@
 import type binaryen from 'binaryen';
-import { typeOfSize } from '../emit/tlb-path.ts';
 import { S_ICOUNT, S_RIP } from '../layout.ts';
+import { typeOfSize } from './tlb-path.ts';
 
 /** Name of the function that compiled code calls when the TLB misses: (cpu, va, rip, retired[, value]). */
 export function exactName(op: 'load' | 'loadw' | 'store', size: number): string {
