@@ -4,4 +4,6 @@
  * `ShadowMmu` is the whole public interface; see its docstring for the contract with the run loop.
  */
 export * from './api.ts';
+export * from './second-level.ts';
+export { EPT_R, EPT_RWX, EPT_W, EPT_X } from './second-level-entry.ts';
 export { ShadowMmu } from './shadow-mmu.ts';

@@ -2,31 +2,11 @@ import { describe, expect, it } from 'vitest';
 import { MODE_LA57, MODE_NX, MODE_SMEP } from './index.ts';
 import { TestMachine, type TestMachineOptions } from './testing/machine.ts';
 import type { Kind } from './testing/oracle.ts';
+import { Random } from './testing/random.ts';
 
 /** Replay one run: SHADOW_SEED=n, and SHADOW_STEPS=n for its length. */
 const FIXED_SEED = process.env.SHADOW_SEED;
 const STEPS = Number(process.env.SHADOW_STEPS ?? 12_500);
-
-/** xorshift32: repeatable and good enough to pick operations. */
-class Random {
-  private state: number;
-  constructor(seed: number) {
-    this.state = (seed ^ 0x9e37_79b9) | 1;
-    for (let i = 0; i < 8; i++) this.below(2);
-  }
-  below(limit: number): number {
-    this.state ^= this.state << 13;
-    this.state ^= this.state >>> 17;
-    this.state ^= this.state << 5;
-    return (this.state >>> 0) % limit;
-  }
-  pick<T>(items: readonly T[]): T {
-    return items[this.below(items.length)] as T;
-  }
-  chance(percent: number): boolean {
-    return this.below(100) < percent;
-  }
-}
 
 /** Few frames and few indices, so that tables are shared, nested in each other and reused all the time. */
 const TABLES = Array.from({ length: 14 }, (_, i) => 0x1000 * (i + 1)).concat(0x1_0000_0000, 0x20_1000);

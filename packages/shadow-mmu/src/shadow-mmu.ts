@@ -2,6 +2,7 @@
  * The shadow MMU of one virtual machine, as the run loop sees it.
  */
 import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, MODE_LA57, type ShadowMmuOptions, type ShadowMmuStats } from './api.ts';
+import { checkArea, checkRange } from './arguments.ts';
 import { checkShadow } from './check.ts';
 import { FramePool } from './frame-pool.ts';
 import { GuestWalk } from './guest-walk.ts';
@@ -280,15 +281,5 @@ export class ShadowMmu {
   /** @throws Error naming the first broken invariant; for tests and `--check` runs (walks the whole pool). */
   check(): void {
     checkShadow(this.pages, this.walk, this.gpaToHpa);
-  }
-}
-
-function checkRange(name: string, value: number, least: number, most: number): void {
-  if (!Number.isInteger(value) || value < least || value > most) throw new RangeError(`${name} must be an integer from ${least} to ${most}, got ${value}`);
-}
-
-function checkArea(name: string, base: number, bytes: number, memoryBytes: number): void {
-  if (base % 4096 !== 0 || bytes % 4096 !== 0 || base <= 0 || bytes <= 0 || base + bytes > memoryBytes) {
-    throw new RangeError(`${name} must be whole 4 KiB pages inside the ${memoryBytes} bytes of memory, got ${base}+${bytes}`);
   }
 }
