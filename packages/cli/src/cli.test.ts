@@ -93,6 +93,12 @@ describe('wrong input gets one line on stderr and exit code 2', () => {
     ['an unknown option', ['run', '--meory', '64M', 'x'], /memory/],
     ['a bad choice', ['run', '--clock', 'sundial', 'x'], /host.*icount/],
     ['no program', ['run'], /name a program/],
+    ['an unknown switch', ['run', '--opt', 'no-prefalt', testPrograms.hello], /--opt no-prefalt: .*prefault/],
+    [
+      'a switch of another design',
+      ['run', '--design', 'bare', '--opt', 'prefault', '--kernel', testPrograms.hello],
+      /design bare has no optimisation prefault/,
+    ],
     ['a missing file', ['run', join(folder, 'nothing')], /no such file/],
     ['a folder', ['run', folder], /directory/],
     ['not an ELF', ['run', fileWith('text', new TextEncoder().encode('#!/bin/sh\n'))], /not an ELF/],

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { FailedEntry, TripleFault } from './abi-v2/pvm-vcpu.ts';
+import { FailedEntry, TripleFault } from './designs/design.ts';
 import { map, testGuest } from './testing/guest.ts';
 
 /** Mulberry32: a small generator with a 32-bit seed. */

@@ -17,7 +17,7 @@ export interface GuestImage {
  * @throws PvmError `unreadable-file`, MachineError for a program that is not a static x86-64 ELF
  */
 export async function loadGuestImage(options: CheckedOptions): Promise<GuestImage> {
-  if (options.design === 'bare') {
+  if (options.platform === 'pc') {
     return {
       kernel: await load(options.kernel ?? '', named(options.kernel, 'kernel')),
       initrd: options.initrd === undefined ? new Uint8Array(0) : await load(options.initrd, named(options.initrd, 'initrd')),

@@ -1,5 +1,8 @@
 import type { DriveOptions } from '@pvm/machine';
+import { DESIGN_NAMES, type DesignName, designInfo } from './designs/index.ts';
+import { OPTIMISATIONS, type Optimisation } from './designs/optimisations.ts';
 import { PvmError } from './errors.ts';
+import { GUEST_OF, type PlatformKind } from './platform/index.ts';
 
 /** A chunk of output; the receiver may keep it. Returning a promise holds the guest until it settles. */
 export type OutputHandler = (chunk: Uint8Array) => void | Promise<void>;
@@ -24,15 +27,10 @@ export interface VmOptions {
   shadowMemory?: number | string;
   /** Revision of the PVM guest ABI. `auto` and `v2` are what the embedded kernel speaks. Default `auto`. */
   abi?: 'auto' | 'v2';
-  /**
-   * Virtualisation design. `pvm` runs a program on a PVM guest kernel; `bare` boots a stock kernel on a PC without a
-   * hypervisor under it. Default: `pvm` with a program, `bare` without.
-   */
-  design?: 'pvm' | 'bare';
-  /** Let the switcher serve syscalls and returns without an exit. Default true. */
-  directSwitch?: boolean;
-  /** Fill the shadow of a faulting page when the guest returns from its fault handler, instead of by a second fault. Default true. */
-  prefault?: boolean;
+  /** Virtualisation design, see `DESIGNS`. Default: `pvm` for a program, `bare` for a stock kernel. */
+  design?: DesignName;
+  /** Switches of the design to turn on or off, see `OPTIMISATIONS`. Default: what the design has by default. */
+  optimisations?: Readonly<Partial<Record<Optimisation, boolean>>>;
   /** `host`: the guest's clock is the host's; `icount`: it counts retired instructions, and the run is repeatable. Default `host`. */
   clock?: 'host' | 'icount';
   /** `on`: compile hot code in a worker; `sync`: at once on this thread; `off`: interpret only. Default `on`. */
@@ -46,11 +44,11 @@ export interface VmOptions {
   onSerial?: OutputHandler;
   /** Which of stdin, stdout, stderr the program sees as a terminal (bits 0, 1, 2). Default 0. */
   terminals?: number;
-  /** `pvm`: another PVM guest kernel, default the embedded one. `bare`: the kernel to boot: bzImage, ELF64 (PVH or Linux) or multiboot. */
+  /** With a program: another kernel to run it, default the embedded one. Without: the kernel to boot: bzImage, ELF64 (PVH or Linux) or multiboot. */
   kernel?: string | Uint8Array;
-  /** RAM disk for a stock kernel (`bare` only). Default none. */
+  /** RAM disk for a stock kernel. Default none. */
   initrd?: string | Uint8Array;
-  /** Disks for a stock kernel, raw images on virtio (`bare` only): vda, vdb, ... Default none. */
+  /** Disks for a stock kernel, raw images on virtio: vda, vdb, ... Default none. */
   drives?: readonly DriveOptions[];
   /** Kernel command line. Default empty. */
   commandLine?: string;
@@ -62,8 +60,11 @@ export interface VmOptions {
 
 /** Options with defaults filled in and sizes in bytes. */
 export interface CheckedOptions {
-  readonly design: 'pvm' | 'bare';
-  /** Empty with design `bare`. */
+  readonly design: DesignName;
+  readonly platform: PlatformKind;
+  /** All that the design has. */
+  readonly optimisations: Readonly<Partial<Record<Optimisation, boolean>>>;
+  /** Empty with a stock kernel. */
   readonly program: string | Uint8Array;
   readonly args: readonly string[];
   readonly argv0: string;
@@ -72,8 +73,6 @@ export interface CheckedOptions {
   readonly stdin: string | Uint8Array | AsyncIterable<Uint8Array>;
   readonly memory: number;
   readonly shadowMemory: number;
-  readonly directSwitch: boolean;
-  readonly prefault: boolean;
   readonly clock: 'host' | 'icount';
   readonly jit: 'on' | 'off' | 'sync';
   readonly sampleTiers: boolean;
@@ -140,9 +139,11 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   memory: isSize,
   shadowMemory: isSize,
   abi: oneOf('auto', 'v2'),
-  design: oneOf('pvm', 'bare'),
-  directSwitch: isBoolean,
-  prefault: isBoolean,
+  design: oneOf(...DESIGN_NAMES),
+  optimisations: (v) =>
+    record(isBoolean, '')(v) === undefined && Object.keys(v as object).every((name) => name in OPTIMISATIONS)
+      ? undefined
+      : `an object from ${Object.keys(OPTIMISATIONS).join(', ')} to true or false`,
   clock: oneOf('host', 'icount'),
   jit: oneOf('on', 'off', 'sync'),
   sampleTiers: isBoolean,
@@ -169,19 +170,12 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     const expected = check(value);
     if (expected !== undefined) throw new PvmError('bad-option', `option ${key}: expected ${expected}, got ${show(value)}`);
   }
-  const design = options.design ?? (options.program === undefined && options.kernel !== undefined ? 'bare' : 'pvm');
-  if (design === 'pvm') {
-    if (given.program === undefined) throw new PvmError('bad-option', 'option program is missing');
-    if (given.initrd !== undefined) throw new PvmError('bad-option', 'option initrd is for design bare; with a program, use files');
-    if (given.drives !== undefined) throw new PvmError('bad-option', 'option drives is for design bare; with a program, use files');
-  } else {
-    if (given.kernel === undefined) throw new PvmError('bad-option', 'option kernel is missing: design bare boots a stock kernel');
-    const unfit = ['program', 'args', 'argv0', 'env', 'files'].find((key) => given[key] !== undefined);
-    if (unfit !== undefined) throw new PvmError('bad-option', `option ${unfit} is for design pvm; design bare boots a stock kernel`);
-  }
-  const memory = size('memory', options.memory ?? (design === 'bare' ? 512 : 64) * MIB, MIN_MEMORY, MAX_MEMORY, 4096);
+  const { design, platform } = chooseMachine(options);
+  const memory = size('memory', options.memory ?? (platform === 'pc' ? 512 : 64) * MIB, MIN_MEMORY, MAX_MEMORY, 4096);
   return {
     design,
+    platform,
+    optimisations: checkOptimisations(design, options.optimisations ?? {}),
     program: options.program ?? new Uint8Array(0),
     args: options.args ?? [],
     argv0: options.argv0 ?? (typeof options.program === 'string' ? options.program : 'program'),
@@ -191,8 +185,6 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     memory,
     // Guest RAM follows the pool and must begin at a multiple of 2 MiB for large shadow leaves.
     shadowMemory: size('shadowMemory', options.shadowMemory ?? 16 * MIB, MIN_SHADOW, 1024 * MIB, 2 * MIB),
-    directSwitch: options.directSwitch ?? true,
-    prefault: options.prefault ?? true,
     clock: options.clock ?? 'host',
     jit: options.jit ?? 'on',
     sampleTiers: options.sampleTiers ?? false,
@@ -207,6 +199,36 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     maxInstructions: options.maxInstructions,
     signal: options.signal,
   };
+}
+
+/** A program needs the program board, a stock kernel the PC; each design says which of them it runs on. @throws PvmError */
+function chooseMachine(options: VmOptions): { design: DesignName; platform: PlatformKind } {
+  const refuse = (message: string): never => {
+    throw new PvmError('bad-option', message);
+  };
+  const platform: PlatformKind = options.program === undefined ? 'pc' : 'program';
+  if (platform === 'pc' && options.kernel === undefined) refuse('option program is missing; or kernel, to boot a stock kernel');
+  const foreign = platform === 'pc' ? (['args', 'argv0', 'env', 'files'] as const) : (['initrd', 'drives'] as const);
+  const unfit = foreign.find((key) => options[key] !== undefined);
+  if (unfit !== undefined)
+    refuse(`option ${unfit} is for a ${platform === 'pc' ? 'program; this is a stock kernel' : 'stock kernel; with a program, use files'}`);
+  const design = options.design ?? (platform === 'pc' ? 'bare' : 'pvm');
+  if (!designInfo(design).platforms.includes(platform)) {
+    const able = DESIGN_NAMES.filter((name) => designInfo(name).platforms.includes(platform));
+    refuse(`design ${design} does not run ${GUEST_OF[platform]}; ${able.join(', ')} ${able.length === 1 ? 'does' : 'do'}`);
+  }
+  return { design, platform };
+}
+
+/** The design's defaults with the wanted changes. @throws PvmError for a switch that it does not have */
+function checkOptimisations(design: DesignName, wanted: Readonly<Partial<Record<Optimisation, boolean>>>): Readonly<Partial<Record<Optimisation, boolean>>> {
+  const { optimisations } = designInfo(design);
+  const unknown = Object.keys(wanted).find((name) => !(name in optimisations));
+  if (unknown !== undefined) {
+    const names = Object.keys(optimisations);
+    throw new PvmError('bad-option', `design ${design} has no optimisation ${unknown}; it has ${names.length === 0 ? 'none' : names.join(', ')}`);
+  }
+  return { ...optimisations, ...wanted };
 }
 
 function drop(): void {}

@@ -2,6 +2,7 @@ import type { CpuCore } from '@pvm/cpu-jit';
 import { EXIT_LIMIT, EXIT_REQUEST, S_ICOUNT, S_RIP } from '@pvm/cpu-jit/layout';
 import type { Design, ExitOutcome } from './designs/design.ts';
 import type { ExitLedger } from './ledger.ts';
+import type { PlatformTimers } from './platform/platform.ts';
 
 /** Longest the event loop of the host waits for the guest, ms. */
 const SLICE_MS = 15;
@@ -25,7 +26,7 @@ export interface RunControl {
 /**
  * The run loop of one vCPU: enter the guest, and at each VM exit time it, let the design handle it, and enter again.
  * It runs in slices so that the host's event loop (input, compiled code from the worker, abort) gets its turn; the
- * end of a slice is invisible to the guest and is not a VM exit.
+ * end of a slice is invisible to the guest and is not a VM exit. The next deadline of the devices' timers ends a run of the guest as well.
  */
 export class RunLoop {
   private readonly core: CpuCore;
@@ -35,18 +36,23 @@ export class RunLoop {
   private readonly control: RunControl;
   private readonly outcome: ExitOutcome = { row: 0, wait: undefined };
   private readonly limit: bigint;
-  private readonly interruptRow: number;
+  private readonly timers: PlatformTimers | undefined;
   private slice = FIRST_SLICE;
   /** The last slice ended in the middle of the guest. */
   private interruptible = false;
+  /** The limit that the CPU has been given. */
+  private given = 0n;
+  /** The guest runs under a limit that `cut` may lower. */
+  private inGuest = false;
 
-  constructor(core: CpuCore, vcpu: number, design: Design, ledger: ExitLedger, control: RunControl) {
+  /** @param timers of the platform; undefined: it has none */
+  constructor(core: CpuCore, vcpu: number, design: Design, ledger: ExitLedger, timers: PlatformTimers | undefined, control: RunControl) {
     this.core = core;
     this.vcpu = vcpu;
     this.design = design;
     this.ledger = ledger;
     this.control = control;
-    this.interruptRow = ledger.row('INTERRUPT');
+    this.timers = timers;
     this.limit = control.maxInstructions === undefined ? NO_LIMIT : BigInt(control.maxInstructions);
   }
 
@@ -66,12 +72,11 @@ export class RunLoop {
     const first = count();
     const target = first + BigInt(this.slice);
     const limit = target < this.limit ? target : this.limit;
-    core.setLimit(vcpu, limit);
     const sliceStart = performance.now();
     this.interrupt(sliceStart);
     for (;;) {
-      design.prepareEntry(vcpu);
-      const reason = design.enter(vcpu, limit);
+      this.prepare();
+      const reason = this.enter(limit);
       const start = design.exitStart(vcpu, reason);
       if (reason === EXIT_LIMIT) {
         if (count() >= this.limit) return 'limit';
@@ -87,23 +92,96 @@ export class RunLoop {
         } finally {
           ledger.record(outcome.row, (performance.now() - start) * 1e6, ripLow, ripHigh);
         }
+        this.timers?.clock.exitDone();
       }
       this.control.afterExit();
       if (this.control.stopped()) return 'stopped';
       if (outcome.wait !== undefined) return 'wait';
-      if (design.halted(vcpu) !== 'no') return 'halted';
+      if (design.halted(vcpu) !== 'no' && this.idle() !== 'no') return 'halted';
       // Exits do not look at the limit: a guest that only exits must still let the host live.
       if (start - sliceStart > 2 * SLICE_MS) return 'yield';
     }
   }
 
-  /** An interrupt that came while the guest was running is an exit of its own; one that met a waiting guest is not. */
-  private interrupt(start: number): void {
+  /** Something waits for the vCPU, or the next deadline moved: a run of the guest ends at its next check point. */
+  cut(): void {
+    if (!this.inGuest) return;
+    this.given = 0n;
+    this.core.setLimit(this.vcpu, 0n);
+  }
+
+  /** Whether the vCPU waits for an interrupt, after virtual time has passed to the timers that end the wait. */
+  idle(): 'no' | 'wakeable' | 'dead' {
+    const { timers } = this;
+    for (;;) {
+      timers?.runDue();
+      const state = this.design.halted(this.vcpu);
+      if (state !== 'wakeable' || timers === undefined) return state;
+      const deadline = timers.nextDeadline();
+      if (!Number.isFinite(deadline) || !timers.clock.skipTo(deadline)) return state;
+    }
+  }
+
+  /** How long a halted vCPU sleeps if nothing comes from outside, ms; Infinity: until then. */
+  sleepMs(): number {
+    const { timers } = this;
+    return timers === undefined ? Number.POSITIVE_INFINITY : (timers.nextDeadline() - timers.clock.now()) / 1e6;
+  }
+
+  private prepare(): boolean {
+    this.timers?.runDue();
+    return this.design.prepareEntry(this.vcpu);
+  }
+
+  private setLimit(limit: bigint): void {
+    if (limit === this.given) return;
+    this.given = limit;
+    this.core.setLimit(this.vcpu, limit);
+  }
+
+  /** Runs up to `limit` retired instructions, with the timers on the way. */
+  private enter(limit: bigint): number {
+    const { core, design, vcpu, timers } = this;
+    if (timers === undefined) {
+      this.setLimit(limit);
+      this.inGuest = true;
+      const reason = design.enter(vcpu);
+      this.inGuest = false;
+      return reason;
+    }
+    const { clock } = timers;
+    const at = (core.cpuAddress(vcpu) + S_ICOUNT) >>> 3;
+    for (;;) {
+      const first = core.u64[at] ?? 0n;
+      const deadline = timers.nextDeadline();
+      const until = Number.isFinite(deadline) ? first + BigInt(clock.instructionsUntil(deadline)) : limit;
+      this.setLimit(until < limit ? until : limit);
+      const start = performance.now();
+      this.inGuest = true;
+      const reason = design.enter(vcpu);
+      this.inGuest = false;
+      const end = performance.now();
+      const last = core.u64[at] ?? 0n;
+      clock.observe(Number(last - first), end - start);
+      if (reason !== EXIT_LIMIT || last >= limit) return reason;
+      // A run that ended early, because speed was misjudged or something was kicked, is no exit.
+      const isDue = clock.now() >= deadline;
+      this.prepare();
+      if (isDue && design.timerRow >= 0) this.recordHere(design.timerRow, end);
+    }
+  }
+
+  /** An exit between two instructions that began at `start`. */
+  private recordHere(row: number, start: number): void {
     const { u32 } = this.core;
     const rip = (this.core.cpuAddress(this.vcpu) + S_RIP) >>> 2;
-    const [ripLow = 0, ripHigh = 0] = [u32[rip], u32[rip + 1]];
-    const delivered = this.design.prepareEntry(this.vcpu);
-    if (delivered && this.interruptible) this.ledger.record(this.interruptRow, (performance.now() - start) * 1e6, ripLow, ripHigh);
+    this.ledger.record(row, (performance.now() - start) * 1e6, u32[rip] ?? 0, u32[rip + 1] ?? 0);
+  }
+
+  /** An interrupt that came while the guest was running is an exit of its own; one that met a waiting guest is not. */
+  private interrupt(start: number): void {
+    const delivered = this.prepare();
+    if (delivered && this.interruptible && this.design.interruptRow >= 0) this.recordHere(this.design.interruptRow, start);
     this.interruptible = false;
   }
 

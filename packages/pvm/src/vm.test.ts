@@ -52,15 +52,16 @@ describe('createVm refuses', () => {
   it.each([
     [
       'an unknown option, naming the nearest',
-      { program: bench, diretSwitch: true },
+      { program: bench, optimisation: {} },
       'bad-option',
-      /unknown option "diretSwitch"; did you mean "directSwitch"\?/,
+      /unknown option "optimisation"; did you mean "optimisations"\?/,
     ],
     ['no program', {}, 'bad-option', /option program is missing/],
-    ['a wrong type', { program: bench, directSwitch: 'yes' }, 'bad-option', /option directSwitch: expected true or false, got "yes"/],
+    ['a wrong type', { program: bench, sampleTiers: 'yes' }, 'bad-option', /option sampleTiers: expected true or false, got "yes"/],
+    ['an unknown switch', { program: bench, optimisations: { turbo: true } }, 'bad-option', /option optimisations: expected an object from direct-switch/],
     ['too little memory', { program: bench, memory: '1M' }, 'bad-option', /option memory: expected 8M to 3584M, got "1M"/],
     ['a program that leaves no memory', { program: bench, memory: '8M', files: { '/big': new Uint8Array(8 << 20) } }, 'memory-too-small', /do not fit/],
-    ['a design that does not exist', { program: bench, design: 'vmx' }, 'bad-option', /expected one of pvm/],
+    ['a design that does not exist', { program: bench, design: 'vmx' }, 'bad-option', /expected one of bare/],
     ['a relative guest path', { program: bench, files: { x: 'y' } }, 'bad-option', /absolute guest paths/],
     ['a missing file', { program: join(directory, 'none') }, 'unreadable-file', /none: no such file/],
     ['a directory', { program: directory }, 'unreadable-file', /is a directory/],
@@ -144,7 +145,7 @@ describe('what operations cost', () => {
   });
 
   it('and two exits and four world switches without', async () => {
-    const [i, direct] = await Promise.all([measure('getpid', N, { directSwitch: false }), measure('getpid', N)]);
+    const [i, direct] = await Promise.all([measure('getpid', N, { optimisations: { 'direct-switch': false } }), measure('getpid', N)]);
     expect(count(i, 'SYSCALL')).toBe(direct.directSyscalls);
     expect(i.exits).toBe(direct.worldSwitches);
     expect(i.worldSwitches).toBe(2 * direct.worldSwitches);

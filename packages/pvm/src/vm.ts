@@ -1,16 +1,14 @@
-import { randomFillSync } from 'node:crypto';
 import { CpuCore, type CpuHooks } from '@pvm/cpu-jit';
-import { S_ICOUNT, S_TSC_OFFSET, V_TSC_MUL } from '@pvm/cpu-jit/layout';
-import { DebugExit, GuestRam, HostChannel, loadLinuxElf, PortBus, Uart16550 } from '@pvm/machine';
-import { FailedEntry, TripleFault } from './abi-v2/pvm-vcpu.ts';
+import { V_TSC_MUL } from '@pvm/cpu-jit/layout';
+import { GuestRam } from '@pvm/machine';
 import { crashReport } from './crash-report.ts';
-import { StockPc } from './designs/bare/stock-pc.ts';
-import type { Design, StopReason } from './designs/design.ts';
-import { PvmDesign } from './designs/pvm/pvm-design.ts';
+import { type Design, FailedEntry, type StopReason, TripleFault } from './designs/design.ts';
+import { designInfo } from './designs/index.ts';
 import { PvmError, VmError } from './errors.ts';
-import { loadGuestImage } from './guest-image.ts';
+import { type GuestImage, loadGuestImage } from './guest-image.ts';
 import { ExitLedger } from './ledger.ts';
 import { type CheckedOptions, checkOptions, type VmOptions } from './options.ts';
+import { createPlatform, GuestTime, type Platform, randomSource } from './platform/index.ts';
 import { RunLoop } from './run-loop.ts';
 import { StdinReader } from './stdin.ts';
 import { type Interval, interval, type Snapshot, type Summary, tierTimes } from './summary.ts';
@@ -28,8 +26,6 @@ export interface Result {
   readonly intervals: readonly Interval[];
 }
 
-/** 2023-11-14T22:13:20Z: when the virtual clock starts. */
-const ICOUNT_EPOCH_NS = 1_700_000_000_000_000_000n;
 const BOOT_VCPU = 0;
 /** Longest sleep that `setTimeout` knows, about. */
 const MAX_SLEEP_MS = 2 ** 30;
@@ -46,7 +42,7 @@ export async function createVm(options: VmOptions): Promise<Vm> {
   const image = await loadGuestImage(checked);
   const vm = await Vm.create(checked);
   try {
-    vm.load(image.kernel, image.initrd);
+    vm.load(image);
   } catch (e) {
     await vm.dispose();
     throw e;
@@ -59,11 +55,9 @@ export class Vm {
   /** Every VM exit so far; can be read while the machine runs. */
   readonly ledger: ExitLedger;
   private readonly core: CpuCore;
+  private readonly platform: Platform;
   private readonly design: Design;
-  private readonly ram: GuestRam;
-  /** Loads what `loadGuestImage` read. */
-  private readonly boot: (kernel: Uint8Array, initrd: Uint8Array) => void;
-  private readonly pc: StockPc | undefined;
+  private readonly runLoop: RunLoop;
   private readonly options: CheckedOptions;
   private readonly stdin: StdinReader;
   private state: 'new' | 'running' | 'done' = 'new';
@@ -73,10 +67,9 @@ export class Vm {
   private readonly begun = new Map<number, Snapshot>();
   private readonly intervals: Interval[] = [];
   private afterExit: (() => void) | undefined;
-  /** The reader of the serial port is slow. */
-  private serialWait: Promise<void> | undefined;
+  /** The receiver of the platform's output is slow. */
+  private outputWait: Promise<void> | undefined;
   private runMs = 0;
-  private randomState = 0x9e37_79b9;
 
   /** Used by `createVm`. */
   static async create(options: CheckedOptions): Promise<Vm> {
@@ -89,8 +82,7 @@ export class Vm {
       jit: options.jit,
       clock: options.clock,
       sample: options.sampleTiers,
-      // Without it SYSCALL means what it means on a PC.
-      ...(options.design === 'pvm' ? { switcher: await switcherModule() } : {}),
+      ...(designInfo(options.design).switcher ? { switcher: await switcherModule() } : {}),
       hooks,
     });
     try {
@@ -107,85 +99,51 @@ export class Vm {
     this.options = options;
     this.core = core;
     this.stdin = new StdinReader(options.stdin);
-    const hostWrote: { notify?: (gpa: number, length: number) => void } = {};
-    this.ram = new GuestRam(core.memory.buffer, core.ramBase, core.ramBytes, (gpa, length) => {
-      core.dirtyCode(core.ramBase + gpa, length);
-      hostWrote.notify?.(gpa, length);
-    });
     this.ledger = new ExitLedger(() => this.design.directSwitches());
+    const late: { design?: Design } = {};
+    const ram = new GuestRam(core.memory.buffer, core.ramBase, core.ramBytes, (gpa, length) => {
+      core.dirtyCode(core.ramBase + gpa, length);
+      late.design?.hostWrote(gpa, length);
+    });
     core.u32[(core.cpuAddress(BOOT_VCPU) + V_TSC_MUL) >>> 2] = 1;
-    if (options.design === 'bare') {
-      const pc = this.stockPc();
-      this.pc = pc;
-      this.design = pc.design;
-      this.boot = (kernel, initrd) => pc.load(kernel, initrd, options.commandLine);
-      return;
-    }
-    const bus = this.programDevices();
-    const design = new PvmDesign({
+    const time = new GuestTime(core, options.clock);
+    this.platform = createPlatform(options.platform, {
       core,
-      ram: this.ram,
-      ledger: this.ledger,
-      io: { in: (port, size) => bus.read(port, size), out: (port, size, value) => bus.write(port, size, value) },
-      tsc: (vcpu) => this.tsc(vcpu),
-      wallClock: () => this.wallClock(),
-      directSwitch: options.directSwitch,
-      prefault: options.prefault,
-    });
-    hostWrote.notify = (gpa, length) => design.mmu.guestWrote(core.ramBase + gpa, length);
-    this.design = design;
-    this.boot = (kernel, initrd) => design.boot(BOOT_VCPU, loadLinuxElf(this.ram, { kernel, initrd, commandLine: options.commandLine }));
-  }
-
-  private stockPc(): StockPc {
-    const { options } = this;
-    return new StockPc({
-      core: this.core,
-      ram: this.ram,
-      ledger: this.ledger,
-      clock: options.clock,
-      wallClock: () => this.wallClock(),
-      random: (buffer) => this.random(buffer),
-      drives: options.drives,
-      serialOutput: (data) => {
-        const wait = options.onSerial(data);
-        if (wait !== undefined) this.serialWait = wait;
+      ram,
+      options,
+      time,
+      stdin: this.stdin,
+      random: randomSource(options.clock),
+      stop: (reason, exitCode, signal) => this.halt(reason, exitCode, signal),
+      kick: () => {
+        this.runLoop.cut();
+        this.wake?.();
       },
-      onPowerOff: () => this.halt('poweroff', 0, 0),
-      onReset: () => this.halt('reset', 0, 0),
-      onDebugExit: (exitCode) => this.halt('debug-exit', exitCode & 0xff, 0),
-      wake: () => this.wake?.(),
+      deadlineMoved: () => this.runLoop.cut(),
+      hold: (ready) => {
+        this.outputWait = ready;
+      },
+      mark: (begin, id) => this.mark(begin, id),
+      unknownSyscalls: (calls) => {
+        this.unknownSyscalls = calls;
+      },
     });
-  }
-
-  /** What our own guest kernel needs to run a program. */
-  private programDevices(): PortBus {
-    const { options } = this;
-    const bus = new PortBus();
-    bus.attach(new Uart16550((byte) => void options.onSerial(new Uint8Array([byte]))));
-    bus.attach(new DebugExit((exitCode) => this.halt('debug-exit', exitCode, 0)));
-    bus.attach(
-      new HostChannel(this.ram, {
-        stdout: (data) => options.onConsole(data) ?? undefined,
-        stderr: (data) => options.onStderr(data) ?? undefined,
-        stdin: (max) => this.stdin.read(max),
-        powerOff: ({ exitCode, signal }) => this.halt('poweroff', exitCode, signal),
-        unknownSyscalls: (calls) => {
-          this.unknownSyscalls = calls;
-        },
-        wallClock: () => this.wallClock(),
-        random: (buffer) => this.random(buffer),
-        terminals: () => options.terminals,
-        mark: (begin, id) => this.mark(begin, id),
-        sleep: (ns) => this.sleep(ns),
-      }),
-    );
-    return bus;
+    this.design = designInfo(options.design).create({ core, ram, ledger: this.ledger, platform: this.platform, time, options });
+    late.design = this.design;
+    this.runLoop = new RunLoop(core, BOOT_VCPU, this.design, this.ledger, this.platform.timers, {
+      stopped: () => this.stop !== undefined,
+      afterExit: () => {
+        const f = this.afterExit;
+        this.afterExit = undefined;
+        f?.();
+      },
+      maxInstructions: options.maxInstructions,
+    });
   }
 
   /** Put the kernel and its RAM disk into guest RAM. @throws MachineError */
-  load(kernel: Uint8Array, initrd: Uint8Array): void {
-    this.boot(kernel, initrd);
+  load(image: GuestImage): void {
+    this.design.boot(this.platform.load(image, this.options.commandLine));
   }
 
   /**
@@ -201,8 +159,9 @@ export class Vm {
     if (signal?.aborted === true) abort();
     signal?.addEventListener('abort', abort);
     let inputError: unknown;
-    if (this.pc !== undefined) {
-      this.forwardInput(this.pc).catch((e: unknown) => {
+    const { serialInput } = this.platform;
+    if (serialInput !== undefined) {
+      this.forwardInput(serialInput).catch((e: unknown) => {
         // Letting go of the source at the end of the run may fail a read that still waits.
         if (this.state !== 'running') return;
         inputError = e;
@@ -218,7 +177,7 @@ export class Vm {
       throw new VmError(code, `${what}: ${e.message}`, crashReport(`${what}: ${e.message}`, this.core, BOOT_VCPU, this.design, this.ledger));
     } finally {
       signal?.removeEventListener('abort', abort);
-      this.pc?.board.flushSerial();
+      this.platform.flush();
       this.state = 'done';
       await this.stdin.close();
     }
@@ -227,27 +186,19 @@ export class Vm {
   }
 
   private async loop(): Promise<void> {
-    const loop = new RunLoop(this.core, BOOT_VCPU, this.design, this.ledger, {
-      stopped: () => this.stop !== undefined,
-      afterExit: () => {
-        const f = this.afterExit;
-        this.afterExit = undefined;
-        f?.();
-      },
-      maxInstructions: this.options.maxInstructions,
-    });
+    const { runLoop } = this;
     while (this.stop === undefined) {
-      if (this.serialWait !== undefined) {
-        const wait = this.serialWait;
-        this.serialWait = undefined;
+      if (this.outputWait !== undefined) {
+        const wait = this.outputWait;
+        this.outputWait = undefined;
         await this.abortable(wait);
         continue;
       }
       const start = performance.now();
-      const end = loop.runSlice();
+      const end = runLoop.runSlice();
       this.runMs += performance.now() - start;
       if (end === 'limit') this.halt('instruction-limit', 0, 0);
-      else if (end === 'wait') await this.abortable(loop.waitFor);
+      else if (end === 'wait') await this.abortable(runLoop.waitFor);
       else if (end === 'halted') await this.waitForInterrupt();
       else await new Promise((resolve) => setImmediate(resolve));
     }
@@ -260,12 +211,13 @@ export class Vm {
   }
 
   private async waitForInterrupt(): Promise<void> {
+    const { runLoop } = this;
     do {
-      const state = this.design.halted(BOOT_VCPU);
+      const state = runLoop.idle();
       if (state === 'dead') this.halt('halted', 0, 0);
       // A timer may have come due since the run ended.
       if (state !== 'wakeable') return;
-      const ms = this.design.sleepMs(BOOT_VCPU);
+      const ms = runLoop.sleepMs();
       // Also keeps the process alive while the guest sleeps: nothing else may.
       let timer: NodeJS.Timeout | undefined;
       try {
@@ -277,15 +229,15 @@ export class Vm {
         clearTimeout(timer);
         this.wake = undefined;
       }
-    } while (this.pc !== undefined && this.stop === undefined && this.design.halted(BOOT_VCPU) !== 'no');
+    } while (this.stop === undefined);
   }
 
   /** The input goes to the serial port as it comes. */
-  private async forwardInput(pc: StockPc): Promise<void> {
+  private async forwardInput(serialInput: (data: Uint8Array) => void): Promise<void> {
     for (;;) {
       const bytes = await this.stdin.read(INPUT_CHUNK);
       if (bytes.length === 0 || this.state !== 'running') return;
-      pc.board.serialInput(bytes);
+      serialInput(bytes);
       this.wake?.();
     }
   }
@@ -313,7 +265,7 @@ export class Vm {
     if (this.state === 'running') this.halt('aborted', 130, 0);
     this.state = 'done';
     await this.stdin.close();
-    this.pc?.dispose();
+    this.platform.dispose();
     await this.core.dispose();
   }
 
@@ -322,41 +274,7 @@ export class Vm {
     this.wake?.();
   }
 
-  // ------------------------------------------------------------ time, chance, marks
-  private tsc(vcpu: number): bigint {
-    const base = this.core.cpuAddress(vcpu);
-    const source = this.options.clock === 'host' ? BigInt(Math.floor(performance.now() * 1e6)) : (this.core.u64[(base + S_ICOUNT) >>> 3] ?? 0n);
-    return BigInt.asUintN(64, source + (this.core.u64[(base + S_TSC_OFFSET) >>> 3] ?? 0n));
-  }
-
-  private wallClock(): bigint {
-    if (this.options.clock === 'icount') return ICOUNT_EPOCH_NS + this.tsc(BOOT_VCPU);
-    return BigInt(Math.floor((performance.timeOrigin + performance.now()) * 1e3)) * 1000n;
-  }
-
-  private sleep(ns: number): Promise<void> | undefined {
-    if (this.options.clock === 'host') return new Promise((resolve) => setTimeout(resolve, ns / 1e6));
-    const at = (this.core.cpuAddress(BOOT_VCPU) + S_TSC_OFFSET) >>> 3;
-    this.core.u64[at] = (this.core.u64[at] ?? 0n) + BigInt(Math.floor(ns));
-    return undefined;
-  }
-
-  /** With the virtual clock the run is repeatable, so its random numbers are too (xorshift32). */
-  private random(buffer: Uint8Array): void {
-    if (this.options.clock === 'host') {
-      randomFillSync(buffer);
-      return;
-    }
-    for (let i = 0; i < buffer.length; i++) {
-      let x = this.randomState;
-      x ^= x << 13;
-      x ^= x >>> 17;
-      x ^= x << 5;
-      this.randomState = x;
-      buffer[i] = x & 0xff;
-    }
-  }
-
+  // ------------------------------------------------------------ marks and counts
   /** The exits of both requests stay outside: the first is over when the interval begins, the second not yet counted when it ends. */
   private mark(begin: boolean, id: number): void {
     if (begin) {

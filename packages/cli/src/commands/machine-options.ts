@@ -1,5 +1,6 @@
-import type { VmOptions } from '@pvm/pvm';
+import { DESIGN_NAMES, type DesignName, designInfo, nearest, OPTIMISATIONS, type Optimisation, type VmOptions } from '@pvm/pvm';
 import type { Options } from 'yargs';
+import { UsageError } from '../errors.ts';
 
 /** Options that every command that builds a machine has. */
 export interface MachineArgs {
@@ -7,9 +8,10 @@ export interface MachineArgs {
   readonly shadowMemory: string;
   readonly jit: 'on' | 'off' | 'sync';
   readonly abi: 'auto' | 'v2';
-  readonly design: 'pvm' | 'bare' | undefined;
-  readonly directSwitch: boolean;
-  readonly prefault: boolean;
+  readonly design: DesignName | undefined;
+  readonly opt: readonly string[];
+  readonly directSwitch: boolean | undefined;
+  readonly prefault: boolean | undefined;
 }
 
 /** Their descriptions for yargs. */
@@ -24,23 +26,45 @@ export const MACHINE_OPTIONS: Readonly<Record<string, Options>> = {
   },
   abi: { choices: ['auto', 'v2'], default: 'auto', requiresArg: true, describe: 'Revision of the PVM guest ABI' },
   design: {
-    choices: ['pvm', 'bare'],
+    choices: DESIGN_NAMES,
     requiresArg: true,
-    describe: 'pvm: a program on a PVM guest kernel; bare: a stock kernel on a PC, no hypervisor; default: pvm if there is a program',
+    describe: `${DESIGN_NAMES.map((name) => `${name}: ${designInfo(name).title}`).join('; ')}. Default: pvm for a program, bare for a stock kernel`,
   },
-  'direct-switch': { type: 'boolean', default: true, describe: 'Serve syscalls in the switcher, without a VM exit (--no-direct-switch: not)' },
-  prefault: { type: 'boolean', default: true, describe: "Fill the shadow page table when the guest's fault handler returns" },
+  opt: {
+    type: 'string',
+    array: true,
+    nargs: 1,
+    default: [],
+    describe: `Switches of the design, on or with no- off, separated by commas: ${Object.entries(OPTIMISATIONS)
+      .map(([name, what]) => `${name} (${what})`)
+      .join(', ')}`,
+  },
+  'direct-switch': { type: 'boolean', describe: 'The same as --opt direct-switch (--no-direct-switch: no-direct-switch)' },
+  prefault: { type: 'boolean', describe: 'The same as --opt prefault' },
 };
 
+/** `a,no-b` and so on, the last word about a switch counts. */
+function parseOptimisations(a: MachineArgs): Partial<Record<Optimisation, boolean>> {
+  const wanted: Partial<Record<Optimisation, boolean>> = {
+    ...(a.directSwitch === undefined ? {} : { 'direct-switch': a.directSwitch }),
+    ...(a.prefault === undefined ? {} : { prefault: a.prefault }),
+  };
+  for (const word of a.opt.flatMap((list) => list.split(','))) {
+    const name = word.startsWith('no-') ? word.slice(3) : word;
+    if (!(name in OPTIMISATIONS)) throw new UsageError(`--opt ${word}: no such switch; did you mean ${nearest(name, Object.keys(OPTIMISATIONS))}?`);
+    wanted[name as Optimisation] = name === word;
+  }
+  return wanted;
+}
+
 /** The part of `VmOptions` that they set. */
-export function machineSettings(a: MachineArgs): Pick<VmOptions, 'memory' | 'shadowMemory' | 'jit' | 'abi' | 'design' | 'directSwitch' | 'prefault'> {
+export function machineSettings(a: MachineArgs): Pick<VmOptions, 'memory' | 'shadowMemory' | 'jit' | 'abi' | 'design' | 'optimisations'> {
   return {
     ...(a.memory === undefined ? {} : { memory: a.memory }),
     ...(a.design === undefined ? {} : { design: a.design }),
     shadowMemory: a.shadowMemory,
     jit: a.jit,
     abi: a.abi,
-    directSwitch: a.directSwitch,
-    prefault: a.prefault,
+    optimisations: parseOptimisations(a),
   };
 }

@@ -7,7 +7,9 @@ export interface InterruptSink {
   pendingVector(): number;
   /** Take the waiting interrupt (interrupt acknowledge cycle); only after `pendingVector()` was not -1. */
   acknowledge(): number;
-  /** Whether an NMI waits; the call takes it. */
+  /** Whether an NMI waits. */
+  hasNmi(): boolean;
+  /** The same; the call takes it. */
   takeNmi(): boolean;
   /** Whether an INIT waits; the call takes it. The APIC's own state is already reset by it. */
   takeInit(): boolean;
@@ -33,6 +35,10 @@ export class VcpuInterrupts implements InterruptSink {
 
   acknowledge(): number {
     return this.extInt() ? this.pic.acknowledge() : this.apic.acknowledge();
+  }
+
+  hasNmi(): boolean {
+    return this.apic.nmiPending;
   }
 
   takeNmi(): boolean {

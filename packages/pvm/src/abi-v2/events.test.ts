@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { FailedEntry, TripleFault } from '../designs/design.ts';
 import * as asm from '../testing/assemble.ts';
 import { map, testGuest } from '../testing/guest.ts';
 import * as abi from './constants.ts';
-import { FailedEntry, TripleFault } from './pvm-vcpu.ts';
 
 const USER_RIP = BigInt(map.umodCode);
 

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { TripleFault } from '../designs/design.ts';
 import * as asm from '../testing/assemble.ts';
 import { map, type TestGuest, testGuest } from '../testing/guest.ts';
 import { DEFAULT_RANGE, packRange } from './address-range.ts';
 import * as abi from './constants.ts';
-import { TripleFault } from './pvm-vcpu.ts';
 
 /** One hypercall from smod; then the guest halts. */
 async function call(

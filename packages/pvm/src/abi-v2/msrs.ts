@@ -21,10 +21,11 @@ import {
   SEG_BASE,
   SEG_STRIDE,
 } from '@pvm/cpu-jit/layout';
+import { TripleFault } from '../designs/design.ts';
 import { packRange, parseRange } from './address-range.ts';
 import * as abi from './constants.ts';
 import type { KvmClock } from './kvm-clock.ts';
-import { EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, type PvmVcpu, TripleFault } from './pvm-vcpu.ts';
+import { EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, type PvmVcpu } from './pvm-vcpu.ts';
 
 // SDM vol. 4, table 2-2.
 const IA32_TSC = 0x10;

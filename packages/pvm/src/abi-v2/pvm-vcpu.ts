@@ -47,6 +47,7 @@ import {
 } from '@pvm/cpu-jit/layout';
 import type { BootState } from '@pvm/machine';
 import { MODE_LA57, MODE_NX, MODE_SMEP, type ShadowMmu } from '@pvm/shadow-mmu';
+import { FailedEntry, TripleFault } from '../designs/design.ts';
 import { R11, RCX, RSI, VcpuState } from '../vcpu-state.ts';
 import { type AddressRange, DEFAULT_RANGE } from './address-range.ts';
 import * as abi from './constants.ts';
@@ -71,15 +72,6 @@ export const ATTR_DATA = 0xc0f3;
 const GS_BASE = S_SEG + GS * SEG_STRIDE + SEG_BASE;
 const CR3_ADDRESS = 0x000f_ffff_ffff_f000n;
 const NO_VECTOR = -1;
-
-/** The guest cannot take an event: the run loop ends the machine with this message. */
-export class TripleFault extends Error {
-  override readonly name = 'TripleFault';
-}
-/** The underlying CPU cannot enter the state that the guest asked for. */
-export class FailedEntry extends Error {
-  override readonly name = 'FailedEntry';
-}
 
 /** One vCPU under ABI v2: its modes, its page tables and the delivery of events. */
 export class PvmVcpu extends VcpuState {

@@ -1,3 +1,10 @@
+import type { CpuCore } from '@pvm/cpu-jit';
+import type { EntryState, GuestRam } from '@pvm/machine';
+import type { ExitLedger } from '../ledger.ts';
+import type { CheckedOptions } from '../options.ts';
+import type { GuestTime, Platform, PlatformKind } from '../platform/index.ts';
+import type { Optimisation } from './optimisations.ts';
+
 /** Why a machine stopped. */
 export type StopReason =
   /** The guest powered off. */
@@ -13,6 +20,15 @@ export type StopReason =
   /** The `maxInstructions` option was reached. */
   | 'instruction-limit';
 
+/** The guest cannot take an event: the run loop ends the machine with this message. */
+export class TripleFault extends Error {
+  override readonly name = 'TripleFault';
+}
+/** The underlying CPU cannot enter the state that the guest asked for. */
+export class FailedEntry extends Error {
+  override readonly name = 'FailedEntry';
+}
+
 /** What the handling of one VM exit came to; reused from exit to exit. */
 export interface ExitOutcome {
   /** Ledger row of the exit. */
@@ -21,33 +37,61 @@ export interface ExitOutcome {
   wait: Promise<void> | undefined;
 }
 
+/** What a design is made of. */
+export interface DesignContext {
+  readonly core: CpuCore;
+  readonly ram: GuestRam;
+  readonly ledger: ExitLedger;
+  readonly platform: Platform;
+  readonly time: GuestTime;
+  readonly options: CheckedOptions;
+}
+
+/** A design's entry in the registry. */
+export interface DesignInfo {
+  /** One line for help and reports. */
+  readonly title: string;
+  /** Platforms whose guests it runs. */
+  readonly platforms: readonly PlatformKind[];
+  /** The switches it has, with their defaults. */
+  readonly optimisations: Readonly<Partial<Record<Optimisation, boolean>>>;
+  /** SYSCALL goes to the switcher; without it, it means what it means on a PC. */
+  readonly switcher: boolean;
+  create(context: DesignContext): Design;
+}
+
 /**
  * A virtualisation design: programs the virtualisation control block of a vCPU and handles the exits it asked for.
- * The run loop, the board and the ledger are the same for all of them.
+ * The run loop, the platforms and the ledger are the same for all of them.
  */
 export interface Design {
   readonly name: string;
+  /** Puts the boot vCPU into the state that the boot protocol asks for. */
+  boot(entry: EntryState): void;
   /** Before each entry into the guest: deliver pending events. @returns true when an interrupt was delivered */
   prepareEntry(vcpu: number): boolean;
-  /** Run the guest until its next exit, or EXIT_LIMIT when `limit` instructions have retired (already set); returns EXIT_* of layout.ts. */
-  enter(vcpu: number, limit: bigint): number;
+  /** Run the guest until its next exit, or EXIT_LIMIT at the limit of instructions (already set); returns EXIT_* of layout.ts. */
+  enter(vcpu: number): number;
   /**
    * Handle the exit `reason` (EXIT_* of layout.ts) and leave its ledger row in `outcome`.
    * @throws TripleFault, FailedEntry when the guest cannot go on
    */
   handleExit(vcpu: number, reason: number, outcome: ExitOutcome): void;
+  /** Ledger rows of the exits because an interrupt came from outside, or a timer of the guest came due, while it ran; -1: these are no exits. */
+  readonly interruptRow: number;
+  readonly timerRow: number;
   /** Hooks of the CPU, called from inside a run; see `CpuHooks`. */
   mmuFault(vcpu: number): 0 | 1 | 2 | 3;
   mmio(vcpu: number): 1 | 2;
+  /** A device or the host wrote `length` bytes of guest RAM at `gpa`. */
+  hostWrote(gpa: number, length: number): void;
   /** When the exit that ended the run began (`performance.now`): in a hook, or just now. */
   exitStart(vcpu: number, reason: number): number;
   /** External interrupt `vector`, delivered as soon as the guest takes it. */
   injectInterrupt(vcpu: number, vector: number): void;
   injectNmi(vcpu: number): void;
-  /** The vCPU waits for an interrupt; `wakeable` when one could be delivered. */
+  /** The vCPU waits for an interrupt; `wakeable` when one could be delivered, `dead` when none can. */
   halted(vcpu: number): 'no' | 'wakeable' | 'dead';
-  /** How long a halted vCPU sleeps if nothing comes from outside, ms; Infinity: until then. */
-  sleepMs(vcpu: number): number;
   /** Lines for the report of a guest that died: registers that only this design has. */
   describe(vcpu: number): string[];
   /** Direct switches so far, by direction. */

@@ -71,12 +71,12 @@ export class TestGuest {
     });
     this.clock = new KvmClock(this.ram, tsc, wallClock);
     this.vcpu = this.design.vcpu(0);
-    this.loop = new RunLoop(core, 0, this.design, ledger, { stopped: () => false, afterExit: () => undefined, maxInstructions: undefined });
+    this.loop = new RunLoop(core, 0, this.design, ledger, undefined, { stopped: () => false, afterExit: () => undefined, maxInstructions: undefined });
     core.u32[(core.cpuAddress(0) + V_TSC_MUL) >>> 2] = 1;
     this.mapMemory();
     for (const at of [map.umodEvent, map.smodEvent, map.lstar]) this.code(at, [0xf4]);
     this.code(map.retu, [0x0f, 0x05]);
-    this.design.boot(0, { rip: BigInt(map.smodCode), rsi: 0n, cr3: BigInt(PML4) });
+    this.vcpu.boot({ rip: BigInt(map.smodCode), rsi: 0n, cr3: BigInt(PML4) });
     this.set('rsp', map.smodStack);
   }
 

@@ -25,7 +25,7 @@ import {
   S_RFLAGS,
   S_RIP,
 } from '@pvm/cpu-jit/layout';
-import type { BootState, GuestRam } from '@pvm/machine';
+import type { EntryState, GuestRam } from '@pvm/machine';
 import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, ShadowMmu } from '@pvm/shadow-mmu';
 import { isLegal } from '../../abi-v2/address-range.ts';
 import * as abi from '../../abi-v2/constants.ts';
@@ -34,11 +34,11 @@ import { emulate, emulateUser } from '../../abi-v2/emulate.ts';
 import { hypercall, hypercallName } from '../../abi-v2/hypercalls.ts';
 import { KvmClock } from '../../abi-v2/kvm-clock.ts';
 import type { IoBus } from '../../abi-v2/port-io.ts';
-import { PvmVcpu, TripleFault, vectorName } from '../../abi-v2/pvm-vcpu.ts';
+import { PvmVcpu, vectorName } from '../../abi-v2/pvm-vcpu.ts';
 import { GuestPageFault } from '../../guest-memory.ts';
 import type { ExitLedger } from '../../ledger.ts';
 import { R11, RAX, RCX } from '../../vcpu-state.ts';
-import type { Design, ExitOutcome } from '../design.ts';
+import { type Design, type ExitOutcome, TripleFault } from '../design.ts';
 
 const DR6 = S_DR + 6 * 8;
 const DR6_BS = 1n << 14n;
@@ -61,6 +61,8 @@ export interface PvmDesignOptions {
 export class PvmDesign implements Design {
   readonly name = 'pvm';
   readonly mmu: ShadowMmu;
+  readonly interruptRow: number;
+  readonly timerRow: number;
   private readonly core: CpuCore;
   private readonly ledger: ExitLedger;
   private readonly io: IoBus;
@@ -78,6 +80,8 @@ export class PvmDesign implements Design {
     this.io = options.io;
     this.prefault = options.prefault;
     this.rows = internRows(ledger);
+    this.interruptRow = ledger.row('INTERRUPT');
+    this.timerRow = ledger.row('INTERRUPT', 'timer');
     this.mmu = new ShadowMmu({
       memory: core.memory.buffer,
       framePoolBase: core.framePoolBase,
@@ -105,9 +109,8 @@ export class PvmDesign implements Design {
     return vcpu;
   }
 
-  /** Puts a vCPU into its state at a 64-bit boot entry. */
-  boot(index: number, state: BootState): void {
-    this.vcpu(index).boot(state);
+  boot(entry: EntryState): void {
+    this.vcpu(0).boot({ rip: entry.rip, rsi: entry.registers.rsi ?? 0n, cr3: BigInt(entry.cr3) });
   }
 
   prepareEntry(index: number): boolean {
@@ -304,6 +307,10 @@ export class PvmDesign implements Design {
     return this.unbacked(vcpu, vcpu.get32(S_EXIT_ACCESS) & 3, performance.now());
   }
 
+  hostWrote(gpa: number, length: number): void {
+    this.mmu.guestWrote(this.core.ramBase + gpa, length);
+  }
+
   private recordHook(row: number, start: number, vcpu: PvmVcpu): void {
     this.ledger.record(row, (performance.now() - start) * 1e6, vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4));
   }
@@ -323,11 +330,6 @@ export class PvmDesign implements Design {
     const vcpu = this.vcpu(index);
     if (!vcpu.halted) return 'no';
     return vcpu.virtualIf ? 'wakeable' : 'dead';
-  }
-
-  /** PVM guests have no timer of their own. */
-  sleepMs(): number {
-    return Number.POSITIVE_INFINITY;
   }
 
   describe(index: number): string[] {

@@ -88,7 +88,7 @@ describe('a stock kernel', () => {
     const { result, serial, vm } = await run({ kernel: kernel([...out(COM1, 0x4b), ...echo, ...echo, ...powerOff]), stdin: 'hi' });
     expect(serial).toBe('Khi');
     expect(result).toMatchObject({ stopReason: 'poweroff', exitCode: 0 });
-    expect(vm.ledger.entries().find((e) => e.reason === 'OUT' && e.sub === '0x3f8')?.count).toBe(3);
+    expect(vm.ledger.entries().find((e) => e.reason === 'IO_INSTRUCTION' && e.sub === 'OUT 0x3f8')?.count).toBe(3);
   });
 
   it.each(['icount', 'host'] as const)('sleeps in HLT until the timer interrupts it (%s)', async (clock) => {
@@ -137,10 +137,12 @@ describe('a stock kernel', () => {
 describe('createVm refuses', () => {
   const image = kernel(powerOff);
   it.each([
-    ['a RAM disk beside a program', { program: 'x', initrd: image }, /initrd is for design bare/],
-    ['a program for design bare', { kernel: image, design: 'bare', program: 'x' }, /program is for design pvm/],
-    ['arguments for a stock kernel', { kernel: image, args: ['x'] }, /args is for design pvm/],
-    ['design bare without a kernel', { design: 'bare' }, /kernel is missing/],
+    ['a RAM disk beside a program', { program: 'x', initrd: image }, /initrd is for a stock kernel/],
+    ['a program for design bare', { design: 'bare', program: 'x' }, /design bare does not run a program on the embedded kernel; pvm does/],
+    ['arguments for a stock kernel', { kernel: image, args: ['x'] }, /args is for a program/],
+    ['a stock kernel for design pvm', { kernel: image, design: 'pvm' }, /design pvm does not run a stock kernel; bare does/],
+    ['neither program nor kernel', { design: 'bare' }, /program is missing/],
+    ['a switch that the design does not have', { kernel: image, optimisations: { prefault: true } }, /design bare has no optimisation prefault; it has none/],
   ] satisfies [string, VmOptions, RegExp][])('%s', async (_, options, message) => {
     await expect(createVm(options)).rejects.toThrow(message);
   });

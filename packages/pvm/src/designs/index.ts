@@ -1,0 +1,14 @@
+import { bare } from './bare/bare-design.ts';
+import type { DesignInfo } from './design.ts';
+import { pvm } from './pvm/index.ts';
+
+/** Every virtualisation design, by the name that selects it. */
+export const DESIGNS = { bare, pvm } as const satisfies Readonly<Record<string, DesignInfo>>;
+
+export type DesignName = keyof typeof DESIGNS;
+export const DESIGN_NAMES = Object.keys(DESIGNS) as readonly DesignName[];
+
+/** The registry's entry. */
+export function designInfo(name: DesignName): DesignInfo {
+  return DESIGNS[name];
+}

@@ -1,0 +1,256 @@
+import type { CpuCore } from '@pvm/cpu-jit';
+import {
+  ACCESS_READ,
+  ACCESS_WRITE,
+  EXIT_HLT,
+  EXIT_INTR_WINDOW,
+  EXIT_IO,
+  EXIT_MSR_READ,
+  EXIT_MSR_WRITE,
+  EXIT_SHUTDOWN,
+  S_CODE_SIZE,
+  S_CPL,
+  S_CR0,
+  S_EXIT_ACCESS,
+  S_EXIT_GPA,
+  S_EXIT_SIZE,
+  S_EXIT_VA,
+  S_EXIT_VALUE,
+  S_RFLAGS,
+  S_RIP,
+} from '@pvm/cpu-jit/layout';
+import type { EntryState, InterruptSink, MmioSize, PortSize } from '@pvm/machine';
+import type { ExitLedger } from '../../ledger.ts';
+import type { Platform } from '../../platform/index.ts';
+import { RAX, RCX, RDX, VcpuState } from '../../vcpu-state.ts';
+import { type Design, type DesignContext, type ExitOutcome, TripleFault } from '../design.ts';
+import { installCpuid } from './cpuid.ts';
+
+const RFLAGS_IF = 1 << 9;
+const VECTOR_GP = 13;
+/** IA32_BIOS_SIGN_ID: the microcode revision, none. */
+const MSR_BIOS_SIGN_ID = 0x8b;
+const ALL_ONES_32 = 0xffff_ffffn;
+
+/**
+ * Base of the designs whose guest has the CPU's own state: rings, control registers and events are the hardware's, and
+ * the platform answers for its devices. What else leaves the guest is up to the design. Exits have the names of VMX
+ * (SDM vol. 3, appendix C). One vCPU.
+ */
+export abstract class NativeDesign implements Design {
+  abstract readonly name: string;
+  abstract readonly interruptRow: number;
+  abstract readonly timerRow: number;
+  protected readonly core: CpuCore;
+  protected readonly ledger: ExitLedger;
+  protected readonly platform: Platform;
+  protected readonly vcpu: VcpuState;
+  private readonly sink: InterruptSink;
+  private readonly rows: Readonly<Record<'hlt' | 'window' | 'mmioRead' | 'mmioWrite' | 'shutdown', number>>;
+  private readonly numbered = new Map<string, number>();
+  /** The vCPU executed HLT and nothing has woken it. */
+  private isHalted = false;
+
+  constructor({ core, ledger, platform }: DesignContext) {
+    this.core = core;
+    this.ledger = ledger;
+    this.platform = platform;
+    this.sink = platform.interrupts(0);
+    this.vcpu = new VcpuState(core, 0);
+    const row = (reason: string, sub = '') => ledger.row(reason, sub);
+    this.rows = {
+      hlt: row('HLT'),
+      window: row('PENDING_INTERRUPT'),
+      mmioRead: row('MMIO', 'read'),
+      mmioWrite: row('MMIO', 'write'),
+      shutdown: row('TRIPLE_FAULT'),
+    };
+    installCpuid(this.vcpu);
+  }
+
+  boot(entry: EntryState): void {
+    const { rax = 0n, rbx = 0n, rsp = 0n, rsi = 0n } = entry.registers;
+    this.core.enterFlat(0, entry.mode, {
+      rip: entry.rip,
+      rax,
+      rbx,
+      rsp,
+      rsi,
+      cr3: BigInt(entry.cr3),
+      codeSelector: entry.segments.cs.selector,
+      dataSelector: entry.segments.ds.selector,
+      gdt: { base: BigInt(entry.gdtr.base), limit: entry.gdtr.limit },
+    });
+  }
+
+  // ------------------------------------------------------------ entry
+  prepareEntry(): boolean {
+    const { sink, core } = this;
+    if (sink.takeNmi()) core.setNmi(0);
+    if (core.pendingInterrupt(0) !== undefined || sink.pendingVector() < 0) return false;
+    if (!core.interruptible(0)) {
+      core.requestInterruptWindow(0);
+      return false;
+    }
+    core.setInterrupt(0, sink.acknowledge());
+    return true;
+  }
+
+  enter(): number {
+    return this.core.run(0);
+  }
+
+  // ------------------------------------------------------------ exits
+  handleExit(_vcpu: number, reason: number, outcome: ExitOutcome): void {
+    outcome.wait = undefined;
+    switch (reason) {
+      case EXIT_IO:
+        this.portIo(outcome);
+        break;
+      case EXIT_MSR_READ:
+        outcome.row = this.readMsr();
+        break;
+      case EXIT_MSR_WRITE:
+        outcome.row = this.writeMsr();
+        break;
+      case EXIT_HLT:
+        outcome.row = this.rows.hlt;
+        this.isHalted = true;
+        break;
+      case EXIT_INTR_WINDOW:
+        outcome.row = this.rows.window;
+        break;
+      case EXIT_SHUTDOWN:
+        outcome.row = this.rows.shutdown;
+        throw new TripleFault('an exception could not be delivered, nor the double fault after it');
+      default:
+        this.designExit(reason, outcome);
+    }
+  }
+
+  /** Exits that only some designs ask for. @throws TripleFault for one that this design did not */
+  protected designExit(reason: number, _outcome: ExitOutcome): void {
+    const insn = this.core.decodeAt(0, this.vcpu.rip);
+    throw new TripleFault(`exit reason ${reason} at ${typeof insn === 'string' ? insn : insn.row.name}, which the CPU should have done itself`);
+  }
+
+  private portIo(outcome: ExitOutcome): void {
+    const { vcpu, core, platform } = this;
+    const port = vcpu.get32(S_EXIT_VA) & 0xffff;
+    const size = portSize(vcpu.get32(S_EXIT_SIZE));
+    if (vcpu.get32(S_EXIT_ACCESS) === ACCESS_READ) {
+      outcome.row = this.numberedRow('IO_INSTRUCTION', 'IN ', port);
+      core.completeIo(0, platform.readPort(port, size));
+      return;
+    }
+    outcome.row = this.numberedRow('IO_INSTRUCTION', 'OUT ', port);
+    const value = vcpu.get32(S_EXIT_VALUE);
+    outcome.wait = platform.writePort(port, size, size === 4 ? value : value & ((1 << (8 * size)) - 1));
+    core.completeIo(0);
+  }
+
+  private readMsr(): number {
+    const { vcpu, core, platform } = this;
+    const msr = vcpu.reg32(RCX);
+    const value = msr === MSR_BIOS_SIGN_ID ? 0n : platform.readMsr(0, msr);
+    if (value === undefined) core.raise(0, VECTOR_GP);
+    else {
+      vcpu.setReg(RAX, value & ALL_ONES_32);
+      vcpu.setReg(RDX, value >> 32n);
+      core.complete(0);
+    }
+    return this.numberedRow('MSR_READ', '', msr);
+  }
+
+  private writeMsr(): number {
+    const { vcpu, core, platform } = this;
+    const msr = vcpu.reg32(RCX);
+    const value = BigInt(vcpu.reg32(RAX)) | (BigInt(vcpu.reg32(RDX)) << 32n);
+    const isDone = msr === MSR_BIOS_SIGN_ID || platform.writeMsr(0, msr, value);
+    if (isDone) core.complete(0);
+    else core.raise(0, VECTOR_GP);
+    return this.numberedRow('MSR_WRITE', '', msr);
+  }
+
+  /** Row of a port or MSR; the ledger bounds their number. */
+  private numberedRow(reason: string, kind: string, number: number): number {
+    const key = reason + kind + number;
+    const known = this.numbered.get(key);
+    if (known !== undefined) return known;
+    const row = this.ledger.row(reason, `${kind}0x${number.toString(16)}`);
+    if (this.numbered.size < 1024) this.numbered.set(key, row);
+    return row;
+  }
+
+  // ------------------------------------------------------------ hooks of the CPU
+  abstract mmuFault(vcpu: number): 0 | 1 | 2 | 3;
+
+  mmio(): 2 {
+    const start = performance.now();
+    const { vcpu, platform } = this;
+    const gpa = Number(vcpu.get64(S_EXIT_GPA));
+    const total = vcpu.get32(S_EXIT_SIZE);
+    const isWrite = vcpu.get32(S_EXIT_ACCESS) === ACCESS_WRITE;
+    // Devices know accesses of 1, 2 and 4 bytes.
+    for (let at = 0; at < total; at += 4) {
+      const size = mmioSize(total - at);
+      const shift = BigInt(8 * (at & 4));
+      const field = S_EXIT_VALUE + (at & ~7);
+      if (isWrite) {
+        const value = Number((vcpu.get64(field) >> shift) & ALL_ONES_32);
+        platform.writeMmio(0, gpa + at, size, size === 4 ? value : value & ((1 << (8 * size)) - 1));
+      } else {
+        if ((at & 7) === 0) vcpu.set64(field, 0n);
+        vcpu.set64(field, vcpu.get64(field) | ((BigInt(platform.readMmio(0, gpa + at, size)) & ALL_ONES_32) << shift));
+      }
+    }
+    const row = isWrite ? this.rows.mmioWrite : this.rows.mmioRead;
+    this.ledger.record(row, (performance.now() - start) * 1e6, vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4));
+    return 2;
+  }
+
+  /** Nothing here depends on what guest RAM holds. */
+  hostWrote(_gpa: number, _length: number): void {}
+
+  exitStart(): number {
+    return performance.now();
+  }
+
+  // ------------------------------------------------------------ events and reports
+  injectInterrupt(vcpu: number, vector: number): void {
+    this.platform.sendInterrupt(vcpu, vector);
+  }
+  injectNmi(vcpu: number): void {
+    this.platform.sendNmi(vcpu);
+  }
+
+  halted(): 'no' | 'wakeable' | 'dead' {
+    if (!this.isHalted) return 'no';
+    const isOpen = (this.vcpu.get32(S_RFLAGS) & RFLAGS_IF) !== 0;
+    if ((isOpen && this.sink.hasWork()) || this.sink.hasNmi()) {
+      this.isHalted = false;
+      return 'no';
+    }
+    return isOpen ? 'wakeable' : 'dead';
+  }
+
+  describe(): string[] {
+    const { vcpu } = this;
+    return [`cr0 ${vcpu.get64(S_CR0).toString(16)}  cpl ${vcpu.get32(S_CPL)}  code size ${vcpu.get32(S_CODE_SIZE)}`];
+  }
+
+  /** There is nothing to switch between. */
+  directSwitches(): { syscalls: number; returns: number } {
+    return { syscalls: 0, returns: 0 };
+  }
+  shadowPagesBuilt(): number {
+    return 0;
+  }
+}
+
+function portSize(size: number): PortSize {
+  return size === 1 || size === 2 ? size : 4;
+}
+function mmioSize(left: number): MmioSize {
+  return left === 1 || left === 2 ? left : 4;
+}

@@ -1,0 +1,7 @@
+/** Switches that designs may have (`--opt`); each really changes the mechanism. */
+export const OPTIMISATIONS = {
+  'direct-switch': 'the switcher serves syscalls and returns without an exit',
+  prefault: 'the shadow of a faulting page is filled when the guest returns from its fault handler',
+} as const;
+
+export type Optimisation = keyof typeof OPTIMISATIONS;

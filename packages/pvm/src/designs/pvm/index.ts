@@ -1,0 +1,20 @@
+import type { DesignInfo } from '../design.ts';
+import { PvmDesign } from './pvm-design.ts';
+
+export const pvm: DesignInfo = {
+  title: 'PVM: guest kernel and user at privilege level 3 on shadow page tables',
+  platforms: ['program'],
+  optimisations: { 'direct-switch': true, prefault: true },
+  switcher: true,
+  create: ({ core, ram, ledger, platform, time, options }) =>
+    new PvmDesign({
+      core,
+      ram,
+      ledger,
+      io: { in: (port, size) => platform.readPort(port, size), out: (port, size, value) => platform.writePort(port, size, value) },
+      tsc: (vcpu) => time.tsc(vcpu),
+      wallClock: () => time.wallClock(),
+      directSwitch: options.optimisations['direct-switch'] === true,
+      prefault: options.optimisations.prefault === true,
+    }),
+};

@@ -1,0 +1,39 @@
+import type { InterruptSink } from '@pvm/machine';
+
+/** Interrupts of a board without an interrupt controller: the highest vector first (SDM vol. 3, 11.8.3.1). */
+export class InterruptQueue implements InterruptSink {
+  private readonly vectors = new Set<number>();
+  private nmi = false;
+
+  add(vector: number): void {
+    this.vectors.add(vector);
+  }
+  addNmi(): void {
+    this.nmi = true;
+  }
+  pendingVector(): number {
+    return this.vectors.size === 0 ? -1 : Math.max(...this.vectors);
+  }
+  acknowledge(): number {
+    const vector = this.pendingVector();
+    this.vectors.delete(vector);
+    return vector;
+  }
+  hasNmi(): boolean {
+    return this.nmi;
+  }
+  takeNmi(): boolean {
+    const waits = this.nmi;
+    this.nmi = false;
+    return waits;
+  }
+  takeInit(): boolean {
+    return false;
+  }
+  takeSipi(): number {
+    return -1;
+  }
+  hasWork(): boolean {
+    return this.nmi || this.vectors.size > 0;
+  }
+}

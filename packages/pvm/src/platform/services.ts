@@ -1,0 +1,28 @@
+import type { CpuCore } from '@pvm/cpu-jit';
+import type { GuestRam } from '@pvm/machine';
+import type { StopReason } from '../designs/design.ts';
+import type { CheckedOptions } from '../options.ts';
+import type { StdinReader } from '../stdin.ts';
+import type { GuestTime } from './guest-time.ts';
+
+/** What a machine gives its platform, and wants to hear from it. */
+export interface PlatformServices {
+  readonly core: CpuCore;
+  readonly ram: GuestRam;
+  readonly options: CheckedOptions;
+  readonly time: GuestTime;
+  readonly stdin: StdinReader;
+  /** Fills a buffer with random bytes. */
+  random(buffer: Uint8Array): void;
+  stop(reason: StopReason, exitCode: number, signal: number): void;
+  /** An interrupt waits for a vCPU that may sleep or run. */
+  kick(): void;
+  /** The next deadline of the timers moved forward. */
+  deadlineMoved(): void;
+  /** The vCPU does not go on before `ready`: a receiver of output is slow. */
+  hold(ready: Promise<void>): void;
+  /** The program marks the begin or end of interval `id`. */
+  mark(begin: boolean, id: number): void;
+  /** System calls that the embedded kernel does not know: number -> count. */
+  unknownSyscalls(calls: ReadonlyMap<number, number>): void;
+}
