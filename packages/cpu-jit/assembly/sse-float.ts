@@ -161,26 +161,28 @@ export function sse_arith(cpu: u32, op: u32, wide: u32, lanes: u32, a: v128, b: 
   return result(cpu);
 }
 
-/** CMPx with predicate 0..7: lanes of ones or zeros. */
+/** For each predicate 0..15 the relations that satisfy it: less 1, equal 2, greater 4, unordered 8 (SDM vol. 2, table 3-1). */
+const RELATIONS: u64 = 0xf465_0b9a_7ced_8312;
+
+/** CMPx with predicate 0..31: lanes of ones or zeros. */
 export function sse_compare(cpu: u32, predicate: u32, wide: u32, lanes: u32, a: v128, b: v128): v128 {
   const w = wide != 0;
   start(cpu, a, b);
   for (let i: u32 = 0; i < 4; i++) {
     if (!((lanes >> i) & 1)) continue;
     const x = operand(get(cpu + A, i, w), w), y = operand(get(cpu + B, i, w), w);
-    const unordered = isNaN(x, w) || isNaN(y, w);
-    if (unordered) {
-      if ((predicate & 3) == 1 || (predicate & 3) == 2 || isSignaling(x, w) || isSignaling(y, w)) signal(IE);
-    } else signalDenormals(x, y, w);
-    const o = unordered ? 1 : order(x, y, w);
-    let holds: bool;
-    switch (predicate & 3) {
-      case 0: holds = !unordered && o == 0; break;
-      case 1: holds = !unordered && o < 0; break;
-      case 2: holds = !unordered && o <= 0; break;
-      default: holds = unordered;
+    let relation: u64 = 8;
+    if (isNaN(x, w) || isNaN(y, w)) {
+      // Quiet NaNs are invalid to the predicates of ordering, and from 16 on to the others.
+      const ordering = (predicate & 3) == 1 || (predicate & 3) == 2;
+      if (ordering == predicate < 16 || isSignaling(x, w) || isSignaling(y, w)) signal(IE);
+    } else {
+      signalDenormals(x, y, w);
+      const o = order(x, y, w);
+      relation = o < 0 ? 1 : o > 0 ? 4 : 2;
     }
-    put(cpu + R, i, w, holds == ((predicate & 4) == 0) ? -1 : 0);
+    const satisfying = RELATIONS >> ((predicate & 15) << 2);
+    put(cpu + R, i, w, satisfying & relation ? -1 : 0);
   }
   return result(cpu);
 }

@@ -130,12 +130,16 @@ export const S_IDTR = 0x210;
 export const S_CR0 = 0x220;
 /** CR0.EM | CR0.TS: SSE instructions raise #UD, #NM. */
 export const CR0_EM_TS = 0xc;
+export const CR0_TS = 8;
 export const S_CR2 = 0x228;
 export const S_CR3 = 0x230;
 export const S_CR4 = 0x238;
+export const CR4_OSXSAVE = 1 << 18;
 export const S_CR8 = 0x240;
 export const S_EFER = 0x248;
 export const S_XCR0 = 0x250;
+/** SSE and AVX state, both of which AVX instructions need. */
+export const XCR0_AVX = 6;
 /** Debug registers DR0..DR7, u64 each. */
 export const S_DR = 0x258;
 /** MSRs the CPU itself uses. u64 each. */

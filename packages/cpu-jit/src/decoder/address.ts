@@ -27,11 +27,24 @@ function address16(reader: Reader, mod: number, rm: number, override: number): M
  * @param rexB REX.B << 3; @param rexX REX.X << 3
  * @param override segment register of a prefix in effect, -1: none
  * @param long 64-bit mode (mod 0, rm 5 is RIP-relative)
+ * @param vector the index is a vector register, of which 4 is as good as any; without SIB there is none (`index` -1), which is #UD
  */
-export function readAddress(reader: Reader, modrm: number, addrSize: AddrSize, rexB: number, rexX: number, override: number, long: boolean): MemOperand {
+export function readAddress(
+  reader: Reader,
+  modrm: number,
+  addrSize: AddrSize,
+  rexB: number,
+  rexX: number,
+  override: number,
+  long: boolean,
+  vector = false,
+): MemOperand {
   const mod = modrm >> 6;
   const rm = modrm & 7;
-  if (addrSize === 2) return address16(reader, mod, rm, override);
+  if (addrSize === 2) {
+    const mem = address16(reader, mod, rm, override);
+    return vector ? { ...mem, index: -1 } : mem;
+  }
   let base = rm | rexB;
   let index = -1;
   let scale = 0;
@@ -41,7 +54,7 @@ export function readAddress(reader: Reader, modrm: number, addrSize: AddrSize, r
     base = (sib & 7) | rexB;
     index = ((sib >> 3) & 7) | rexX;
     scale = sib >> 6;
-    if (index === RSP) {
+    if (index === RSP && !vector) {
       index = -1;
       scale = 0;
     }

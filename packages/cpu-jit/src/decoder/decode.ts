@@ -31,6 +31,8 @@ class Prefixes {
   rex = 0;
   vex = false;
   vexL = 0;
+  /** VEX.W, which outside 64-bit mode is no REX.W. */
+  vexW = 0;
   vvvv = 0;
 
   reset(): void {
@@ -42,6 +44,7 @@ class Prefixes {
     this.rex = 0;
     this.vex = false;
     this.vexL = 0;
+    this.vexW = 0;
     this.vvvv = 0;
   }
 }
@@ -109,6 +112,7 @@ function readVex(reader: Reader, p: Prefixes, first: number, maps: Maps, long: b
   p.vex = true;
   p.vvvv = (~last >> 3) & (long ? 15 : 7);
   p.vexL = (last >> 2) & 1;
+  p.vexW = first === 0xc4 ? last & 0x80 : 0;
   p.mandatory = VEX_PP[last & 3] ?? 0;
   if (legacy) return null;
   return map === 1 ? maps.vexOf : map === 2 ? maps.vexOf38 : map === 3 ? maps.vexOf3a : null;
@@ -152,7 +156,7 @@ function select(candidates: readonly Candidate[], p: Prefixes, rm: number): Cand
     // F2 and F3 win over 66, which then keeps its usual meaning.
     if (c.prefix >= 0 && c.prefix !== (p.mandatory > PREFIX_66 ? p.mandatory & ~PREFIX_66 : p.mandatory)) continue;
     if (row.rm !== undefined && row.rm !== rm) continue;
-    if (row.w !== undefined && (row.w === 1) !== ((p.rex & REX_W) !== 0)) continue;
+    if (row.w !== undefined && (row.w === 1) !== ((p.vex && !c.wideRegister ? p.vexW : p.rex & REX_W) !== 0)) continue;
     if (p.vex && ((row.l !== undefined && row.l !== p.vexL) || (!c.usesVvvv && p.vvvv !== 0))) continue;
     return c;
   }
@@ -160,7 +164,7 @@ function select(candidates: readonly Candidate[], p: Prefixes, rm: number): Cand
 }
 
 /** Whether the register numbers exist and LOCK is allowed. */
-function isValid(c: Candidate, p: Prefixes, reg: number, operands: readonly OperandForm[]): boolean {
+function isValid(c: Candidate, p: Prefixes, reg: number, operands: readonly OperandForm[], mem: MemOperand | null): boolean {
   if (p.lock && !(c.lock && operands[0]?.kind === 'mem')) return false;
   switch (c.check) {
     case 'none':
@@ -173,6 +177,8 @@ function isValid(c: Candidate, p: Prefixes, reg: number, operands: readonly Oper
       return (reg & 7) <= LAST_SEGMENT;
     case 'seg-load':
       return (reg & 7) <= LAST_SEGMENT && (reg & 7) !== CS;
+    case 'gather':
+      return mem !== null && mem.index >= 0 && reg !== p.vvvv && reg !== mem.index && p.vvvv !== mem.index;
   }
 }
 
@@ -291,13 +297,14 @@ class CodeDecoder {
     const isMem = (cell.hasModRm && modrm < 0xc0 && c.check !== 'cr' && c.check !== 'dr') || c.moffs;
     let mem: MemOperand | null = null;
     if (c.moffs) mem = readMoffs(reader, addrSize, p.segment);
-    else if (isMem) mem = readAddress(reader, modrm, addrSize, rexB, (p.rex & REX_X) << 2, p.segment, this.long);
+    else if (isMem) mem = readAddress(reader, modrm, addrSize, rexB, (p.rex & REX_X) << 2, p.segment, this.long, c.check === 'gather');
     const imm: [number, number, number] = [0, 0, 0];
     this.readImmediates(c, opSize, imm);
     if (reader.failure !== null) return reader.failure;
-    const operands = candidateOperands(c, opSize, isMem);
+    const vl = c.lengths[p.vexL === 1 ? 1 : 0];
+    const operands = candidateOperands(c, opSize, isMem, vl);
     const reg = cell.hasModRm ? (((modrm >> 3) & 7) | ((p.rex & REX_R) << 1)) & c.regMask : 0;
-    if (!isValid(c, p, reg, operands)) return 'ud';
+    if (!isValid(c, p, reg, operands, mem)) return 'ud';
     const usesRm = !isMem && c.row.rm === undefined;
     return {
       row: c.row,
@@ -306,6 +313,7 @@ class CodeDecoder {
       addrSize,
       isMem,
       rep: effectiveRep(c.row, this.rep()),
+      vl,
       operands,
       length: reader.length,
       lock: p.lock,

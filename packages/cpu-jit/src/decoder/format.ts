@@ -117,6 +117,8 @@ function registerOf(insn: Insn, o: OperandForm): number {
       return insn.rm;
     case 'vvvv':
       return insn.vvvv;
+    case 'is4':
+      return (insn.immLow >> 4) & 15;
     default:
       return o.fixed ?? 0;
   }

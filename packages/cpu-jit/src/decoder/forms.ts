@@ -1,6 +1,6 @@
-import { operandForm, sizeDependence } from './operands.ts';
+import { dependsOnVectorLength, operandForm, sizeDependence } from './operands.ts';
 import { rows } from './rows.ts';
-import type { AddrSize, Form, OperandForm, OpSize, Rep, Row } from './types.ts';
+import type { AddrSize, Form, OperandForm, OpSize, Rep, Row, VectorLength } from './types.ts';
 
 export type CodeSize = 16 | 32 | 64;
 
@@ -9,7 +9,7 @@ export type SizeClass = NonNullable<Row['size']> | 'w0' | 'w1' | 'none';
 
 export function sizeClass(row: Row): SizeClass {
   if (row.size !== undefined) return row.size;
-  if (row.w !== undefined) return row.w === 1 ? 'w1' : 'w0';
+  if (row.w !== undefined && (row.vex !== true || hasGeneralRegister(row))) return row.w === 1 ? 'w1' : 'w0';
   return sizeDependence(row.operands);
 }
 
@@ -50,25 +50,38 @@ export function effectiveRep(row: Row, rep: Rep): Rep {
 
 /** Whether ModRM.rm may be a register, or memory, or there is none (register). Moffs operands are memory. */
 export function memoryChoices(row: Row): readonly boolean[] {
-  if (row.operands.some((spec) => spec.startsWith('M') || spec.startsWith('O'))) return [true];
+  if (row.operands.some((spec) => /^(?:M|O|vm)/.test(spec))) return [true];
   if (row.mod !== undefined) return [row.mod === 'mem'];
   return row.operands.some((spec) => /^[EQW]/.test(spec)) ? [false, true] : [false];
 }
 
+/** Whether VEX.W means the width of a general register: outside 64-bit mode it is then taken to be 0. */
+export function hasGeneralRegister(row: Row): boolean {
+  return row.operands.some((spec) => /^[BEGR][dqyv]$/.test(spec));
+}
+
 /** Rows that exist in code of this size. */
 export function existsIn(row: Row, codeSize: CodeSize): boolean {
-  return codeSize === 64 ? row.mode !== 'i64' : row.mode !== 'o64' && row.w !== 1;
+  if (codeSize === 64) return row.mode !== 'i64';
+  return row.mode !== 'o64' && (row.w !== 1 || (row.vex === true && !hasGeneralRegister(row)));
+}
+
+/** Vector lengths that a row has as forms of their own; where VEX.L is ignored, the shorter stands for both. */
+export function vectorLengths(row: Row): readonly VectorLength[] {
+  if (row.vex !== true) return [16];
+  if (row.l !== undefined) return [row.l === 1 ? 32 : 16];
+  return dependsOnVectorLength(row.operands) ? [16, 32] : [16];
 }
 
 const operandCache = new Map<number, readonly OperandForm[]>();
 const LOG2: Readonly<Record<number, number>> = { 1: 0, 2: 1, 4: 2, 8: 3 };
 
 /** Operand forms of a row; the same array for the same arguments. */
-export function operandForms(rowIndex: number, row: Row, opSize: OpSize, isMem: boolean): readonly OperandForm[] {
-  const key = rowIndex * 8 + (LOG2[opSize] ?? 0) * 2 + (isMem ? 1 : 0);
+export function operandForms(rowIndex: number, row: Row, opSize: OpSize, isMem: boolean, vl: VectorLength): readonly OperandForm[] {
+  const key = ((rowIndex * 2 + (vl === 32 ? 1 : 0)) * 4 + (LOG2[opSize] ?? 0)) * 2 + (isMem ? 1 : 0);
   let forms = operandCache.get(key);
   if (forms === undefined) {
-    forms = row.operands.map((spec) => operandForm(spec, opSize, isMem));
+    forms = row.operands.map((spec) => operandForm(spec, opSize, isMem, vl));
     operandCache.set(key, forms);
   }
   return forms;
@@ -80,11 +93,13 @@ export function operandForms(rowIndex: number, row: Row, opSize: OpSize, isMem: 
  */
 export function formKey(form: Form): number {
   const addr = form.row.asz === true ? (LOG2[form.addrSize] ?? 0) : 0;
-  return (((form.rowIndex * 4 + (LOG2[form.opSize] ?? 0)) * 2 + (form.isMem ? 1 : 0)) * 4 + form.rep) * 4 + addr;
+  // No instruction with a repeat prefix has vectors.
+  const variant = form.vl === 32 ? 1 : form.rep;
+  return (((form.rowIndex * 4 + (LOG2[form.opSize] ?? 0)) * 2 + (form.isMem ? 1 : 0)) * 4 + variant) * 4 + addr;
 }
 
 /**
- * Every form that instructions in code of this size can have: row x operand size x register/memory, and x repeat
+ * Every form that instructions in code of this size can have: row x operand size x register/memory x vector length, and x repeat
  * prefix, x address size for rows where those are part of the form. `addrSize` of other rows is the default.
  */
 export function* forms(codeSize: CodeSize = 64): Generator<Form> {
@@ -97,7 +112,11 @@ export function* forms(codeSize: CodeSize = 64): Generator<Form> {
     for (const opSize of operandSizes(sizeClass(row), codeSize)) {
       for (const isMem of memoryChoices(row)) {
         for (const rep of reps) {
-          for (const addrSize of addrSizes) yield { row, rowIndex, opSize, addrSize, isMem, rep, operands: operandForms(rowIndex, row, opSize, isMem) };
+          for (const addrSize of addrSizes) {
+            for (const vl of vectorLengths(row)) {
+              yield { row, rowIndex, opSize, addrSize, isMem, rep, vl, operands: operandForms(rowIndex, row, opSize, isMem, vl) };
+            }
+          }
         }
       }
     }

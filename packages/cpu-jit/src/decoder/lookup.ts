@@ -1,7 +1,7 @@
-import { type CodeSize, existsIn, operandForms, type SizeClass, sizeClass } from './forms.ts';
+import { type CodeSize, existsIn, hasGeneralRegister, operandForms, type SizeClass, sizeClass, vectorLengths } from './forms.ts';
 import { needsModRm, operandForm } from './operands.ts';
 import { rows } from './rows.ts';
-import type { OperandForm, OpSize, Row } from './types.ts';
+import type { OperandForm, OpSize, Row, VectorLength } from './types.ts';
 
 /** A row with what the decoder needs of it worked out once. */
 export interface Candidate {
@@ -18,10 +18,14 @@ export interface Candidate {
   /** Immediates in encoding order, as the letters of their size; `far` for ptr16:16 / ptr16:32. */
   readonly immediates: readonly Immediate[];
   readonly moffs: boolean;
-  /** Register number check: which control, debug and segment registers exist. */
-  readonly check: 'none' | 'cr' | 'dr' | 'seg' | 'seg-load';
+  /** Register number check: which control, debug and segment registers exist; `gather`: its three registers differ. */
+  readonly check: 'none' | 'cr' | 'dr' | 'seg' | 'seg-load' | 'gather';
   readonly lock: boolean;
   readonly usesVvvv: boolean;
+  /** VEX.W is that of a general register (see `hasGeneralRegister`). */
+  readonly wideRegister: boolean;
+  /** The vector length by VEX.L. */
+  readonly lengths: readonly [VectorLength, VectorLength];
 }
 
 export type Immediate = 'b' | 'sb' | 'w' | 'z' | 'v' | 'far' | 'jz';
@@ -52,6 +56,7 @@ const PREFIX_CODE = { np: 0, '66': PREFIX_66, f3: PREFIX_F3, f2: PREFIX_F2 } as 
 function immediateOf(spec: string): Immediate | null {
   switch (spec) {
     case 'Ib':
+    case 'Lx':
       return 'b';
     case 'sIb':
     case 'Jb':
@@ -75,12 +80,14 @@ function checkOf(row: Row): Candidate['check'] {
   if (row.operands.includes('Cd')) return 'cr';
   if (row.operands.includes('Dd')) return 'dr';
   if (row.operands[0] === 'Sw') return 'seg-load';
+  if (row.operands.some((spec) => spec.startsWith('vm'))) return 'gather';
   return row.operands.includes('Sw') ? 'seg' : 'none';
 }
 
 function compile(row: Row, index: number): Candidate {
   const shapes = row.operands.map((spec) => operandForm(spec, 4, false));
   const narrow = (field: 'reg' | 'rm') => (shapes.some((o) => o.field === field && (o.kind === 'mmx' || o.kind === 'st' || o.kind === 'seg')) ? 7 : 15);
+  const [length = 16, longest = length] = vectorLengths(row);
   return {
     row,
     index,
@@ -94,6 +101,8 @@ function compile(row: Row, index: number): Candidate {
     check: checkOf(row),
     lock: row.lock === true,
     usesVvvv: shapes.some((o) => o.field === 'vvvv'),
+    wideRegister: hasGeneralRegister(row),
+    lengths: [length, longest],
   };
 }
 
@@ -143,9 +152,9 @@ export function buildMaps(codeSize: CodeSize, accept: (row: Row) => boolean): Ma
 }
 
 /** Operand forms of a candidate, cached beside it. */
-export function candidateOperands(c: Candidate, opSize: OpSize, isMem: boolean): readonly OperandForm[] {
-  const slot = opSize * 2 + (isMem ? 1 : 0);
+export function candidateOperands(c: Candidate, opSize: OpSize, isMem: boolean, vl: VectorLength): readonly OperandForm[] {
+  const slot = (opSize * 2 + (isMem ? 1 : 0)) * 2 + (vl === 32 ? 1 : 0);
   let operands = c.operands[slot];
-  if (operands === undefined) c.operands[slot] = operands = operandForms(c.index, c.row, opSize, isMem);
+  if (operands === undefined) c.operands[slot] = operands = operandForms(c.index, c.row, opSize, isMem, vl);
   return operands;
 }

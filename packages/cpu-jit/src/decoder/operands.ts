@@ -1,13 +1,21 @@
-import type { OperandField, OperandForm, OperandKind, OperandSpec, OpSize } from './types.ts';
+import type { OperandField, OperandForm, OperandKind, OperandSpec, OpSize, VectorLength } from './types.ts';
 
 /** Bytes of an operand by the SDM's size suffix, where the suffix alone tells (SDM vol. 2, A.2.2). */
-const FIXED_SIZES: Readonly<Record<string, number>> = { b: 1, w: 2, d: 4, q: 8, dq: 16, x: 16, ps: 16, pd: 16, ss: 4, sd: 8, t: 10, qq: 32 };
+const FIXED_SIZES: Readonly<Record<string, number>> = { b: 1, w: 2, d: 4, q: 8, dq: 16, ps: 16, pd: 16, ss: 4, sd: 8, t: 10, qq: 32 };
 
-/** Bytes of an operand with size suffix `suffix` ('' = 0: the row's own business) at operand size `opSize`. */
-function sizeOf(suffix: string, opSize: OpSize): number {
+/** Bytes of an operand with size suffix `suffix` ('' = 0: the row's own business) at operand size `opSize` and vector length `vl`. */
+function sizeOf(suffix: string, opSize: OpSize, vl: VectorLength): number {
   switch (suffix) {
     case '':
       return 0;
+    case 'x':
+      return vl;
+    case 'xh':
+      return vl / 2;
+    case 'xq':
+      return vl / 4;
+    case 'xo':
+      return vl / 8;
     case 'v':
       return opSize;
     case 'y':
@@ -75,6 +83,7 @@ const REGISTER_METHODS: Readonly<Record<string, readonly [OperandKind, OperandFi
   E: ['gpr', 'rm'],
   G: ['gpr', 'reg'],
   H: ['xmm', 'vvvv'],
+  L: ['xmm', 'is4'],
   N: ['mmx', 'rm'],
   P: ['mmx', 'reg'],
   Q: ['mmx', 'rm'],
@@ -90,7 +99,7 @@ const REGISTER_METHODS: Readonly<Record<string, readonly [OperandKind, OperandFi
 const MAY_BE_MEMORY = 'EQW';
 
 /**
- * What an operand is at operand size `opSize`, with a memory (`isMem`) or register ModRM.rm.
+ * What an operand is at operand size `opSize` and vector length `vl`, with a memory (`isMem`) or register ModRM.rm.
  *
  * Immediates: `sIb` and `Iz` are sign-extended to the operand size, which is their `size`; Ib, Iw, Iv are as wide as written.
  * A `Z` operand's register number (opcode bits 0..2 and REX.B) is in `Insn.rm`.
@@ -98,29 +107,31 @@ const MAY_BE_MEMORY = 'EQW';
  *
  * @throws TypeError for a spec that is not an operand name.
  */
-export function operandForm(spec: OperandSpec, opSize: OpSize, isMem: boolean): OperandForm {
+export function operandForm(spec: OperandSpec, opSize: OpSize, isMem: boolean, vl: VectorLength = 16): OperandForm {
   const fixed = fixedOperand(spec, opSize);
   if (fixed !== null) return fixed;
   if (spec === 'sIb') return { kind: 'imm', field: 'imm', size: opSize };
+  // The size of a vector-indexed operand is that of one element, which the row's destination does not tell either: see gather.ts.
+  if (spec === 'vm32x' || spec === 'vm64x') return { kind: 'mem', field: 'mem', size: 0 };
   const method = spec.charAt(0);
   const suffix = spec.slice(1);
   switch (method) {
     case 'I':
-      return { kind: 'imm', field: 'imm', size: suffix === 'z' ? opSize : sizeOf(suffix, opSize) };
+      return { kind: 'imm', field: 'imm', size: suffix === 'z' ? opSize : sizeOf(suffix, opSize, vl) };
     case 'J':
-      return { kind: 'rel', field: 'imm', size: sizeOf(suffix, opSize) };
+      return { kind: 'rel', field: 'imm', size: sizeOf(suffix, opSize, vl) };
     case 'A':
-      return { kind: 'far', field: 'imm', size: sizeOf(suffix, opSize) };
+      return { kind: 'far', field: 'imm', size: sizeOf(suffix, opSize, vl) };
     case 'M':
     case 'O':
-      return { kind: 'mem', field: 'mem', size: sizeOf(suffix, opSize) };
+      return { kind: 'mem', field: 'mem', size: sizeOf(suffix, opSize, vl) };
     case 'C':
     case 'D':
       return { kind: method === 'C' ? 'cr' : 'dr', field: 'reg', size: opSize };
   }
   const target = REGISTER_METHODS[method];
   if (target === undefined) throw new TypeError(`unknown operand "${spec}"`);
-  const size = sizeOf(suffix, opSize);
+  const size = sizeOf(suffix, opSize, vl);
   if (isMem && MAY_BE_MEMORY.includes(method)) return { kind: 'mem', field: 'mem', size };
   return { kind: target[0], field: target[1], size };
 }
@@ -135,7 +146,12 @@ export function sizeDependence(operands: readonly OperandSpec[]): 'v' | 'y' | 'n
   return found;
 }
 
+/** Operands whose size is that of the vector, or a fraction of it: VEX.L is a part of the form. */
+export function dependsOnVectorLength(operands: readonly OperandSpec[]): boolean {
+  return operands.some((spec) => /^(?:[A-Z]x[hqo]?|vm\d\dx)$/.test(spec));
+}
+
 /** Whether an instruction with these operands has a ModRM byte. */
 export function needsModRm(operands: readonly OperandSpec[]): boolean {
-  return operands.some((spec) => spec === 'STi' || /^[BCDEGHMNPQRSUVW][a-z]*$/.test(spec));
+  return operands.some((spec) => spec === 'STi' || spec.startsWith('vm') || /^[BCDEGHMNPQRSUVW][a-z]*$/.test(spec));
 }

@@ -8,7 +8,9 @@ export type OpcodeMap = '1' | '0f' | '0f38' | '0f3a' | 'x87';
  * operand size, y 32/64, z imm 16/32, x 128. Fixed registers by name: AL CL AX eAX rAX rCX rDX DX, rAX..rDI
  * through the opcode's low three bits as `Zv`/`Zb`; `1` the constant one; Ob/Ov moffs; Xb/Xv Yb/Yv string
  * operands; Sw segment register; Cd/Dd control/debug register; M memory of row-specific size; Mb Mw Md Mq Mdq;
- * Vx Wx Ux XMM (with explicit scalar sizes Vss Wss Vsd Wsd Vd Wd Vq Wq Vdq Wdq: the size of the memory access),
+ * Vx Wx Ux Hx XMM (with explicit scalar sizes Vss Wss Vsd Wsd Vd Wd Vq Wq Vdq Wdq Vqq: the size of the memory access; in
+ * VEX rows `x` is the vector length, 128 or 256 bits, and `xh` `xq` `xo` are a half, quarter, eighth of it), Lx the register in
+ * bits 7:4 of an immediate byte, vm32x vm64x memory with a vector of 32- or 64-bit indexes,
  * Pq Qq Nq MMX; ST0 STi; Jb Jz relative; Ap far pointer; Mp far pointer in memory; sIb sign-extended Ib.
  */
 export type OperandSpec = string;
@@ -56,7 +58,7 @@ export interface Row {
 }
 
 /** Where an operand's register number or value comes from. */
-export type OperandField = 'reg' | 'rm' | 'vvvv' | 'fixed' | 'imm' | 'mem' | 'none';
+export type OperandField = 'reg' | 'rm' | 'vvvv' | 'is4' | 'fixed' | 'imm' | 'mem' | 'none';
 export type OperandKind = 'gpr' | 'xmm' | 'mmx' | 'st' | 'seg' | 'cr' | 'dr' | 'mem' | 'imm' | 'rel' | 'far';
 
 /** An operand of a form (row x operand size x register/memory): all that is known without the bytes. */
@@ -71,6 +73,7 @@ export interface OperandForm {
 
 export type OpSize = 1 | 2 | 4 | 8;
 export type AddrSize = 2 | 4 | 8;
+export type VectorLength = 16 | 32;
 /** 0 none, 2 REPNE (F2), 3 REP/REPE (F3). */
 export type Rep = 0 | 2 | 3;
 
@@ -82,6 +85,8 @@ export interface Form {
   readonly addrSize: AddrSize;
   readonly isMem: boolean;
   readonly rep: Rep;
+  /** Vector length in bytes: 32 with VEX.L where the row's operands depend on it, else 16. */
+  readonly vl: VectorLength;
   readonly operands: readonly OperandForm[];
 }
 

@@ -256,17 +256,21 @@ export abstract class Emitter {
   /** GPR by number, whole (i64) or its low `size` bytes. */
   abstract reg(n: number, size: number): Val;
   abstract setReg(n: number, size: number, v: Val): void;
-  /** Register number of an operand at run time is never needed by semantics; whole xmm register of operand `i`: */
-  abstract readXmm(i: number): Val;
-  abstract writeXmm(i: number, v: Val): void;
+  /** Register number of an operand at run time is never needed by semantics; whole xmm register of operand `i`, or (`half` 1) bits 255:128 of
+   *  the ymm register. Writing one half keeps the other. */
+  abstract readXmm(i: number, half?: number): Val;
+  abstract writeXmm(i: number, v: Val, half?: number): void;
   /** Fixed xmm register by number (XMM0 of BLENDV, PCMPxSTRM). */
-  abstract xmm(n: number): Val;
-  abstract setXmm(n: number, v: Val): void;
+  abstract xmm(n: number, half?: number): Val;
+  abstract setXmm(n: number, v: Val, half?: number): void;
 
   // ------------------------------------------------------------ memory
   /** Load `size` bytes (1, 2, 4 zero-extended i32; 8 i64; 16 v128) at linear address; may fault. */
   abstract load(address: Val, size: number): Val;
   abstract store(address: Val, size: number, v: Val): void;
+  /** Load or store 32 bytes as two v128 halves, low first. A store that faults has stored nothing. */
+  abstract loadPair(address: Val): readonly [Val, Val];
+  abstract storePair(address: Val, low: Val, high: Val): void;
   /** A field of the state block (see layout.ts), 4 or 8 bytes. Not for registers or flags: those may live in locals. */
   state(offset: number, size: 4 | 8): Val {
     const { m } = this;
@@ -298,6 +302,8 @@ export abstract class Emitter {
   /** CR0.EM and CR0.TS, which forbid SSE instructions, at their positions, i32; undefined in compiled code, which is not entered
    *  while one is set. */
   abstract sseBlocked(): Val | undefined;
+  /** i32, non-zero while AVX instructions raise an exception; undefined in compiled code, which is then not entered. */
+  abstract avxBlocked(): Val | undefined;
 
   // ------------------------------------------------------------ control
   /** Raise an exception now (registers as before the instruction). Inside `if` or at the end. */

@@ -2,6 +2,8 @@ import type binaryen from 'binaryen';
 import type { Form, OperandForm } from '../decoder/types.ts';
 import {
   CR0_EM_TS,
+  CR0_TS,
+  CR4_OSXSAVE,
   EXIT_EXCEPTION,
   FLAGS_ADD,
   FLAGS_DEC,
@@ -32,6 +34,7 @@ import {
   S_CC_RES,
   S_CC_SRC,
   S_CR0,
+  S_CR4,
   S_EA,
   S_EXC,
   S_EXC_ERROR,
@@ -42,13 +45,16 @@ import {
   S_RIP,
   S_SEG,
   S_TLB,
+  S_XCR0,
   S_XMM,
+  S_YMM_HIGH,
   SEG_ATTR,
   SEG_BASE,
   SEG_FIRST,
   SEG_LAST,
   SEG_SELECTOR,
   SEG_STRIDE,
+  XCR0_AVX,
 } from '../layout.ts';
 import { conditionFromFlags } from './conditions.ts';
 import { Emitter, type FlagKind } from './emitter.ts';
@@ -58,6 +64,8 @@ import type { Val, ValType } from './val.ts';
 
 const CPU = 0;
 const REC = 1;
+/** From the low half of a ymm register to its high half. */
+const HALF = S_YMM_HIGH - S_XMM;
 /** Attributes of a segment: S, code, writable (or readable code); and what writable data has of them. */
 const ATTR_CODE_WRITABLE_SEGMENT = 0x1a;
 const ATTR_WRITABLE_DATA = 0x12;
@@ -140,6 +148,11 @@ export class HandlerEmitter extends Emitter {
         const scale = o.kind === 'xmm' ? 4 : 3;
         return { at: m.i32.add(this.cpu(), m.i32.shl(this.field8(R_VVVV), m.i32.const(scale))), offset: o.kind === 'xmm' ? S_XMM : S_GPR };
       }
+      // The number is in bits 7:4 of the immediate, times 16 a register's offset; outside 64-bit code bit 7 is ignored.
+      case 'is4': {
+        const bits = m.i32.and(m.i32.load(R_IMM, 4, this.rec()), m.i32.const(this.codeSize === 64 ? 0xf0 : 0x70));
+        return { at: m.i32.add(this.cpu(), bits), offset: S_XMM };
+      }
       default:
     }
     throw new Error(`${this.form.row.name}: operand ${o.kind}/${o.field} is not a register`);
@@ -216,19 +229,19 @@ export class HandlerEmitter extends Emitter {
         throw new Error(`${this.form.row.name}: operand ${i} (${o.kind}) cannot be written`);
     }
   }
-  readXmm(i: number): Val {
+  readXmm(i: number, half = 0): Val {
     const { at, offset } = this.registerAt(this.operand(i));
-    return this.let(this.expr('v128', hostLoad(this.m, 16, at, offset)));
+    return this.let(this.expr('v128', hostLoad(this.m, 16, at, offset + half * HALF)));
   }
-  writeXmm(i: number, v: Val): void {
+  writeXmm(i: number, v: Val, half = 0): void {
     const { at, offset } = this.registerAt(this.operand(i));
-    this.emit(hostStore(this.m, 16, at, v.take(), offset));
+    this.emit(hostStore(this.m, 16, at, v.take(), offset + half * HALF));
   }
-  xmm(n: number): Val {
-    return this.let(this.expr('v128', hostLoad(this.m, 16, this.cpu(), S_XMM + n * 16)));
+  xmm(n: number, half = 0): Val {
+    return this.let(this.expr('v128', hostLoad(this.m, 16, this.cpu(), S_XMM + n * 16 + half * HALF)));
   }
-  setXmm(n: number, v: Val): void {
-    this.emit(hostStore(this.m, 16, this.cpu(), v.take(), S_XMM + n * 16));
+  setXmm(n: number, v: Val, half = 0): void {
+    this.emit(hostStore(this.m, 16, this.cpu(), v.take(), S_XMM + n * 16 + half * HALF));
   }
   stIndex(i: number): Val {
     const o = this.operand(i);
@@ -354,6 +367,54 @@ export class HandlerEmitter extends Emitter {
       ),
     );
   }
+  loadPair(address: Val): readonly [Val, Val] {
+    const { m, b } = this;
+    const { va, entry } = this.lookup(address);
+    const [low, high, host] = [this.newLocal('v128'), this.newLocal('v128'), this.newLocal('i32')];
+    const upper = this.bind(this.add(this.local('i64', va), this.i64(16)));
+    this.emit(
+      m.if(
+        tlbHit(b, m, va, entry, 32, 'read'),
+        m.block(null, [
+          m.local.set(low, hostLoad(m, 16, m.local.tee(host, tlbAddress(b, m, va, entry), b.i32))),
+          m.local.set(high, hostLoad(m, 16, m.local.get(host, b.i32), 16)),
+        ]),
+        m.block(null, [
+          m.local.set(low, this.slowCall('load', 16, va)),
+          this.leaveOnFault(),
+          m.local.set(high, this.slowCall('load', 16, upper)),
+          this.leaveOnFault(),
+        ]),
+      ),
+    );
+    return [this.local('v128', low), this.local('v128', high)];
+  }
+  storePair(address: Val, low: Val, high: Val): void {
+    const { m, b } = this;
+    const [first, second] = [this.bind(low), this.bind(high)];
+    const { va, entry } = this.lookup(address);
+    const host = this.newLocal('i32');
+    const upper = this.bind(this.add(this.local('i64', va), this.i64(16)));
+    const value = (n: number) => m.local.get(n, b.v128);
+    this.emit(
+      m.if(
+        tlbHit(b, m, va, entry, 32, 'write'),
+        m.block(null, [
+          hostStore(m, 16, m.local.tee(host, tlbAddress(b, m, va, entry), b.i32), value(first)),
+          hostStore(m, 16, m.local.get(host, b.i32), value(second), 16),
+        ]),
+        m.block(null, [
+          // The upper half is on the page that the store may run into: whether it can be written is known before anything is.
+          m.drop(this.slowCall('loadw', 16, upper)),
+          this.leaveOnFault(),
+          this.slowCall('store', 16, va, value(first)),
+          this.leaveOnFault(),
+          this.slowCall('store', 16, upper, value(second)),
+          this.leaveOnFault(),
+        ]),
+      ),
+    );
+  }
   rmw(i: number, f: (old: Val) => Val, address?: Val): void {
     if (!this.isMem(i)) {
       this.write(i, f(this.read(i)));
@@ -450,6 +511,15 @@ export class HandlerEmitter extends Emitter {
   }
   sseBlocked(): Val {
     return this.and(this.state(S_CR0, 4), this.i32(CR0_EM_TS));
+  }
+  avxBlocked(): Val {
+    const { m } = this;
+    return this.let(
+      this.expr(
+        'i32',
+        avxBlockedNow(m, () => this.cpu()),
+      ),
+    );
   }
   statusFlags(): Val {
     return this.call('getFlags', 'i32', []);
@@ -625,4 +695,11 @@ export function explicitTriple(
   // RES is 0 or 1, whose parities are even and odd: the byte corrects that to the PF asked for.
   bits = e.or(bits, e.shl(e.xor(f.pf ?? e.i32(0), zf), e.i32(16)));
   return { res, src: e.let(e.zext64(bits)) };
+}
+
+/** i32, non-zero: AVX instructions raise #UD (CR4.OSXSAVE clear, or XCR0 without SSE and AVX) or #NM (CR0.TS) (SDM vol. 1, 14.3). */
+export function avxBlockedNow(m: binaryen.Module, cpu: () => binaryen.ExpressionRef): binaryen.ExpressionRef {
+  const clear = (offset: number, bits: number) => m.i32.ne(m.i32.and(m.i32.load(offset, 4, cpu()), m.i32.const(bits)), m.i32.const(bits));
+  const disabled = m.i32.or(clear(S_CR4, CR4_OSXSAVE), clear(S_XCR0, XCR0_AVX));
+  return m.i32.or(disabled, m.i32.and(m.i32.load(S_CR0, 4, cpu()), m.i32.const(CR0_TS)));
 }

@@ -2,7 +2,7 @@ import binaryen from 'binaryen';
 import type { Insn } from '../decoder/types.ts';
 import type { Emitter } from '../emit/emitter.ts';
 import { WASM_FEATURES } from '../emit/features.ts';
-import { TABLE } from '../emit/handler-emitter.ts';
+import { avxBlockedNow, TABLE } from '../emit/handler-emitter.ts';
 import {
   CR0_EM_TS,
   EXIT_LIMIT,
@@ -96,6 +96,7 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
     const blocked = m.i32.and(m.i32.load(S_CR0, 4, cpu()), m.i32.const(CR0_EM_TS));
     body.unshift(m.if(blocked, m.return(m.i32.const(NEXT_INTERPRET))));
   }
+  if (e.usesAvx) body.unshift(m.if(avxBlockedNow(m, cpu), m.return(m.i32.const(NEXT_INTERPRET))));
   if (e.usesFloat) {
     const controls = m.i32.and(m.i32.load(S_MXCSR, 4, cpu()), m.i32.const(MXCSR_CONTROLS));
     body.unshift(m.if(m.i32.ne(controls, m.i32.const(MXCSR_DEFAULT)), m.return(m.i32.const(NEXT_INTERPRET))));

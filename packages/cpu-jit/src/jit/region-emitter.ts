@@ -179,6 +179,8 @@ export class RegionEmitter extends RegionState {
         return this.insn.rm;
       case 'vvvv':
         return this.insn.vvvv;
+      case 'is4':
+        return (this.insn.immLow >> 4) & (this.codeSize === 64 ? 15 : 7);
       default:
         return o.fixed ?? 0;
     }
@@ -236,11 +238,11 @@ export class RegionEmitter extends RegionState {
         throw new Error(`${this.form.row.name}: operand ${i} (${o.kind}) cannot be written`);
     }
   }
-  readXmm(i: number): Val {
-    return this.xmm(this.number(this.operand(i)));
+  readXmm(i: number, half = 0): Val {
+    return this.xmm(this.number(this.operand(i)), half);
   }
-  writeXmm(i: number, v: Val): void {
-    this.setXmm(this.number(this.operand(i)), v);
+  writeXmm(i: number, v: Val, half = 0): void {
+    this.setXmm(this.number(this.operand(i)), v, half);
   }
   stIndex(i: number): Val {
     return this.i32(this.number(this.operand(i)) & 7);
@@ -382,6 +384,45 @@ export class RegionEmitter extends RegionState {
         this.slow('store', size, va, (call) => call, m.local.get(value, type)),
       ),
     );
+  }
+  /** Calls of the slow path for both halves; the upper one is on the page that the access may run into. */
+  private slowPair(va: number, calls: (upper: number) => binaryen.ExpressionRef[]): binaryen.ExpressionRef {
+    const { m, b } = this;
+    const upper = this.newLocal('i64');
+    return m.block(null, [m.local.set(upper, m.i64.add(m.local.get(va, b.i64), m.i64.const(16n))), ...calls(upper)]);
+  }
+  loadPair(address: Val): readonly [Val, Val] {
+    const { m, b } = this;
+    const { va, entry } = this.lookup(address);
+    const [low, high, host] = [this.newLocal('v128'), this.newLocal('v128'), this.newLocal('i32')];
+    const fast = m.block(null, [
+      m.local.set(low, hostLoad(m, 16, m.local.tee(host, tlbAddress(b, m, va, entry), b.i32))),
+      m.local.set(high, hostLoad(m, 16, m.local.get(host, b.i32), 16)),
+    ]);
+    const slow = this.slowPair(va, (upper) => [
+      this.slow('load', 16, va, (call) => m.local.set(low, call)),
+      this.slow('load', 16, upper, (call) => m.local.set(high, call)),
+    ]);
+    this.emit(m.if(tlbHit(b, m, va, entry, 32, 'read'), this.likely(fast), slow));
+    return [this.local('v128', low), this.local('v128', high)];
+  }
+  storePair(address: Val, low: Val, high: Val): void {
+    const { m, b } = this;
+    const [first, second] = [this.bind(low), this.bind(high)];
+    const { va, entry } = this.lookup(address);
+    const host = this.newLocal('i32');
+    const value = (n: number) => m.local.get(n, b.v128);
+    const fast = m.block(null, [
+      hostStore(m, 16, m.local.tee(host, tlbAddress(b, m, va, entry), b.i32), value(first)),
+      hostStore(m, 16, m.local.get(host, b.i32), value(second), 16),
+    ]);
+    const slow = this.slowPair(va, (upper) => [
+      // Whether the upper half can be written is known before anything is.
+      this.slow('loadw', 16, upper, (call) => m.drop(call)),
+      this.slow('store', 16, va, (call) => call, value(first)),
+      this.slow('store', 16, upper, (call) => call, value(second)),
+    ]);
+    this.emit(m.if(tlbHit(b, m, va, entry, 32, 'write'), this.likely(fast), slow));
   }
   rmw(i: number, f: (old: Val) => Val, address?: Val): void {
     if (!this.isMem(i)) {

@@ -5,20 +5,35 @@ import { Emitter, type FlagKind } from '../emit/emitter.ts';
 import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName } from '../emit/flag-functions.ts';
 import { carryInto, explicitTriple } from '../emit/handler-emitter.ts';
 import type { Val, ValType } from '../emit/val.ts';
-import { FLAGS_ADD, FLAGS_DEC, FLAGS_EXPLICIT, FLAGS_INC, FLAGS_LOGIC, FLAGS_SUB, S_CC_KIND, S_CC_RES, S_CC_SRC, S_GPR, S_XMM } from '../layout.ts';
+import { FLAGS_ADD, FLAGS_DEC, FLAGS_EXPLICIT, FLAGS_INC, FLAGS_LOGIC, FLAGS_SUB, S_CC_KIND, S_CC_RES, S_CC_SRC, S_GPR, S_XMM, S_YMM_HIGH } from '../layout.ts';
 import { conditionOf, type ExplicitFlags, type FlagDef, flagOf, knownFlag } from './static-flags.ts';
 
 const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;
-/** Registers are numbered 0..15 general, 16..31 XMM, in bit sets. */
+/** Registers are numbered 0..15 general, 16..31 XMM, in bit sets; high halves of YMM registers have sets of their own. */
 const XMM = 16;
 
 /** Locals every region function has: 0 the state pointer, then these. `exit` and `reason`: RIP and reason of an exit under way. */
-export const LOCAL = { cpu: 0, tlb: 1, rip: 2, icount: 3, ccKind: 4, ccRes: 5, ccSrc: 6, label: 7, exitRip: 8, reason: 9, gpr: 10, xmm: 26, free: 42 } as const;
+export const LOCAL = {
+  cpu: 0,
+  tlb: 1,
+  rip: 2,
+  icount: 3,
+  ccKind: 4,
+  ccRes: 5,
+  ccSrc: 6,
+  label: 7,
+  exitRip: 8,
+  reason: 9,
+  gpr: 10,
+  xmm: 26,
+  high: 42,
+  free: 58,
+} as const;
 
 /** Wasm types of the fixed locals after the parameter. */
 export function fixedLocals(b: typeof binaryen): binaryen.Type[] {
   const { i32, i64, v128 } = b;
-  return [i32, i64, i64, i32, i64, i64, i32, i64, i32, ...new Array<binaryen.Type>(16).fill(i64), ...new Array<binaryen.Type>(16).fill(v128)];
+  return [i32, i64, i64, i32, i64, i64, i32, i64, i32, ...new Array<binaryen.Type>(16).fill(i64), ...new Array<binaryen.Type>(32).fill(v128)];
 }
 
 /** Address and TLB entry of a memory operand, in locals, and the registers they come from (bit set). */
@@ -41,9 +56,12 @@ export abstract class RegionState extends Emitter {
   /** Registers that any code of the region reads or writes, and those it writes (bit sets). */
   touched = 0;
   private written = 0;
+  private touchedHigh = 0;
+  private writtenHigh = 0;
   private flagsWritten = false;
   /** The region has SSE instructions, which are allowed where it is entered. */
   usesSse = false;
+  usesAvx = false;
   /** The region computes with the host's floating point, right only for MXCSR's default controls. */
   usesFloat = false;
   protected readonly imports: Imports;
@@ -144,14 +162,20 @@ export abstract class RegionState extends Emitter {
   setReg(n: number, size: number, v: Val): void {
     this.writeGpr(n, size, false, v);
   }
-  xmm(n: number): Val {
-    this.touched |= 1 << (XMM + n);
-    return this.let(this.expr('v128', this.m.local.get(LOCAL.xmm + n, this.b.v128)));
+  xmm(n: number, half = 0): Val {
+    if (half === 0) this.touched |= 1 << (XMM + n);
+    else this.touchedHigh |= 1 << n;
+    return this.let(this.expr('v128', this.m.local.get((half === 0 ? LOCAL.xmm : LOCAL.high) + n, this.b.v128)));
   }
-  setXmm(n: number, v: Val): void {
-    this.touched |= 1 << (XMM + n);
-    this.written |= 1 << (XMM + n);
-    this.emit(this.m.local.set(LOCAL.xmm + n, v.take()));
+  setXmm(n: number, v: Val, half = 0): void {
+    if (half === 0) {
+      this.touched |= 1 << (XMM + n);
+      this.written |= 1 << (XMM + n);
+    } else {
+      this.touchedHigh |= 1 << n;
+      this.writtenHigh |= 1 << n;
+    }
+    this.emit(this.m.local.set((half === 0 ? LOCAL.xmm : LOCAL.high) + n, v.take()));
   }
   // ------------------------------------------------------------ spills
   /** Stores every register and flag the region changes; filled in by `finishState`. Flags must be in their locals. */
@@ -196,6 +220,7 @@ export abstract class RegionState extends Emitter {
     for (let n = 0; n < 16; n++) {
       if ((this.touched >>> n) & 1) loads.push(m.local.set(LOCAL.gpr + n, m.i64.load(S_GPR + n * 8, 8, this.cpu())));
       if ((this.touched >>> (XMM + n)) & 1) loads.push(m.local.set(LOCAL.xmm + n, m.v128.load(S_XMM + n * 16, 16, this.cpu())));
+      if ((this.touchedHigh >>> n) & 1) loads.push(m.local.set(LOCAL.high + n, m.v128.load(S_YMM_HIGH + n * 16, 16, this.cpu())));
     }
     return loads;
   }
@@ -205,6 +230,7 @@ export abstract class RegionState extends Emitter {
     for (let n = 0; n < 16; n++) {
       if ((this.written >>> n) & 1) stores.push(m.i64.store(S_GPR + n * 8, 8, this.cpu(), m.local.get(LOCAL.gpr + n, b.i64)));
       if ((this.written >>> (XMM + n)) & 1) stores.push(m.v128.store(S_XMM + n * 16, 16, this.cpu(), m.local.get(LOCAL.xmm + n, b.v128)));
+      if ((this.writtenHigh >>> n) & 1) stores.push(m.v128.store(S_YMM_HIGH + n * 16, 16, this.cpu(), m.local.get(LOCAL.high + n, b.v128)));
     }
     return this.flagsWritten ? [...stores, ...this.storeFlags()] : stores;
   }
@@ -315,6 +341,9 @@ export abstract class RegionState extends Emitter {
   }
   sseBlocked(): undefined {
     this.usesSse = true;
+  }
+  avxBlocked(): undefined {
+    this.usesAvx = true;
   }
   statusFlags(): Val {
     this.flagsToLocals();

@@ -3,8 +3,9 @@ import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { enterMmx, guard } from './mmx.ts';
 import { mmxSource, zeroExtended } from './sse-move.ts';
-import { aligned, convert, type FloatType, imm8, lowLane, lowVector, merged, scalarVector, shapeOf, shuffleLanes, v } from './sse-operands.ts';
+import { convert, type FloatType, imm8, lowLane, merged, shapeOf, shuffleLanes, v } from './sse-operands.ts';
 import { allLanes, orSoft, softCall } from './sse-soft.ts';
+import { first, lowSecond, scalarSecond, second, second128, secondIndex, unary, writeVector } from './vector.ts';
 
 const TWO_31 = 2 ** 31;
 const TWO_63 = 2 ** 63;
@@ -41,7 +42,7 @@ const scalarToInteger =
   (type: FloatType, truncate: boolean): Semantics =>
   (e) => {
     const size = e.size(0);
-    const vector = scalarVector(e, type, 1);
+    const vector = scalarSecond(e, type);
     const low = lowLane(e, type, vector);
     const x = type === 'f32' ? e.op('f64.promote', 'f64', low) : low;
     const rounded = e.let(truncate ? e.op('f64.trunc', 'f64', x) : x);
@@ -65,16 +66,31 @@ function toDwords(e: Emitter, type: FloatType, truncate: boolean, x: Val, count:
   const fast = v(e, type === 'f32' ? 'i32x4.trunc_sat_f32x4_s' : 'i32x4.trunc_sat_f64x2_s_zero', integral);
   return orSoft(e, fast, () => softCall(e, 'sse_to_dwords', 'v128', wide(type), count, truncate ? 1 : 0, x));
 }
-const packedToDwords =
-  (type: FloatType, truncate: boolean): Semantics =>
-  (e) =>
-    e.writeXmm(0, toDwords(e, type, truncate, aligned(e, 1), type === 'f32' ? 4 : 2));
+const singlesToDwords = (truncate: boolean): Semantics => unary((e, x) => toDwords(e, 'f32', truncate, x, 4));
+const doublesToDwords = (truncate: boolean): Semantics => narrow((e, x) => toDwords(e, 'f64', truncate, x, 2));
+/** Halves of doubles, each to two lanes of 4 bytes with zeros above, side by side. */
+function narrow(f: (e: Emitter, x: Val) => Val): Semantics {
+  return (e) => {
+    const [low, high] = second(e).map((x) => e.let(f(e, x)));
+    if (low !== undefined) writeVector(e, high === undefined ? low : shuffleLanes(e, low, high, 8, [0, 2]));
+  };
+}
+/** Two lanes of 4 bytes, at the bottom of what `f` gets, widened; for the high half of a ymm register those above them. */
+function widen(f: (e: Emitter, x: Val) => Val): Semantics {
+  return (e) => {
+    const source = lowSecond(e);
+    if (e.form.vl === 16) return writeVector(e, f(e, source));
+    const upper = e.let(shuffleLanes(e, source, source, 8, [1, 1]));
+    const low = e.let(f(e, source));
+    writeVector(e, low, f(e, upper));
+  };
+}
 /** CVT(T)PS2PI, CVT(T)PD2PI: two doublewords to an MMX register. */
 const toMmx =
   (type: FloatType, truncate: boolean): Semantics =>
   (e) => {
     guard(e);
-    const x = type === 'f32' ? lowVector(e, 1) : aligned(e, 1);
+    const x = type === 'f32' ? lowSecond(e) : second128(e);
     const dwords = toDwords(e, type, truncate, x, 2);
     enterMmx(e);
     e.write(0, e.let(e.op('i64x2.extract_lane', 'i64', dwords, 0)));
@@ -85,60 +101,48 @@ const toMmx =
 const integerToScalar =
   (type: FloatType): Semantics =>
   (e) => {
-    const x = e.let(e.read(1));
-    const a = e.let(e.readXmm(0));
+    const x = e.let(e.read(secondIndex(e)));
+    const a = first(e);
     const fast = v(e, `${shapeOf(type)}.replace_lane`, a, 0, convert(e, type, 'convert_s', x.type, x));
-    if (type === 'f64' && x.type === 'i32') return e.writeXmm(0, fast);
-    e.writeXmm(
-      0,
+    if (type === 'f64' && x.type === 'i32') return writeVector(e, fast);
+    writeVector(
+      e,
       orSoft(e, fast, () => merged(e, type, a, softCall(e, 'sse_from_integer', 'v128', wide(type), e.sext64(x, 4)))),
     );
   };
 function dwordsToSingles(e: Emitter, x: Val, count: number): Val {
   return orSoft(e, v(e, 'f32x4.convert_i32x4_s', x), () => softCall(e, 'sse_from_dwords', 'v128', count, x));
 }
-const cvtdq2ps: Semantics = (e) => e.writeXmm(0, dwordsToSingles(e, aligned(e, 1), 4));
-const cvtdq2pd: Semantics = (e) => e.writeXmm(0, v(e, 'f64x2.convert_low_i32x4_s', lowVector(e, 1)));
+const cvtdq2ps = unary((e, x) => dwordsToSingles(e, x, 4));
+const cvtdq2pd = widen((e, x) => v(e, 'f64x2.convert_low_i32x4_s', x));
 /** CVTPI2PS keeps the upper half of its destination, CVTPI2PD fills it. */
 const cvtpi2ps: Semantics = (e) => {
   const converted = dwordsToSingles(e, e.let(zeroExtended(e, mmxSource(e))), 2);
-  e.writeXmm(0, shuffleLanes(e, converted, e.readXmm(0), 8, [0, 3]));
+  writeVector(e, shuffleLanes(e, converted, first(e), 8, [0, 3]));
 };
-const cvtpi2pd: Semantics = (e) => e.writeXmm(0, v(e, 'f64x2.convert_low_i32x4_s', zeroExtended(e, mmxSource(e))));
+const cvtpi2pd: Semantics = (e) => writeVector(e, v(e, 'f64x2.convert_low_i32x4_s', zeroExtended(e, mmxSource(e))));
 
 // ------------------------------------------------------------------ between formats
 const cvtss2sd: Semantics = (e) => {
-  const b = scalarVector(e, 'f32', 1);
-  const a = e.let(e.readXmm(0));
+  const b = scalarSecond(e, 'f32');
+  const a = first(e);
   const fast = v(e, 'f64x2.replace_lane', a, 0, e.op('f64.promote', 'f64', lowLane(e, 'f32', b)));
-  e.writeXmm(
-    0,
+  writeVector(
+    e,
     orSoft(e, fast, () => merged(e, 'f64', a, softCall(e, 'sse_widen', 'v128', 1, b))),
   );
 };
 const cvtsd2ss: Semantics = (e) => {
-  const b = scalarVector(e, 'f64', 1);
-  const a = e.let(e.readXmm(0));
+  const b = scalarSecond(e, 'f64');
+  const a = first(e);
   const fast = v(e, 'f32x4.replace_lane', a, 0, e.op('f32.demote', 'f32', lowLane(e, 'f64', b)));
-  e.writeXmm(
-    0,
+  writeVector(
+    e,
     orSoft(e, fast, () => merged(e, 'f32', a, softCall(e, 'sse_narrow', 'v128', 1, b))),
   );
 };
-const cvtps2pd: Semantics = (e) => {
-  const b = lowVector(e, 1);
-  e.writeXmm(
-    0,
-    orSoft(e, v(e, 'f64x2.promote_low_f32x4', b), () => softCall(e, 'sse_widen', 'v128', 2, b)),
-  );
-};
-const cvtpd2ps: Semantics = (e) => {
-  const b = aligned(e, 1);
-  e.writeXmm(
-    0,
-    orSoft(e, v(e, 'f32x4.demote_f64x2_zero', b), () => softCall(e, 'sse_narrow', 'v128', 2, b)),
-  );
-};
+const cvtps2pd = widen((e, b) => orSoft(e, v(e, 'f64x2.promote_low_f32x4', b), () => softCall(e, 'sse_widen', 'v128', 2, b)));
+const cvtpd2ps = narrow((e, b) => orSoft(e, v(e, 'f32x4.demote_f64x2_zero', b), () => softCall(e, 'sse_narrow', 'v128', 2, b)));
 
 // ------------------------------------------------------------------ to integral values
 const ROUNDINGS = ['nearest', 'floor', 'ceil', 'trunc'] as const;
@@ -150,18 +154,21 @@ function rounding(e: Emitter, type: FloatType, imm: Val, x: Val): Val {
   const chosen = e.select(e.and(imm, e.i32(2)), e.select(low(), op('trunc'), op('ceil')), e.select(low(), op('floor'), op('nearest')));
   return e.select(e.and(imm, e.i32(4)), op('nearest'), chosen);
 }
-const round =
-  (type: FloatType, lanes: number): Semantics =>
-  (e) => {
-    const packed = lanes !== 1;
-    const b = packed ? aligned(e, 1) : scalarVector(e, type, 1);
-    const a = e.let(e.readXmm(0));
+const roundPacked = (type: FloatType): Semantics =>
+  unary((e, b) => {
     const imm = imm8(e);
-    const rounded = rounding(e, type, imm, b);
-    const fast = packed ? rounded : merged(e, type, a, e.let(rounded));
-    e.writeXmm(
-      0,
-      orSoft(e, fast, () => softCall(e, 'sse_round', 'v128', imm, wide(type), lanes, a, b)),
+    return orSoft(e, rounding(e, type, imm, b), () => softCall(e, 'sse_round', 'v128', imm, wide(type), allLanes(type), b, b));
+  });
+const roundScalar =
+  (type: FloatType): Semantics =>
+  (e) => {
+    const b = scalarSecond(e, type);
+    const a = first(e);
+    const imm = imm8(e);
+    const fast = merged(e, type, a, e.let(rounding(e, type, imm, b)));
+    writeVector(
+      e,
+      orSoft(e, fast, () => softCall(e, 'sse_round', 'v128', imm, wide(type), 1, a, b)),
     );
   };
 
@@ -178,18 +185,18 @@ export const sseConvert: Record<string, Semantics> = {
   cvtpd2ps,
   cvtdq2ps,
   cvtdq2pd,
-  cvtps2dq: packedToDwords('f32', false),
-  cvttps2dq: packedToDwords('f32', true),
-  cvtpd2dq: packedToDwords('f64', false),
-  cvttpd2dq: packedToDwords('f64', true),
+  cvtps2dq: singlesToDwords(false),
+  cvttps2dq: singlesToDwords(true),
+  cvtpd2dq: doublesToDwords(false),
+  cvttpd2dq: doublesToDwords(true),
   cvtps2pi: toMmx('f32', false),
   cvttps2pi: toMmx('f32', true),
   cvtpd2pi: toMmx('f64', false),
   cvttpd2pi: toMmx('f64', true),
   cvtpi2ps,
   cvtpi2pd,
-  roundps: round('f32', allLanes('f32')),
-  roundpd: round('f64', allLanes('f64')),
-  roundss: round('f32', 1),
-  roundsd: round('f64', 1),
+  roundps: roundPacked('f32'),
+  roundpd: roundPacked('f64'),
+  roundss: roundScalar('f32'),
+  roundsd: roundScalar('f64'),
 };

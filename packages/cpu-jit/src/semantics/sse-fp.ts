@@ -8,8 +8,9 @@
  */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { aligned, dwords4, type FloatType, imm8, lowLane, merged, mergeLow, scalarVector, shapeOf, shuffleLanes, splat, v, zero } from './sse-operands.ts';
+import { dwords4, type FloatType, imm8, lowLane, merged, shapeOf, shuffleLanes, splat, v, zero } from './sse-operands.ts';
 import { allLanes, orSoft, type SingleOperation, softArith, softCall } from './sse-soft.ts';
+import { first, packed, scalarSecond, unary, writeMerged, writeVector } from './vector.ts';
 
 /** Wasm's name of an operation; MINx and MAXx return src when the operands are equal, both zero or unordered: pmin/pmax, src first. */
 function vectorOperation(e: Emitter, type: FloatType, op: SingleOperation, a: Val, b: Val): Val {
@@ -22,89 +23,113 @@ function compute(e: Emitter, type: FloatType, op: SingleOperation, a: Val, b: Va
   return orSoft(e, vectorOperation(e, type, op, a, b), () => softArith(e, op, type, allLanes(type), a, b));
 }
 
-const packedArithmetic =
-  (type: FloatType, op: SingleOperation): Semantics =>
-  (e) => {
-    const b = aligned(e, 1);
-    e.writeXmm(0, compute(e, type, op, e.let(e.readXmm(0)), b));
-  };
+/** A square root has one source. */
+const packedArithmetic = (type: FloatType, op: SingleOperation): Semantics =>
+  op === 'sqrt' ? unary((e, b) => compute(e, type, op, b, b)) : packed((e, a, b) => compute(e, type, op, a, b));
 /** Subtraction, division and square root are scalar Wasm. The others are vector operations whose upper lanes are thrown away:
  *  TurboFan swaps the operands of scalar sums and products when that saves a register, and with them the payloads of two NaNs. */
 const scalarArithmetic =
   (type: FloatType, op: SingleOperation): Semantics =>
   (e) => {
-    const b = scalarVector(e, type, 1);
-    const a = e.let(e.readXmm(0));
+    const b = scalarSecond(e, type);
+    const a = first(e);
     let fast: Val;
     if (op === 'sub' || op === 'div' || op === 'sqrt') {
       const y = lowLane(e, type, b);
       const low = op === 'sqrt' ? e.op(`${type}.sqrt`, type, y) : e.op(`${type}.${op}`, type, lowLane(e, type, a), y);
       fast = v(e, `${shapeOf(type)}.replace_lane`, a, 0, low);
     } else fast = merged(e, type, a, e.let(vectorOperation(e, type, op, a, b)));
-    e.writeXmm(
-      0,
+    writeVector(
+      e,
       orSoft(e, fast, () => softArith(e, op, type, 1, a, b)),
     );
   };
 
 /** HADDx, HSUBx: neighbours of dst, then of src. */
-const horizontal =
-  (type: FloatType, op: 'add' | 'sub'): Semantics =>
-  (e) => {
-    const b = aligned(e, 1);
-    const a = e.let(e.readXmm(0));
+const horizontal = (type: FloatType, op: 'add' | 'sub'): Semantics =>
+  packed((e, a, b) => {
     const [bytes, even] = type === 'f32' ? [4, [0, 2, 4, 6]] : [8, [0, 2]];
     const odd = even.map((i) => i + 1);
-    e.writeXmm(0, compute(e, type, op, e.let(shuffleLanes(e, a, b, bytes, even)), e.let(shuffleLanes(e, a, b, bytes, odd))));
-  };
+    return compute(e, type, op, e.let(shuffleLanes(e, a, b, bytes, even)), e.let(shuffleLanes(e, a, b, bytes, odd)));
+  });
 /** ADDSUBx: subtract in even lanes, add in odd ones. */
-const addSub =
-  (type: FloatType): Semantics =>
-  (e) => {
-    const b = aligned(e, 1);
-    const a = e.let(e.readXmm(0));
+const addSub = (type: FloatType): Semantics =>
+  packed((e, a, b) => {
     const difference = e.let(vectorOperation(e, type, 'sub', a, b));
     const sum = e.let(vectorOperation(e, type, 'add', a, b));
     const fast = type === 'f32' ? shuffleLanes(e, difference, sum, 4, [0, 5, 2, 7]) : shuffleLanes(e, difference, sum, 8, [0, 3]);
-    e.writeXmm(
-      0,
-      orSoft(e, fast, () => softArith(e, 'addsub', type, allLanes(type), a, b)),
-    );
-  };
+    return orSoft(e, fast, () => softArith(e, 'addsub', type, allLanes(type), a, b));
+  });
 
-/** Lane masks of CMPx predicate 0..3: EQ, LT, LE, UNORD. */
-function predicate(e: Emitter, shape: string, n: number, a: Val, b: Val): Val {
-  const unequalSelf = (x: Val) => v(e, `${shape}.ne`, x, x);
-  if (n === 3) return v(e, 'v128.or', unequalSelf(a), unequalSelf(b));
-  return v(e, `${shape}.${n === 0 ? 'eq' : n === 1 ? 'lt' : 'le'}`, a, b);
-}
-/** CMPx: predicates 4..7 are the complements of 0..3. */
-function compareBy(e: Emitter, type: FloatType, imm: Val, a: Val, b: Val): Val {
-  const shape = shapeOf(type);
-  if (imm.constant !== undefined) {
-    const n = imm.constant & 7;
-    if (n === 4) return v(e, `${shape}.ne`, a, b);
-    const mask = predicate(e, shape, n & 3, a, b);
-    return n < 4 ? mask : v(e, 'v128.not', mask);
+/** Relations of two numbers, and for each CMPx predicate 0..15 the set of those that satisfy it, in a nibble (SDM vol. 2, table 3-1).
+ *  Predicates 16..31 differ in the exceptions only. */
+const LESS = 1;
+const EQUAL = 2;
+const GREATER = 4;
+const UNORDERED = 8;
+const RELATIONS = [0x7ced_8312, 0xf465_0b9a] as const;
+
+/** Lane masks of the relations in a set known now. */
+function relationMask(e: Emitter, shape: string, relations: number, a: Val, b: Val): Val {
+  const test = (name: string) => v(e, `${shape}.${name}`, a, b);
+  switch (relations) {
+    case 0:
+      return zero(e);
+    case LESS:
+      return test('lt');
+    case EQUAL:
+      return test('eq');
+    case LESS | EQUAL:
+      return test('le');
+    case GREATER:
+      return test('gt');
+    case GREATER | EQUAL:
+      return test('ge');
+    case LESS | GREATER:
+      return v(e, 'v128.or', test('lt'), test('gt'));
+    case LESS | GREATER | UNORDERED:
+      return test('ne');
+    case UNORDERED:
+      return v(e, 'v128.or', v(e, `${shape}.ne`, a, a), v(e, `${shape}.ne`, b, b));
+    default:
+      return v(e, 'v128.not', relationMask(e, shape, relations ^ 15, a, b));
   }
-  const all = [0, 1, 2, 3].map((n) => predicate(e, shape, n, a, b)) as [Val, Val, Val, Val];
-  const low = () => e.and(imm, e.i32(1));
-  const mask = e.select(e.and(imm, e.i32(2)), e.select(low(), all[3], all[2]), e.select(low(), all[1], all[0]));
-  const flip = e.sub(e.i32(0), e.and(e.shrU(imm, e.i32(2)), e.i32(1)));
-  return v(e, 'v128.xor', mask, v(e, 'i32x4.splat', flip));
 }
-const compare =
-  (type: FloatType, lanes: number): Semantics =>
+/** Lane masks of CMPx; `predicate` is 0..31. */
+function compareBy(e: Emitter, type: FloatType, predicate: Val, a: Val, b: Val): Val {
+  const shape = shapeOf(type);
+  const p = predicate.constant;
+  if (p !== undefined) return relationMask(e, shape, (RELATIONS[(p >> 3) & 1 ? 1 : 0] >>> ((p & 7) * 4)) & 15, a, b);
+  const nibble = e.zext64(e.shl(e.and(predicate, e.i32(15)), e.i32(2)));
+  const relations = e.let(e.wrap(e.shrU(e.i64(RELATIONS[0], RELATIONS[1]), nibble)));
+  /** The mask of one relation, kept when the predicate has it. */
+  const kept = (relation: number) => {
+    const has = e.sub(e.i32(0), e.and(e.shrU(relations, e.i32(Math.log2(relation))), e.i32(1)));
+    return v(e, 'v128.and', relationMask(e, shape, relation, a, b), v(e, 'i32x4.splat', has));
+  };
+  return v(e, 'v128.or', v(e, 'v128.or', kept(LESS), kept(EQUAL)), v(e, 'v128.or', kept(GREATER), kept(UNORDERED)));
+}
+/** The predicate: VEX forms have four times as many. */
+function predicate(e: Emitter): Val {
+  const imm = imm8(e);
+  const mask = e.form.row.vex === true ? 31 : 7;
+  return imm.constant === undefined ? e.let(e.and(imm, e.i32(mask))) : e.i32(imm.constant & mask);
+}
+const comparePacked = (type: FloatType): Semantics =>
+  packed((e, a, b) => {
+    const p = predicate(e);
+    return orSoft(e, compareBy(e, type, p, a, b), () => softCall(e, 'sse_compare', 'v128', p, type === 'f64' ? 1 : 0, allLanes(type), a, b));
+  });
+const compareScalar =
+  (type: FloatType): Semantics =>
   (e) => {
-    const packed = lanes !== 1;
-    const b = packed ? aligned(e, 1) : scalarVector(e, type, 1);
-    const a = e.let(e.readXmm(0));
-    const imm = imm8(e);
-    const mask = compareBy(e, type, imm, a, b);
-    const fast = packed ? mask : merged(e, type, a, e.let(mask));
-    e.writeXmm(
-      0,
-      orSoft(e, fast, () => softCall(e, 'sse_compare', 'v128', imm, type === 'f64' ? 1 : 0, lanes, a, b)),
+    const b = scalarSecond(e, type);
+    const a = first(e);
+    const p = predicate(e);
+    const fast = merged(e, type, a, e.let(compareBy(e, type, p, a, b)));
+    writeVector(
+      e,
+      orSoft(e, fast, () => softCall(e, 'sse_compare', 'v128', p, type === 'f64' ? 1 : 0, 1, a, b)),
     );
   };
 
@@ -112,9 +137,9 @@ const compare =
 const compareFlags =
   (type: FloatType, ordered: boolean): Semantics =>
   (e) => {
-    const source = scalarVector(e, type, 1);
+    const source = scalarSecond(e, type);
     const b = e.let(lowLane(e, type, source));
-    const destination = e.let(e.readXmm(0));
+    const destination = first(e);
     const a = e.let(lowLane(e, type, destination));
     let ge = e.let(e.op(`${type}.ge`, 'i32', a, b));
     let le = e.let(e.op(`${type}.le`, 'i32', a, b));
@@ -141,21 +166,14 @@ function flushed(e: Emitter, x: Val): Val {
   const tiny = v(e, 'i32x4.eq', v(e, 'v128.and', bound, splat(e, 4, 0x7f80_0000)), zero(e));
   return e.let(v(e, 'v128.bitselect', v(e, 'v128.and', bound, splat(e, 4, 0x8000_0000)), bound, tiny));
 }
-const packedEstimate =
-  (f: (e: Emitter, x: Val) => Val): Semantics =>
-  (e) =>
-    e.writeXmm(0, f(e, aligned(e, 1)));
 const scalarEstimate =
   (f: (e: Emitter, x: Val) => Val): Semantics =>
   (e) =>
-    mergeLow(e, 'f32', e.let(f(e, scalarVector(e, 'f32', 1))));
+    writeMerged(e, 'f32', e.let(f(e, scalarSecond(e, 'f32'))));
 
 /** DPPS, DPPD: imm[7:4] chooses the products summed, imm[3:0] the lanes that receive the sum. */
-const dotProduct =
-  (type: FloatType): Semantics =>
-  (e) => {
-    const b = aligned(e, 1);
-    const a = e.let(e.readXmm(0));
+const dotProduct = (type: FloatType): Semantics =>
+  packed((e, a, b) => {
     const imm = imm8(e);
     const bits = (first: number) => e.v128(type === 'f32' ? dwords4([0, 1, 2, 3].map((i) => first << i)) : dwords4([first, first, first << 1, first << 1]));
     const chosen = (first: number) => v(e, 'i32x4.ne', v(e, 'v128.and', v(e, 'i32x4.splat', imm), bits(first)), zero(e));
@@ -169,8 +187,8 @@ const dotProduct =
       const pairs = compute(e, type, 'add', e.let(shuffleLanes(e, products, products, 4, [1, 0, 3, 2])), products);
       sum = compute(e, type, 'add', pairs, e.let(shuffleLanes(e, pairs, pairs, 4, [2, 3, 0, 1])));
     }
-    e.writeXmm(0, v(e, 'v128.and', sum, chosen(1)));
-  };
+    return v(e, 'v128.and', sum, chosen(1));
+  });
 
 const four = (op: SingleOperation): Record<string, Semantics> => ({
   [`${op}ps`]: packedArithmetic('f32', op),
@@ -193,17 +211,17 @@ export const sseFp: Record<string, Semantics> = {
   hsubpd: horizontal('f64', 'sub'),
   addsubps: addSub('f32'),
   addsubpd: addSub('f64'),
-  cmpps: compare('f32', 15),
-  cmppd: compare('f64', 3),
-  cmpss: compare('f32', 1),
-  cmpsd: compare('f64', 1),
+  cmpps: comparePacked('f32'),
+  cmppd: comparePacked('f64'),
+  cmpss: compareScalar('f32'),
+  cmpsd: compareScalar('f64'),
   comiss: compareFlags('f32', true),
   comisd: compareFlags('f64', true),
   ucomiss: compareFlags('f32', false),
   ucomisd: compareFlags('f64', false),
-  rcpps: packedEstimate(reciprocal),
+  rcpps: unary(reciprocal),
   rcpss: scalarEstimate(reciprocal),
-  rsqrtps: packedEstimate(reciprocalRoot),
+  rsqrtps: unary(reciprocalRoot),
   rsqrtss: scalarEstimate(reciprocalRoot),
   dpps: dotProduct('f32'),
   dppd: dotProduct('f64'),

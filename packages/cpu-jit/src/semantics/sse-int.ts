@@ -1,19 +1,8 @@
 /** SSE2..SSE4.2 packed-integer arithmetic, comparison, logic and shifts. */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { aligned, IOTA, imm8, shuffle, shuffleLanes, splat, swizzle, v, zero } from './sse-operands.ts';
-
-type Binary = (e: Emitter, a: Val, b: Val) => Val;
-
-/** dst = f(dst, src), src aligned when in memory. Both arguments may be used many times. */
-export const packed =
-  (f: Binary): Semantics =>
-  (e) => {
-    const source = aligned(e, 1);
-    e.writeXmm(0, f(e, e.let(e.readXmm(0)), source));
-  };
-/** The same for one Wasm instruction. */
-export const direct = (name: string): Semantics => packed((e, a, b) => v(e, name, a, b));
+import { IOTA, imm8, immOfHalf, shuffle, shuffleLanes, splat, swizzle, v, zero } from './sse-operands.ts';
+import { type Binary, direct, halves, onFirst, packed, registerHalves, second128, type Unary, unary } from './vector.ts';
 
 const EVEN_WORDS = [0, 2, 4, 6, 8, 10, 12, 14];
 const ODD_WORDS = EVEN_WORDS.map((i) => i + 1);
@@ -69,10 +58,7 @@ const sign = (shape: string): Semantics =>
     const signed = v(e, `${shape}.sub`, v(e, 'v128.xor', a, negative), negative);
     return v(e, 'v128.andnot', signed, v(e, `${shape}.eq`, b, zero(e)));
   });
-const absolute =
-  (shape: string): Semantics =>
-  (e) =>
-    e.writeXmm(0, v(e, `${shape}.abs`, aligned(e, 1)));
+const absolute = (shape: string): Semantics => unary((e, b) => v(e, `${shape}.abs`, b));
 
 /** Shift of every lane by one count: an immediate, or the low quadword of operand 1. Counts past the lane give 0 or the sign. */
 const shift =
@@ -80,73 +66,69 @@ const shift =
   (e) => {
     const bits = shape === 'i16x8' ? 16 : shape === 'i32x4' ? 32 : 64;
     const name = `${shape}.${op}`;
-    const fromImmediate = e.form.operands[1]?.kind === 'imm';
-    if (fromImmediate) {
-      const imm = imm8(e);
-      if (imm.constant !== undefined) {
-        if (imm.constant < bits) return e.writeXmm(0, v(e, name, e.readXmm(0), imm));
-        return e.writeXmm(0, op === 'shr_s' ? v(e, name, e.readXmm(0), e.i32(bits - 1)) : zero(e));
-      }
-      return e.writeXmm(0, shiftBy(e, name, bits, imm));
-    }
-    const quadword = e.let(e.op('i64x2.extract_lane', 'i64', aligned(e, 1), 0));
-    e.writeXmm(0, shiftBy(e, name, bits, e.let(e.wrap(e.select(e.ltU(quadword, e.i64(bits)), quadword, e.i64(bits))))));
+    const fromImmediate = e.form.operands.at(-1)?.kind === 'imm';
+    if (fromImmediate) return onFirst(shiftBy(e, name, bits, imm8(e)))(e);
+    const quadword = e.let(e.op('i64x2.extract_lane', 'i64', second128(e), 0));
+    onFirst(shiftBy(e, name, bits, e.let(e.wrap(e.select(e.ltU(quadword, e.i64(bits)), quadword, e.i64(bits))))))(e);
   };
 /** `count` is 0..2^31, reusable. */
-function shiftBy(e: Emitter, name: string, bits: number, count: Val): Val {
+function shiftBy(e: Emitter, name: string, bits: number, count: Val): Unary {
+  const isArithmetic = name.endsWith('shr_s');
+  if (count.constant !== undefined) {
+    if (count.constant < bits) return (_, a) => v(e, name, a, count);
+    return isArithmetic ? (_, a) => v(e, name, a, e.i32(bits - 1)) : () => zero(e);
+  }
   const inside = e.let(e.ltU(count, e.i32(bits)));
-  if (name.endsWith('shr_s')) return v(e, name, e.readXmm(0), e.select(inside, count, e.i32(bits - 1)));
-  const keep = v(e, 'i32x4.splat', e.sub(e.i32(0), inside));
-  return v(e, 'v128.and', v(e, name, e.readXmm(0), count), keep);
+  if (isArithmetic) {
+    const limited = e.let(e.select(inside, count, e.i32(bits - 1)));
+    return (_, a) => v(e, name, a, limited);
+  }
+  const keep = e.let(v(e, 'i32x4.splat', e.sub(e.i32(0), inside)));
+  return (_, a) => v(e, 'v128.and', v(e, name, a, count), keep);
 }
 
-/** PSRLDQ (direction 1), PSLLDQ (-1): whole register by bytes. */
-const shiftBytes =
-  (direction: 1 | -1): Semantics =>
-  (e) => {
+/** PSRLDQ (direction 1), PSLLDQ (-1): every half by bytes. */
+const shiftBytes = (direction: 1 | -1): Semantics =>
+  onFirst((e, a) => {
     const imm = imm8(e);
-    const a = e.let(e.readXmm(0));
     if (imm.constant !== undefined) {
       const n = Math.min(imm.constant, 16);
-      if (n === 16) return e.writeXmm(0, zero(e));
-      return e.writeXmm(
-        0,
-        direction === 1
-          ? shuffle(
-              e,
-              a,
-              zero(e),
-              IOTA.map((i) => i + n),
-            )
-          : shuffle(
-              e,
-              zero(e),
-              a,
-              IOTA.map((i) => i + 16 - n),
-            ),
+      if (n === 16) return zero(e);
+      const [low, high, from] = direction === 1 ? [a, zero(e), n] : [zero(e), a, 16 - n];
+      return shuffle(
+        e,
+        low,
+        high,
+        IOTA.map((i) => i + from),
       );
     }
-    if (direction === 1) return e.writeXmm(0, swizzle(e, a, v(e, 'i8x16.add_saturate_u', e.v128(IOTA), v(e, 'i8x16.splat', imm))));
+    if (direction === 1) return swizzle(e, a, v(e, 'i8x16.add_saturate_u', e.v128(IOTA), v(e, 'i8x16.splat', imm)));
     const n = e.select(e.ltU(imm, e.i32(16)), imm, e.i32(16));
-    e.writeXmm(0, swizzle(e, a, v(e, 'i8x16.sub', e.v128(IOTA), v(e, 'i8x16.splat', n))));
-  };
+    return swizzle(e, a, v(e, 'i8x16.sub', e.v128(IOTA), v(e, 'i8x16.splat', n)));
+  });
 
 /** PANDN: ~dst & src. */
 const andNot = packed((e, a, b) => v(e, 'v128.andnot', b, a));
 
 /** PTEST: ZF = (src & dst) is 0, CF = (src & ~dst) is 0. */
-const ptest: Semantics = (e) => {
-  const source = aligned(e, 1);
-  const a = e.let(e.readXmm(0));
-  e.setFlagsExplicit({
-    zf: e.eqz(e.op('v128.any_true', 'i32', v(e, 'v128.and', source, a))),
-    cf: e.eqz(e.op('v128.any_true', 'i32', v(e, 'v128.andnot', source, a))),
-  });
-};
+const ptest = testBits((e, bits) => e.op('v128.any_true', 'i32', bits));
+/** PTEST, VTESTPx: `anyOf` tells whether any bit that counts is set. */
+export function testBits(anyOf: (e: Emitter, bits: Val) => Val): Semantics {
+  return (e) => {
+    const b = halves(e, 1, e.form.row.vex === true ? 'unaligned' : 'aligned');
+    const a = registerHalves(e, 0);
+    const combined = (name: string) => {
+      const [low, high] = b.map((y, half) => v(e, name, y, a[half] ?? zero(e)));
+      if (low === undefined) throw new Error(`${e.form.row.name} has no source`);
+      return e.let(e.eqz(anyOf(e, high === undefined ? low : v(e, 'v128.or', low, high))));
+    };
+    const zf = combined('v128.and');
+    e.setFlagsExplicit({ zf, cf: combined('v128.andnot') });
+  };
+}
 
 /** PHMINPOSUW: smallest unsigned word and the number of the first lane that holds it. */
-const minimumPosition: Semantics = (e) => {
-  const words = aligned(e, 1);
+const minimumPosition = unary((e, words) => {
   // value << 16 | lane as doublewords: their unsigned minimum names the first of equal values.
   const tag = (name: string, first: number) =>
     v(e, 'v128.or', v(e, 'i32x4.shl', v(e, name, words), e.i32(16)), e.v128([...IOTA].map((i) => (i % 4 === 0 ? first + i / 4 : 0))));
@@ -154,25 +136,23 @@ const minimumPosition: Semantics = (e) => {
   m = e.let(v(e, 'i32x4.min_u', m, shuffleLanes(e, m, m, 4, [2, 3, 0, 1])));
   m = e.let(v(e, 'i32x4.min_u', m, shuffleLanes(e, m, m, 4, [1, 0, 3, 2])));
   const least = e.rotl(e.op('i32x4.extract_lane', 'i32', m, 0), e.i32(16));
-  e.writeXmm(0, v(e, 'i32x4.replace_lane', zero(e), 0, least));
-};
+  return v(e, 'i32x4.replace_lane', zero(e), 0, least);
+});
 
 /** MPSADBW: eight sums of four absolute byte differences, one fixed group of src against a window sliding over dst. */
-const slidingDifferences: Semantics = (e) => {
-  const source = aligned(e, 1);
-  const imm = imm8(e);
+const slidingDifferences = packed((e, a, source, half) => {
+  const imm = immOfHalf(e, imm8(e), 3, half);
   const window = e.let(v(e, 'i8x16.splat', e.and(imm, e.i32(4))));
   const group = e.let(v(e, 'i8x16.splat', e.shl(e.and(imm, e.i32(3)), e.i32(2))));
-  const a = e.let(e.readXmm(0));
-  let sum: Val | undefined;
+  let sum: Val = zero(e);
   for (let j = 0; j < 4; j++) {
     const slid = swizzle(e, a, v(e, 'i8x16.add', window, e.v128(IOTA.map((i) => (i < 8 ? i + j : 0x80)))));
     const fixed = swizzle(e, source, v(e, 'i8x16.add', group, e.v128(IOTA.map((i) => (i % 2 === 0 ? j : 0x80)))));
     const difference = v(e, 'i16x8.abs', v(e, 'i16x8.sub', v(e, 'i16x8.extend_low_i8x16_u', slid), fixed));
-    sum = sum === undefined ? difference : v(e, 'i16x8.add', sum, difference);
+    sum = j === 0 ? difference : v(e, 'i16x8.add', sum, difference);
   }
-  if (sum !== undefined) e.writeXmm(0, sum);
-};
+  return sum;
+});
 
 export const sseInt: Record<string, Semantics> = {
   paddb: direct('i8x16.add'),

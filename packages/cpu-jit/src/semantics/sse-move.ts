@@ -4,18 +4,27 @@ import type { Val } from '../emit/val.ts';
 import { S_MXCSR } from '../layout.ts';
 import { RDI } from './common.ts';
 import { enterMmx, guard } from './mmx.ts';
-import { aligned, type FloatType, lowVector, mergeLow, shuffleLanes, storeAligned, unaligned, v, writeInteger, zero } from './sse-operands.ts';
+import { type FloatType, shuffleLanes, v, writeInteger, zero } from './sse-operands.ts';
+import { checkAligned, first, halves, lowSecond, registerHalves, secondIndex, unary, writeMerged, writeVector } from './vector.ts';
 
-/** MOVAPS, MOVDQA, MOVNTPS...: 16 bytes, aligned in memory. */
-const moveAligned: Semantics = (e) => {
-  if (e.isMem(0)) storeAligned(e, 0, e.readXmm(1));
-  else e.writeXmm(0, aligned(e, 1));
-};
-/** MOVUPS, MOVDQU, LDDQU: 16 bytes anywhere. */
-const moveUnaligned: Semantics = (e) => {
-  if (e.isMem(0)) e.store(e.address(0), 16, e.readXmm(1));
-  else e.writeXmm(0, unaligned(e, 1));
-};
+/** A whole vector; `aligned` (MOVAPS, MOVDQA, MOVNTPS...): memory must be, in VEX forms too. */
+const moveVector =
+  (alignment: 'aligned' | 'unaligned'): Semantics =>
+  (e) => {
+    if (e.isMem(0)) storeVector(e, alignment);
+    else {
+      const [low, high] = halves(e, 1, alignment);
+      if (low !== undefined) writeVector(e, low, high);
+    }
+  };
+function storeVector(e: Emitter, alignment: 'aligned' | 'unaligned'): void {
+  const address = e.let(e.address(0));
+  if (alignment === 'aligned') checkAligned(e, address, e.size(0));
+  const [low, high] = registerHalves(e, 1);
+  if (low === undefined) return;
+  if (high === undefined) e.store(address, 16, low);
+  else e.storePair(address, low, high);
+}
 
 /** Register with `bits` (i32 or i64) in its low lane, zero above. */
 export function zeroExtended(e: Emitter, bits: Val): Val {
@@ -26,13 +35,13 @@ function lowBits(e: Emitter, type: FloatType, i: number): Val {
   return type === 'f32' ? e.op('i32x4.extract_lane', 'i32', e.readXmm(i), 0) : e.op('i64x2.extract_lane', 'i64', e.readXmm(i), 0);
 }
 
-/** MOVSS, MOVSD: the register form keeps the upper lanes, the load clears them. */
+/** MOVSS, MOVSD: the register form keeps the upper lanes (of the first source), the load clears them. */
 const moveScalar =
   (type: FloatType): Semantics =>
   (e) => {
     if (e.isMem(0)) e.write(0, lowBits(e, type, 1));
-    else if (e.isMem(1)) e.writeXmm(0, zeroExtended(e, e.read(1)));
-    else mergeLow(e, type, e.readXmm(1));
+    else if (e.isMem(1)) writeVector(e, zeroExtended(e, e.read(1)));
+    else writeMerged(e, type, e.readXmm(secondIndex(e)));
   };
 
 /** MOVD, MOVQ between any two of general register, MMX, XMM and memory. An XMM destination is cleared above. */
@@ -42,8 +51,8 @@ const moveBits: Semantics = (e) => {
     if (from?.kind !== 'xmm') return e.write(0, fitted(e, e.read(1), e.size(0)));
     return e.write(0, lowBits(e, e.size(0) === 8 ? 'f64' : 'f32', 1));
   }
-  if (from?.kind === 'xmm') e.writeXmm(0, shuffleLanes(e, e.readXmm(1), zero(e), 8, [0, 2]));
-  else e.writeXmm(0, zeroExtended(e, e.read(1)));
+  if (from?.kind === 'xmm') writeVector(e, shuffleLanes(e, e.readXmm(1), zero(e), 8, [0, 2]));
+  else writeVector(e, zeroExtended(e, e.read(1)));
 };
 function fitted(e: Emitter, value: Val, size: number): Val {
   return size === 8 ? e.zext64(value) : e.wrap(value);
@@ -53,26 +62,33 @@ function fitted(e: Emitter, value: Val, size: number): Val {
 const moveHalf =
   (lane: 0 | 1): Semantics =>
   (e) => {
+    const source = secondIndex(e);
     if (e.isMem(0)) e.write(0, e.op('i64x2.extract_lane', 'i64', e.readXmm(1), lane));
-    else if (e.isMem(1)) {
-      const bits = e.read(1);
-      e.writeXmm(0, v(e, 'i64x2.replace_lane', e.readXmm(0), lane, bits));
-    } else e.writeXmm(0, shuffleLanes(e, e.readXmm(0), e.readXmm(1), 8, lane === 0 ? [3, 1] : [0, 2])); // MOVHLPS, MOVLHPS
+    else if (e.isMem(source)) {
+      const bits = e.read(source);
+      writeVector(e, v(e, 'i64x2.replace_lane', first(e), lane, bits));
+    } else writeVector(e, shuffleLanes(e, first(e), e.readXmm(source), 8, lane === 0 ? [3, 1] : [0, 2])); // MOVHLPS, MOVLHPS
   };
 
-/** MOVSHDUP, MOVSLDUP, MOVDDUP: source lanes by number. MOVDDUP reads 8 bytes anywhere, the others 16 aligned. */
-const duplicate =
-  (laneBytes: 4 | 8, lanes: readonly number[]): Semantics =>
-  (e) => {
-    const source = laneBytes === 8 ? lowVector(e, 1) : aligned(e, 1);
-    e.writeXmm(0, shuffleLanes(e, source, source, laneBytes, lanes));
-  };
+/** MOVSHDUP, MOVSLDUP, MOVDDUP: source lanes by number. */
+const duplicate = (laneBytes: 4 | 8, lanes: readonly number[]): Semantics => unary((e, source) => shuffleLanes(e, source, source, laneBytes, lanes));
+/** MOVDDUP of 16 bytes reads 8, anywhere. */
+const movddup: Semantics = (e) => {
+  const lanes = [0, 0];
+  if (e.form.vl === 32) return duplicate(8, lanes)(e);
+  const source = lowSecond(e);
+  writeVector(e, shuffleLanes(e, source, source, 8, lanes));
+};
 
-/** MOVMSKPS, MOVMSKPD, PMOVMSKB. */
+/** MOVMSKPS, MOVMSKPD, PMOVMSKB: signs of all lanes. */
 const mask =
-  (shape: string): Semantics =>
-  (e) =>
-    writeInteger(e, 0, e.op(`${shape}.bitmask`, 'i32', e.readXmm(1)));
+  (shape: 'i8x16' | 'i32x4' | 'i64x2'): Semantics =>
+  (e) => {
+    const [low, high] = registerHalves(e, 1).map((half) => e.op(`${shape}.bitmask`, 'i32', half));
+    if (low === undefined) return;
+    const lanes = shape === 'i8x16' ? 16 : shape === 'i32x4' ? 4 : 2;
+    writeInteger(e, 0, high === undefined ? low : e.or(low, e.shl(high, e.i32(lanes))));
+  };
 
 const ldmxcsr: Semantics = (e) => {
   const value = e.let(e.read(0));
@@ -105,7 +121,7 @@ export function mmxSource(e: Emitter): Val {
   return e.read(1);
 }
 /** MOVQ2DQ, MOVDQ2Q. */
-const movq2dq: Semantics = (e) => e.writeXmm(0, zeroExtended(e, mmxSource(e)));
+const movq2dq: Semantics = (e) => writeVector(e, zeroExtended(e, mmxSource(e)));
 const movdq2q: Semantics = (e) => {
   guard(e);
   enterMmx(e);
@@ -116,14 +132,14 @@ const movdq2q: Semantics = (e) => {
 const insert =
   (shape: 'i8x16' | 'i16x8' | 'i32x4' | 'i64x2', lanes: number): Semantics =>
   (e) => {
-    const bits = e.let(e.read(1));
+    const bits = e.let(e.read(secondIndex(e)));
     const value = shape === 'i64x2' ? e.zext64(bits) : e.wrap(bits);
     const imm = e.imm(1);
-    if (imm.constant !== undefined) return e.writeXmm(0, v(e, `${shape}.replace_lane`, e.readXmm(0), imm.constant & (lanes - 1), value));
+    if (imm.constant !== undefined) return writeVector(e, v(e, `${shape}.replace_lane`, first(e), imm.constant & (lanes - 1), value));
     const bytes = 16 / lanes;
     const numbers = e.v128(Array.from({ length: 16 }, (_, i) => Math.floor(i / bytes)));
     const chosen = v(e, 'i8x16.eq', numbers, v(e, 'i8x16.splat', e.and(imm, e.i32(lanes - 1))));
-    e.writeXmm(0, v(e, 'v128.bitselect', v(e, `${shape}.splat`, value), e.readXmm(0), chosen));
+    writeVector(e, v(e, 'v128.bitselect', v(e, `${shape}.splat`, value), first(e), chosen));
   };
 
 /** One lane, by a number known only at run time (already reduced), moved to lane 0. */
@@ -148,47 +164,40 @@ const extract =
 /** INSERTPS: imm[7:6] source lane (register form), imm[5:4] destination lane, imm[3:0] lanes to clear. */
 const insertps: Semantics = (e) => {
   const imm = e.imm(1);
-  const source = lowVector(e, 1);
+  const fromMemory = e.isMem(secondIndex(e));
+  const source = lowSecond(e);
+  const target = first(e);
   if (imm.constant !== undefined) {
     const n = imm.constant & 0xff;
-    const from = e.isMem(1) ? 0 : n >> 6;
+    const from = fromMemory ? 0 : n >> 6;
     const lanes = [0, 1, 2, 3].map((i) => (i === ((n >> 4) & 3) ? 4 + from : i));
-    const inserted = e.let(shuffleLanes(e, e.readXmm(0), source, 4, lanes));
-    if ((n & 15) === 0) return e.writeXmm(0, inserted);
-    return e.writeXmm(
-      0,
-      shuffleLanes(
-        e,
-        inserted,
-        zero(e),
-        4,
-        [0, 1, 2, 3].map((i) => ((n >> i) & 1 ? 4 : i)),
-      ),
-    );
+    const inserted = e.let(shuffleLanes(e, target, source, 4, lanes));
+    const kept = [0, 1, 2, 3].map((i) => ((n >> i) & 1 ? 4 : i));
+    return writeVector(e, (n & 15) === 0 ? inserted : shuffleLanes(e, inserted, zero(e), 4, kept));
   }
   const n = e.let(imm);
-  const from = e.isMem(1) ? e.i32(0) : e.and(e.shrU(n, e.i32(6)), e.i32(3));
+  const from = fromMemory ? e.i32(0) : e.and(e.shrU(n, e.i32(6)), e.i32(3));
   const lane = e.op('i32x4.extract_lane', 'i32', laneToLow(e, source, 4, from), 0);
   const at = v(e, 'i32x4.splat', e.and(e.shrU(n, e.i32(4)), e.i32(3)));
   const chosen = v(e, 'i32x4.eq', at, e.v128([0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]));
-  const inserted = v(e, 'v128.bitselect', v(e, 'i32x4.splat', lane), e.readXmm(0), chosen);
+  const inserted = v(e, 'v128.bitselect', v(e, 'i32x4.splat', lane), target, chosen);
   const bits = e.v128([1, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 8, 0, 0, 0]);
   const keep = v(e, 'i32x4.eq', v(e, 'v128.and', v(e, 'i32x4.splat', n), bits), zero(e));
-  e.writeXmm(0, v(e, 'v128.and', inserted, keep));
+  writeVector(e, v(e, 'v128.and', inserted, keep));
 };
 
 export const sseMove: Record<string, Semantics> = {
-  movaps: moveAligned,
-  movapd: moveAligned,
-  movdqa: moveAligned,
-  movntps: moveAligned,
-  movntpd: moveAligned,
-  movntdq: moveAligned,
-  movntdqa: moveAligned,
-  movups: moveUnaligned,
-  movupd: moveUnaligned,
-  movdqu: moveUnaligned,
-  lddqu: moveUnaligned,
+  movaps: moveVector('aligned'),
+  movapd: moveVector('aligned'),
+  movdqa: moveVector('aligned'),
+  movntps: moveVector('aligned'),
+  movntpd: moveVector('aligned'),
+  movntdq: moveVector('aligned'),
+  movntdqa: moveVector('aligned'),
+  movups: moveVector('unaligned'),
+  movupd: moveVector('unaligned'),
+  movdqu: moveVector('unaligned'),
+  lddqu: moveVector('unaligned'),
   movss: moveScalar('f32'),
   movsd: moveScalar('f64'),
   movd: moveBits,
@@ -203,7 +212,7 @@ export const sseMove: Record<string, Semantics> = {
   movlhps: moveHalf(1),
   movshdup: duplicate(4, [1, 1, 3, 3]),
   movsldup: duplicate(4, [0, 0, 2, 2]),
-  movddup: duplicate(8, [0, 0]),
+  movddup,
   movmskps: mask('i32x4'),
   movmskpd: mask('i64x2'),
   pmovmskb: mask('i8x16'),

@@ -1,5 +1,5 @@
 /**
- * What all SSE semantics share: operands as vectors and floating-point lanes, alignment checks, lane moves.
+ * What all SSE and AVX semantics share: lanes, constants, shuffles (operands by role are in vector.ts).
  *
  * Register operands are read and written whole (16 bytes) even by scalar instructions: in the interpreter a wide load
  * after a narrow store to the same register would miss store forwarding, in compiled code whole registers are locals.
@@ -38,40 +38,6 @@ export function splat(e: Emitter, laneBytes: 1 | 2 | 4, bits: number): Val {
   return e.v128(Array.from({ length: 16 }, (_, i) => (lane[i % laneBytes] ?? 0) & 0xff));
 }
 
-/** #GP(0) unless `address` is a multiple of 16 (SDM vol. 1, 4.1.1). */
-export function checkAligned(e: Emitter, address: Val): void {
-  e.if(e.and(e.wrap(address), e.i32(15)), () => e.raise(13, 0));
-}
-
-/** 16-byte source operand whose memory form must be aligned. */
-export function aligned(e: Emitter, i: number): Val {
-  if (!e.isMem(i)) return e.let(e.readXmm(i));
-  const address = e.let(e.address(i));
-  checkAligned(e, address);
-  return e.let(e.load(address, 16));
-}
-
-/** 16-byte source operand whose memory form may have any alignment. */
-export function unaligned(e: Emitter, i: number): Val {
-  return e.let(e.isMem(i) ? e.load(e.address(i), 16) : e.readXmm(i));
-}
-
-/** Store 16 bytes to memory operand `i`, which must be aligned. */
-export function storeAligned(e: Emitter, i: number, value: Val): void {
-  const address = e.let(e.address(i));
-  checkAligned(e, address);
-  e.store(address, 16, value);
-}
-
-/** Vector with the source operand in its low bytes; the rest is undefined. The size of a memory operand is the row's. */
-export function lowVector(e: Emitter, i: number): Val {
-  if (!e.isMem(i)) return e.let(e.readXmm(i));
-  const size = e.size(i);
-  const bits = e.read(i);
-  if (size === 16) return e.let(bits);
-  return e.let(v(e, size === 8 ? 'i64x2.splat' : size === 4 ? 'i32x4.splat' : 'i16x8.splat', bits));
-}
-
 export function bitsToFloat(e: Emitter, type: FloatType, bits: Val): Val {
   return e.op(`${type}.reinterpret`, type, bits);
 }
@@ -79,10 +45,6 @@ export function bitsToFloat(e: Emitter, type: FloatType, bits: Val): Val {
 /** Lowest lane of a vector. */
 export function lowLane(e: Emitter, type: FloatType, vector: Val): Val {
   return e.op(`${shapeOf(type)}.extract_lane`, type, vector, 0);
-}
-/** Scalar source operand as the low lane of a vector (other lanes undefined). */
-export function scalarVector(e: Emitter, type: FloatType, i: number): Val {
-  return e.let(e.isMem(i) ? v(e, `${shapeOf(type)}.splat`, bitsToFloat(e, type, e.read(i))) : e.readXmm(i));
 }
 /** `a` with its low lane replaced by that of `b`. */
 export function merged(e: Emitter, type: FloatType, a: Val, b: Val): Val {
@@ -94,11 +56,6 @@ export function merged(e: Emitter, type: FloatType, a: Val, b: Val): Val {
     IOTA.map((i) => (i < n ? 16 + i : i)),
   );
 }
-/** Replace the low lane of register operand 0 by the low lane of `vector`. */
-export function mergeLow(e: Emitter, type: FloatType, vector: Val): void {
-  e.writeXmm(0, merged(e, type, e.readXmm(0), vector));
-}
-
 /** i8x16.shuffle: byte i of the result is byte mask[i] of the 32 bytes `a`, `b`. Operands must be reusable or distinct. */
 export function shuffle(e: Emitter, a: Val, b: Val, mask: readonly number[]): Val {
   return e.expr('v128', e.m.i8x16.shuffle(a.take(), b.take(), [...mask]));
@@ -120,6 +77,12 @@ export function swizzle(e: Emitter, vector: Val, index: Val): Val {
 export function imm8(e: Emitter): Val {
   const imm = e.imm(1);
   return imm.constant === undefined ? e.let(e.and(imm, e.i32(0xff))) : e.i32(imm.constant & 0xff);
+}
+
+/** The part of an immediate that belongs to a half, where each takes `bits` of its own: imm >> bits for the high one. */
+export function immOfHalf(e: Emitter, imm: Val, bits: number, half: number): Val {
+  if (half === 0) return imm;
+  return imm.constant === undefined ? e.let(e.shrU(imm, e.i32(bits))) : e.i32(imm.constant >>> bits);
 }
 
 /** Write an integer result (i32 or i64) to a general register or memory operand, zero-extending to its size. */

@@ -6,8 +6,8 @@
  */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { direct, packed } from './sse-int.ts';
-import { aligned, dwords4, IOTA, imm8, laneMask, lowVector, shuffle, shuffleLanes, splat, swizzle, v, words8, zero } from './sse-operands.ts';
+import { dwords4, IOTA, imm8, immOfHalf, laneMask, shuffle, shuffleLanes, splat, swizzle, v, words8, zero } from './sse-operands.ts';
+import { direct, lowSecond, packed, unary, writeVector } from './vector.ts';
 
 const twoBits = (imm: number): [number, number, number, number] => [imm & 3, (imm >> 2) & 3, (imm >> 4) & 3, (imm >> 6) & 3];
 
@@ -26,43 +26,37 @@ function wordIndexes(e: Emitter, imm: Val, high: boolean): Val {
   return v(e, 'i16x8.add', v(e, 'i16x8.mul', lanes, splat(e, 2, 0x0202)), e.v128(words8(base)));
 }
 
-const pshufd: Semantics = (e) => {
-  const a = aligned(e, 1);
-  const imm = imm8(e);
-  e.writeXmm(0, imm.constant !== undefined ? shuffleLanes(e, a, a, 4, twoBits(imm.constant)) : swizzle(e, a, dwordIndexes(e, imm)));
-};
-const shuffleWords =
-  (high: boolean): Semantics =>
-  (e) => {
-    const a = aligned(e, 1);
+/** Doublewords by the fields of `imm`; also VPERMILPS. */
+export function shuffleDwords(e: Emitter, a: Val, imm: Val): Val {
+  return imm.constant !== undefined ? shuffleLanes(e, a, a, 4, twoBits(imm.constant)) : swizzle(e, a, dwordIndexes(e, imm));
+}
+const pshufd = unary((e, a) => shuffleDwords(e, a, imm8(e)));
+const shuffleWords = (high: boolean): Semantics =>
+  unary((e, a) => {
     const imm = imm8(e);
-    if (imm.constant === undefined) return e.writeXmm(0, swizzle(e, a, wordIndexes(e, imm, high)));
+    if (imm.constant === undefined) return swizzle(e, a, wordIndexes(e, imm, high));
     const chosen = twoBits(imm.constant);
-    e.writeXmm(0, shuffleLanes(e, a, a, 2, high ? [0, 1, 2, 3, ...chosen.map((i) => i + 4)] : [...chosen, 4, 5, 6, 7]));
-  };
+    return shuffleLanes(e, a, a, 2, high ? [0, 1, 2, 3, ...chosen.map((i) => i + 4)] : [...chosen, 4, 5, 6, 7]);
+  });
 
-/** SHUFPS: lanes 0, 1 from dst, lanes 2, 3 from src. */
-const shufps: Semantics = (e) => {
-  const b = aligned(e, 1);
-  const a = e.let(e.readXmm(0));
+/** SHUFPS: lanes 0, 1 from the first source, lanes 2, 3 from the second. */
+const shufps = packed((e, a, b) => {
   const imm = imm8(e);
   if (imm.constant !== undefined) {
     const [x, y, z, w] = twoBits(imm.constant);
-    return e.writeXmm(0, shuffleLanes(e, a, b, 4, [x, y, 4 + z, 4 + w]));
+    return shuffleLanes(e, a, b, 4, [x, y, 4 + z, 4 + w]);
   }
   const index = e.let(dwordIndexes(e, imm));
-  e.writeXmm(0, shuffleLanes(e, swizzle(e, a, index), swizzle(e, b, index), 8, [0, 3]));
-};
-/** SHUFPD: lane 0 from dst, lane 1 from src. */
-const shufpd: Semantics = (e) => {
-  const b = aligned(e, 1);
-  const a = e.let(e.readXmm(0));
-  const imm = imm8(e);
-  if (imm.constant !== undefined) return e.writeXmm(0, shuffleLanes(e, a, b, 8, [imm.constant & 1, 2 + ((imm.constant >> 1) & 1)]));
+  return shuffleLanes(e, swizzle(e, a, index), swizzle(e, b, index), 8, [0, 3]);
+});
+/** Lane 0 from `a`, lane 1 from `b`, each by a bit of `imm`: SHUFPD; with a = b VPERMILPD. */
+export function shuffleQwords(e: Emitter, a: Val, b: Val, imm: Val): Val {
+  if (imm.constant !== undefined) return shuffleLanes(e, a, b, 8, [imm.constant & 1, 2 + ((imm.constant >> 1) & 1)]);
   const lane = (vector: Val, chosen: Val) =>
     e.select(e.and(chosen, e.i32(1)), e.op('i64x2.extract_lane', 'i64', vector, 1), e.op('i64x2.extract_lane', 'i64', vector, 0));
-  e.writeXmm(0, v(e, 'i64x2.replace_lane', v(e, 'i64x2.splat', lane(a, imm)), 1, lane(b, e.shrU(imm, e.i32(1)))));
-};
+  return v(e, 'i64x2.replace_lane', v(e, 'i64x2.splat', lane(a, imm)), 1, lane(b, e.shrU(imm, e.i32(1))));
+}
+const shufpd = packed((e, a, b, half) => shuffleQwords(e, a, b, immOfHalf(e, imm8(e), 2, half)));
 
 /** PSHUFB: bit 7 of an index gives 0, bits 6:4 are ignored. */
 const pshufb = packed((e, a, b) => swizzle(e, a, v(e, 'v128.and', b, splat(e, 1, 0x8f))));
@@ -74,71 +68,60 @@ const unpack = (laneBytes: number, high: boolean): Semantics => {
   return packed((e, a, b) => shuffle(e, a, b, laneMask(laneBytes, lanes)));
 };
 
-/** PALIGNR: bytes imm..imm+15 of dst:src, zeros beyond. */
-const palignr: Semantics = (e) => {
-  const low = aligned(e, 1);
-  const high = e.let(e.readXmm(0));
+/** PALIGNR: bytes imm..imm+15 of first:second source, zeros beyond. */
+const palignr = packed((e, high, low) => {
   const imm = imm8(e);
   if (imm.constant !== undefined) {
     const n = imm.constant;
-    if (n >= 32) return e.writeXmm(0, zero(e));
-    return e.writeXmm(
-      0,
-      n <= 16
-        ? shuffle(
-            e,
-            low,
-            high,
-            IOTA.map((i) => (n === 16 ? 16 + i : i + n)),
-          )
-        : shuffle(
-            e,
-            high,
-            zero(e),
-            IOTA.map((i) => i + n - 16),
-          ),
+    if (n >= 32) return zero(e);
+    const [from, to, start] = n <= 16 ? [low, high, n] : [high, zero(e), n - 16];
+    return shuffle(
+      e,
+      from,
+      to,
+      IOTA.map((i) => i + start),
     );
   }
   const index = e.let(v(e, 'i8x16.add_saturate_u', e.v128(IOTA), v(e, 'i8x16.splat', imm)));
-  e.writeXmm(0, v(e, 'v128.or', swizzle(e, low, index), swizzle(e, high, v(e, 'i8x16.sub', index, splat(e, 1, 16)))));
-};
+  return v(e, 'v128.or', swizzle(e, low, index), swizzle(e, high, v(e, 'i8x16.sub', index, splat(e, 1, 16))));
+});
 
-/** BLENDPS, BLENDPD, PBLENDW: bit i of the immediate takes lane i from src. */
-const blend =
-  (laneBytes: 2 | 4 | 8): Semantics =>
-  (e) => {
-    const b = aligned(e, 1);
-    const a = e.let(e.readXmm(0));
-    const imm = imm8(e);
+/** BLENDPS, BLENDPD, PBLENDW: bit i of the immediate takes lane i from the second source. `shared`: both halves go by the same bits. */
+export const blend = (laneBytes: 2 | 4 | 8, shared = false): Semantics =>
+  packed((e, a, b, half) => {
     const count = 16 / laneBytes;
+    const imm = immOfHalf(e, imm8(e), shared ? 0 : count, half);
     if (imm.constant !== undefined) {
       const n = imm.constant;
-      return e.writeXmm(
-        0,
-        shuffleLanes(
-          e,
-          a,
-          b,
-          laneBytes,
-          Array.from({ length: count }, (_, i) => i + ((n >> i) & 1) * count),
-        ),
-      );
+      const lanes = Array.from({ length: count }, (_, i) => i + ((n >> i) & 1) * count);
+      return shuffleLanes(e, a, b, laneBytes, lanes);
     }
     const bit = e.v128(IOTA.map((i) => 1 << Math.floor(i / laneBytes)));
     const clear = v(e, 'i8x16.eq', v(e, 'v128.and', v(e, 'i8x16.splat', imm), bit), zero(e));
-    e.writeXmm(0, v(e, 'v128.bitselect', a, b, clear));
-  };
-/** PBLENDVB, BLENDVPS, BLENDVPD: the sign of each lane of XMM0 takes it from src. */
-const blendVariable = (shape: string): Semantics => packed((e, a, b) => v(e, 'v128.bitselect', b, a, v(e, `${shape}.lt_s`, e.xmm(0), zero(e))));
+    return v(e, 'v128.bitselect', a, b, clear);
+  });
+/** PBLENDVB, BLENDVPS, BLENDVPD: the sign of each lane of the last operand (XMM0, or named by VEX forms) takes it from the second source. */
+const blendVariable = (shape: string): Semantics =>
+  packed((e, a, b, half) => {
+    const mask = e.readXmm(e.form.operands.length - 1, half);
+    return v(e, 'v128.bitselect', b, a, v(e, `${shape}.lt_s`, mask, zero(e)));
+  });
 
-/** PMOVSX, PMOVZX by successive doublings, each a Wasm extend_low. */
+/** PMOVSX, PMOVZX by successive doublings, each a Wasm extend_low. What the high half of a ymm register comes from is moved down first. */
 const extend =
   (...steps: string[]): Semantics =>
   (e) => {
-    e.writeXmm(
-      0,
-      steps.reduce((vector, step) => v(e, step, vector), lowVector(e, 1)),
+    const source = lowSecond(e);
+    const widen = (from: Val) => steps.reduce((vector, step) => v(e, step, vector), from);
+    if (e.form.vl === 16) return writeVector(e, widen(source));
+    const used = 16 >> steps.length;
+    const moved = shuffle(
+      e,
+      source,
+      source,
+      IOTA.map((i) => (i + used) & 15),
     );
+    writeVector(e, e.let(widen(source)), widen(moved));
   };
 const W = (s: string) => `i16x8.extend_low_i8x16_${s}`;
 const D = (s: string) => `i32x4.extend_low_i16x8_${s}`;
@@ -170,7 +153,7 @@ export const sseShuffle: Record<string, Semantics> = {
   packusdw: direct('i16x8.narrow_i32x4_u'),
   blendps: blend(4),
   blendpd: blend(8),
-  pblendw: blend(2),
+  pblendw: blend(2, true),
   pblendvb: blendVariable('i8x16'),
   blendvps: blendVariable('i32x4'),
   blendvpd: blendVariable('i64x2'),

@@ -3,11 +3,12 @@ import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { S_SCRATCH } from '../layout.ts';
 import { RAX, RCX, RDX } from './common.ts';
-import { imm8, unaligned } from './sse-operands.ts';
+import { imm8, zero } from './sse-operands.ts';
+import { halves } from './vector.ts';
 
 /** Strings that end at a zero, or whose lengths are in rAX and rDX (signed; the helper takes their magnitudes). */
 function compare(e: Emitter, explicitLengths: boolean): Val {
-  const b = unaligned(e, 1);
+  const [b = zero(e)] = halves(e, 1);
   const args: Val[] = [e.readXmm(0), b, imm8(e)];
   if (!explicitLengths) return e.call('pcmpistr', 'i32', args, { registers: true });
   const size = e.form.opSize === 8 ? 8 : 4;
@@ -24,6 +25,7 @@ const mask =
   (e) => {
     compare(e, explicitLengths);
     e.setXmm(0, e.let(e.expr('v128', e.m.v128.load(S_SCRATCH, 16, e.cpu()))));
+    if (e.form.row.vex === true) e.setXmm(0, zero(e), 1);
   };
 
 export const sse4: Record<string, Semantics> = {
