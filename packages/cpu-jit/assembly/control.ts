@@ -1,7 +1,7 @@
 // Control and debug registers, and the invalidation of translations (SDM vol. 3, 2.5, 4.10).
 import {
-  CS, EXIT_CR8, INTERCEPT_CR8, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_EFER, S_EXC, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
-  TLB_ARRAYS, TLB_SLOTS, V_INTERCEPTS, V_LEVELS, V_SLOT, MAXPHYADDR,
+  CS, EXIT_CR8, EXIT_PRIVILEGED, INTERCEPT_CR3_LOAD, INTERCEPT_CR8, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_EFER, S_EXC, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
+  TLB_ARRAYS, TLB_SLOTS, V_CR0_MASK, V_CR4_MASK, V_DEPRIVILEGED, V_INTERCEPTS, V_LEVELS, V_SLOT, MAXPHYADDR,
 } from "../src/layout";
 import {
   CR0_PE, CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_PGE, CR4_PKE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, GP, UD, done, fail,
@@ -27,8 +27,16 @@ const CR4_TRANSLATION: u32 = CR4_PGE | CR4_PAE | CR4_PSE | CR4_PCIDE | CR4_SMEP 
 const CR3_NO_FLUSH: u64 = 1 << 63;
 const NOT_PHYSICAL: u64 = ~((<u64>1 << MAXPHYADDR) - 1);
 
+/** Does the hypervisor want to see this value go to CR0 or CR4: it changes a bit that is its own? */
+function ownsChange(cpu: u32, register: u32, value: u64): bool {
+  const changed = load<u64>(cpu + register) ^ value;
+  return (changed & <u64>load<u32>(cpu + (register == S_CR0 ? V_CR0_MASK : V_CR4_MASK))) != 0;
+}
+
 /** MOV to the control register at state-block offset `register`; it takes effect at once. */
 export function sys_write_cr(cpu: u32, register: u32, value: u64): u32 {
+  if ((register == S_CR0 || register == S_CR4) && ownsChange(cpu, register, value)) return EXIT_PRIVILEGED;
+  if (register == S_CR3 && load<u32>(cpu, V_INTERCEPTS) & INTERCEPT_CR3_LOAD) return EXIT_PRIVILEGED;
   let ok = true;
   if (register == S_CR0) ok = setCr0(cpu, value);
   else if (register == S_CR2) store<u64>(cpu, value, S_CR2);
@@ -45,8 +53,9 @@ export function sys_write_cr(cpu: u32, register: u32, value: u64): u32 {
 
 /** LMSW changes MP, EM, TS, and PE only to 1. */
 export function sys_lmsw(cpu: u32, value: u32): u32 {
-  const old = load<u64>(cpu, S_CR0);
-  setCr0(cpu, (old & ~0xe) | (value & 0xf));
+  const wanted = (load<u64>(cpu, S_CR0) & ~0xe) | (value & 0xf);
+  if (ownsChange(cpu, S_CR0, wanted)) return EXIT_PRIVILEGED;
+  setCr0(cpu, wanted);
   return done(cpu);
 }
 
@@ -84,7 +93,8 @@ function setCr4(cpu: u32, value: u64): bool {
   if (<u32>value & ~old & CR4_PCIDE && (!long || load<u32>(cpu, S_CR3) & 0xfff)) return false;
   store<u64>(cpu, value, S_CR4);
   store<u32>(cpu, <u32>value & CR4_LA57 ? 5 : 4, V_LEVELS);
-  if (changed & CR4_TRANSLATION) tlbFlushAll(cpu);
+  // Shadow translations are never staler than the guest's tables, so a kernel that toggles PGE to flush finds that done.
+  if (changed & CR4_TRANSLATION && !(load<u32>(cpu, V_DEPRIVILEGED) && changed == CR4_PGE)) tlbFlushAll(cpu);
   if (changed & CR4_PCIDE) {
     // The slot in use goes on as that of PCID 0.
     memory.fill(cpu + T_PCID, 0, TLB_SLOTS * 4);

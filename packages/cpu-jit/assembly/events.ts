@@ -173,8 +173,11 @@ function intercepted(cpu: u32, vector: u32): bool {
   return vector < 32 && (load<u32>(cpu, V_EXC_BITMAP) >> vector & 1) != 0;
 }
 
-/** Deliver the exception in S_EXC, raised while `first` was (0xff: nothing) being delivered. NEXT_CHECK or EXIT_*. */
-function deliverException(cpu: u32, first: u32): u32 {
+/**
+ * Deliver the exception in S_EXC, raised while `first` was (0xff: nothing) being delivered. `injected`: whatever the control block
+ * intercepts. NEXT_CHECK or EXIT_*.
+ */
+function deliverException(cpu: u32, first: u32, injected: bool): u32 {
   while (true) {
     let vector = load<u32>(cpu, S_EXC) - 1;
     let error = load<u32>(cpu, S_EXC_ERROR);
@@ -190,7 +193,7 @@ function deliverException(cpu: u32, first: u32): u32 {
         raise(cpu, DF, 0);
       }
     }
-    if (intercepted(cpu, vector)) return EXIT_EXCEPTION;
+    if (!injected && intercepted(cpu, vector)) return EXIT_EXCEPTION;
     if (vector == PF) store<u64>(cpu, load<u64>(cpu, S_EXC_ADDR), S_CR2);
     store<u32>(cpu, 0, S_EXC);
     // #DB from here is a trap: single-step is the only source.
@@ -206,7 +209,7 @@ export function exceptionReason(cpu: u32): u32 {
     store<u32>(cpu, 0, S_EXC);
     return exception == EXC_RESTART ? EXIT_RESTART : EXIT_REQUEST;
   }
-  return load<u32>(cpu, V_NATIVE) ? deliverException(cpu, 0xff) : EXIT_EXCEPTION;
+  return load<u32>(cpu, V_NATIVE) ? deliverException(cpu, 0xff, false) : EXIT_EXCEPTION;
 }
 
 /** An event from outside the program. */
@@ -241,6 +244,17 @@ export function attention(cpu: u32): u32 {
     return pending == INTR_WINDOW ? EXIT_INTR_WINDOW : external(cpu, pending - 1);
   }
   return load<u32>(cpu, S_RFLAGS) & RFLAGS_TF ? EXIT_STEP : NEXT;
+}
+
+/**
+ * Event injection by the hypervisor (SDM vol. 3, 27.6): deliver `vector` through the guest's table whatever the control block intercepts, as
+ * an event of `kind` (0 fault, 1 trap, 2 external, 3 software, 4 INT1). A software interrupt returns to after the instruction at S_RIP, everything else to S_RIP.
+ * NEXT_CHECK, or EXIT_SHUTDOWN.
+ */
+export function inject(cpu: u32, vector: u32, kind: u32, error: u32): u32 {
+  store<u32>(cpu, 0, S_EXC);
+  if (deliver(cpu, vector, kind, error, kind >= SOFTWARE ? nextRip(cpu) : load<u64>(cpu, S_RIP))) return delivered(cpu);
+  return deliverException(cpu, kind <= TRAP ? vector : 0xff, true);
 }
 
 /** INT n, INT3, INTO, INT1 (`icebp`): deliver, with the next instruction as return address. */

@@ -1,6 +1,7 @@
 // Far transfers: JMP, CALL, RET and IRET (SDM vol. 3, 6.8, 7.12).
 import {
-  CS, S_CODE_SIZE, S_CPL, S_EXC, S_GPR, S_NMI_BLOCKED, S_RFLAGS, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST, SEG_LIMIT, SS, TR,
+  CS, EXIT_PRIVILEGED, INTERCEPT_ENTRY, INTERCEPT_RETURN, S_CODE_SIZE, S_CPL, S_EXC, S_GPR, S_NMI_BLOCKED, S_RFLAGS, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST, SEG_LIMIT,
+  SS, TR, V_INTERCEPTS,
 } from "../src/layout";
 import {
   GP, NP, RFLAGS_AC, RFLAGS_IF, RFLAGS_IOPL, RFLAGS_NT, RFLAGS_TF, RFLAGS_VM, SS_FAULT, TS, doneAt, fail, isCanonical, nextRip, raise,
@@ -172,6 +173,7 @@ export function sys_callf(cpu: u32, selector: u32, offset: u64, size: u32): u32 
 /** A call gate to an inner level, in long mode; outside it #GP. */
 function callInner(cpu: u32, selector: u32, target: u64, size: u32, back: u64): u32 {
   if (!longMode(cpu)) return fail(cpu, GP, selector & 0xfffc);
+  if (load<u32>(cpu, V_INTERCEPTS) & INTERCEPT_ENTRY) return EXIT_PRIVILEGED;
   const cpl = load<u32>(cpu, S_CPL);
   const newCpl = dpl();
   const base = descriptorBase();
@@ -212,6 +214,12 @@ function fetchReturnTarget(cpu: u32, selector: u32): bool {
     return false;
   }
   return checkCode(cpu, selector);
+}
+
+/** Is a return to `selector` one to CPL 3 that the hypervisor wants to see? */
+@inline
+function returnIntercepted(cpu: u32, selector: u32): bool {
+  return (selector & 3) == 3 && load<u32>(cpu, S_CPL) < 3 && (load<u32>(cpu, V_INTERCEPTS) & INTERCEPT_RETURN) != 0;
 }
 
 /** Go back to code at selector:ip with the descriptor's parts in hand and, with `stack`, to SS:rSP. */
@@ -260,6 +268,7 @@ export function sys_retf(cpu: u32, size: u32, release: u32): u32 {
     commitStack(cpu);
     return enterReal(cpu, cs, ip);
   }
+  if (returnIntercepted(cpu, cs)) return EXIT_PRIVILEGED;
   const outer = (cs & 3) > load<u32>(cpu, S_CPL);
   let sp: u64 = 0;
   let ss: u32 = 0;
@@ -293,6 +302,7 @@ export function sys_iret(cpu: u32, size: u32): u32 {
     store<u32>(cpu, 0, S_NMI_BLOCKED);
     return enterReal(cpu, cs, ip);
   }
+  if (returnIntercepted(cpu, cs)) return EXIT_PRIVILEGED;
   const cpl = load<u32>(cpu, S_CPL);
   if (flags & RFLAGS_VM && cpl == 0 && size != 2 && !longMode(cpu)) return fail(cpu, GP, 0);
   const stack = load<u32>(cpu, S_CODE_SIZE) == 64 || (cs & 3) > cpl;

@@ -8,7 +8,7 @@ export {
   tlbInvlpg,
 } from "./tlb";
 export { blockHead, lookupBlock, callRecord, run } from "./run";
-export { attention, interruptible, sys_int } from "./events";
+export { attention, inject, interruptible, sys_int } from "./events";
 export { enterCode, setCpl, setSegment, sys_enter } from "./mode";
 export { load_segment, sys_access, sys_lldt, sys_ltr } from "./segment";
 export { sys_callf, sys_iret, sys_jmpf, sys_retf } from "./far";

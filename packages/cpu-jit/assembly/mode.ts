@@ -1,9 +1,9 @@
 // Privilege level, code size, RFLAGS as a whole, and the stack: what every transfer of control changes.
 import {
   CS, DS, EXIT_EXCEPTION, GS, S_CODE_SIZE, S_CPL, S_CR0, S_EFER, S_EXC, S_FLAT, S_GPR, S_RFLAGS, S_SEG, S_STEP, S_TLB, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST,
-  SEG_LIMIT, SEG_SELECTOR, SEG_STRIDE, SS, T_CODE_SEGMENT, V_SLOT,
+  P_DIRECT_ERETUS, P_DIRECT_SYSCALLS, P_KERNEL_ROOT, P_USER_ROOT, SEG_LIMIT, SEG_SELECTOR, SEG_STRIDE, SS, T_CODE_SEGMENT, V_DEPRIVILEGED, V_ROOT, V_SLOT,
 } from "../src/layout";
-import { CR0_PE, EFER_LMA, GP, RFLAGS_VM, SS_FAULT, done, raise, tlbArray } from "./cpu";
+import { CR0_PE, EFER_LMA, GP, RFLAGS_VM, SS_FAULT, count, done, raise, tlbArray } from "./cpu";
 import { getFlags, setFlags } from "./flags";
 import { loadSized, storeSized } from "./memory";
 import { newContext, selectArray } from "./tlb";
@@ -67,9 +67,15 @@ export function setSegment(cpu: u32, n: u32, selector: u32, base: u64, limit: u3
   store<u32>(cpu, flat ? others | bit : others, S_FLAT);
 }
 
-/** Make a privilege level current, with its TLB array. */
+/** Make a privilege level current, with its TLB array. With a deprivileged kernel that is the direct switch: the shadow root changes too. */
 export function setCpl(cpu: u32, cpl: u32): void {
+  const old = load<u32>(cpu, S_CPL);
   store<u32>(cpu, cpl, S_CPL);
+  if (load<u32>(cpu, V_DEPRIVILEGED)) {
+    store<u32>(cpu, load<u32>(cpu + (cpl == 3 ? P_USER_ROOT : P_KERNEL_ROOT)), V_ROOT);
+    if (old != cpl && cpl == 3) count(cpu, P_DIRECT_ERETUS);
+    if (old != cpl && old == 3) count(cpu, P_DIRECT_SYSCALLS);
+  }
   const array = (load<u32>(cpu, V_SLOT) << 1) + (cpl == 3 ? 1 : 0);
   if (load<u32>(cpu, S_TLB) != tlbArray(cpu, array)) selectArray(cpu, array);
 }

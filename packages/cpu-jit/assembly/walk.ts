@@ -1,9 +1,9 @@
 // The page walker: virtual address -> host address and permissions, in every paging mode. It changes nothing but
 // accessed and dirty bits; results stay in the module variables below until the next walk.
 import {
-  ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, C_WALKS, MAXPHYADDR, PAGING_EPT, PAGING_OFF, PAGING_SHADOW, S_CPL, S_CR0, S_CR3,
+  ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, C_WALKS, MAXPHYADDR, P_KERNEL_ROOT, PAGING_EPT, PAGING_OFF, PAGING_SHADOW, S_CPL, S_CR0, S_CR3,
   S_CR4, S_EFER, S_PKRU, S_RFLAGS, S_WALK_CACHE,
-  S_WALK_GENERATION, V_LEVELS, V_PAGING, V_RAM_BASE, V_RAM_HIGH, V_RAM_LOW, V_ROOT, WALK_CACHE_ENTRIES,
+  S_WALK_GENERATION, V_DEPRIVILEGED, V_LEVELS, V_PAGING, V_RAM_BASE, V_RAM_HIGH, V_RAM_LOW, V_ROOT, WALK_CACHE_ENTRIES,
 } from "../src/layout";
 import {
   CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PKE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, RFLAGS_AC, count,
@@ -122,7 +122,8 @@ let allowRead: bool = false;
 let allowWrite: bool = false;
 let allowExec: bool = false;
 function check(cpu: u32, access: u32, user: bool, writable: bool, nx: bool, pkey: u32, shadow: bool): u32 {
-  const supervisor = load<u32>(cpu, S_CPL) != 3 || (access & ACCESS_IMPLICIT_SUPERVISOR) != 0;
+  const deprivileged = shadow && load<u32>(cpu, V_DEPRIVILEGED) != 0;
+  const supervisor = !deprivileged && (load<u32>(cpu, S_CPL) != 3 || (access & ACCESS_IMPLICIT_SUPERVISOR) != 0);
   const cr4 = load<u32>(cpu, S_CR4);
   const wp = shadow || (load<u32>(cpu, S_CR0) & CR0_WP) != 0;
   let r: bool, w: bool, x: bool;
@@ -344,7 +345,8 @@ export function walk(cpu: u32, va: u64, access: u32): u32 {
   const long = (load<u32>(cpu, S_EFER) & EFER_LMA) != 0;
   if (mode == PAGING_SHADOW) {
     const levels = load<u32>(cpu, V_LEVELS);
-    const root = <u64>load<u32>(cpu, V_ROOT);
+    const kernelsOwn = access & ACCESS_IMPLICIT_SUPERVISOR && load<u32>(cpu, V_DEPRIVILEGED);
+    const root = <u64>load<u32>(cpu + (kernelsOwn ? P_KERNEL_ROOT : V_ROOT));
     if (levels < 4) return walkLong(cpu, mode, va, access, root, levels, true);
     return canonical(va, levels) ? walkCached(cpu, mode, va, access, root, levels) : WALK_GP;
   }

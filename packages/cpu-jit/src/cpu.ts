@@ -26,6 +26,7 @@ import {
   EXIT_EXCEPTION,
   EXIT_LIMIT,
   EXIT_RESTART,
+  EXIT_SHUTDOWN,
   EXIT_STEP,
   FRAME_POOL_BASE,
   INTR_WINDOW,
@@ -72,6 +73,7 @@ import {
   V_RAM_BASE,
   V_RAM_HIGH,
   V_RAM_LOW,
+  V_SLOT,
 } from './layout.ts';
 import type { MemoryLayout } from './memory.ts';
 import { instantiateRuntime, type RuntimeExports } from './runtime.ts';
@@ -87,6 +89,10 @@ const VECTOR_DB = 1;
 const DR6_BS = 1n << 14n;
 /** For `setLimit`: never. */
 export const NO_LIMIT = 0xffff_ffff_ffff_ffffn;
+
+/** Where an event comes from, in the order of assembly/events.ts; `icebp` is INT1. */
+const EVENT_KINDS = ['fault', 'trap', 'external', 'software', 'icebp'] as const;
+export type EventKind = (typeof EVENT_KINDS)[number];
 
 /** Synchronous calls from generated code; arguments are in the `S_EXIT_*` fields of the state block. */
 export interface CpuHooks {
@@ -486,6 +492,25 @@ export class CpuCore implements MemoryLayout {
     if (this.u32[(cpu + S_EXIT_ACCESS) >>> 2] === ACCESS_READ) this.setU64(cpu + S_EXIT_VALUE, BigInt(value >>> 0));
     this.runtime.io_complete(cpu);
   }
+  /**
+   * Event injection: delivers `vector` through the guest's IDT now, whatever the control block intercepts; what the guest's own tables forbid on the
+   * way is delivered instead. `software`: INT n at RIP. @returns false when the guest cannot take it (triple fault)
+   */
+  inject(vcpu: number, vector: number, kind: EventKind, error = 0): boolean {
+    return this.runtime.inject(this.cpuAddress(vcpu), vector, EVENT_KINDS.indexOf(kind), error) >>> 0 !== EXIT_SHUTDOWN;
+  }
+  /** Does the SYSCALL that left with EXIT_SYSCALL as a CPU by itself does; NEXT_CHECK, or EXIT_EXCEPTION with S_EXC set. */
+  syscall(vcpu: number): number {
+    return this.runtime.syscall_native(this.cpuAddress(vcpu)) >>> 0;
+  }
+  /** Shadow paging: makes the TLB arrays of `slot` current for the mode the vCPU is in; P_KERNEL_ROOT and P_USER_ROOT are set. */
+  selectSlot(vcpu: number, slot: number): void {
+    const cpu = this.cpuAddress(vcpu);
+    this.u32[(cpu + V_SLOT) >>> 2] = slot;
+    this.runtime.setCpl(cpu, this.u32[(cpu + S_CPL) >>> 2] ?? 0);
+    this.runtime.enterCode(cpu);
+  }
+
   /** The instruction at RIP raises an exception: delivered when `run` is entered. */
   raise(vcpu: number, vector: number, error = 0): void {
     const cpu = this.cpuAddress(vcpu);

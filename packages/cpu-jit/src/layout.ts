@@ -233,6 +233,12 @@ export const V_TSC_SHIFT = 0x83c;
 /** Non-zero: the CPU delivers events and does privileged and descriptor instructions itself, as hardware does, but for what
  *  V_EXC_BITMAP and V_INTERCEPTS name. Zero: all of them leave the guest. */
 export const V_NATIVE = 0x840;
+/** Non-zero, with V_NATIVE and PAGING_SHADOW: the guest's kernel is deprivileged. S_CPL is its virtual privilege level, and every access is made
+ *  at privilege 3 on the shadow table of that level: P_KERNEL_ROOT, or P_USER_ROOT at 3. */
+export const V_DEPRIVILEGED = 0x844;
+/** Bits of CR0 and CR4 that the hypervisor owns (SDM vol. 3, 25.6.6): an instruction that would change one leaves with EXIT_PRIVILEGED. u32 each. */
+export const V_CR0_MASK = 0x848;
+export const V_CR4_MASK = 0x84c;
 
 // PVM part of the control block, used by the switcher only.
 /** 1: in supervisor mode (smod), 0: in user mode (umod). */
@@ -458,11 +464,23 @@ export const INTERCEPT_CPUID = 1 << 0;
 export const INTERCEPT_HLT = 1 << 1;
 export const INTERCEPT_RDTSC = 1 << 2;
 export const INTERCEPT_INVLPG = 1 << 3;
+/** Every move to or from a control register, CLTS and LMSW. */
 export const INTERCEPT_CR = 1 << 4;
 export const INTERCEPT_MSR = 1 << 5;
 export const INTERCEPT_IO = 1 << 6;
 /** With V_NATIVE: EXIT_CR8 after MOV to CR8 changed it. */
 export const INTERCEPT_CR8 = 1 << 7;
+/** The following leave with EXIT_PRIVILEGED at the instruction. MOV to CR3. */
+export const INTERCEPT_CR3_LOAD = 1 << 8;
+/** Privileged instructions that set up the machine: LGDT, LIDT, LLDT, LTR, MOV to and from DR, CLTS, LMSW, XSETBV, INVD, WBINVD, RDPMC. */
+export const INTERCEPT_PRIVILEGED = 1 << 9;
+/** Instructions whose effect depends on the privilege level and that kernels use all the time: CLI, STI, POPF that changes IF or IOPL, SWAPGS,
+ *  STAC, CLAC, moves from CR; below CPL 3 also loads of segment registers and far transfers with IRET, SYSRET and SYSEXIT. */
+export const INTERCEPT_SENSITIVE = 1 << 10;
+/** IRET, RETF, SYSRET and SYSEXIT to CPL 3. */
+export const INTERCEPT_RETURN = 1 << 11;
+/** Ways into the kernel beside SYSCALL: SYSENTER and call gates; INT n, INT3, INTO and INT1 leave with EXIT_SOFT_INT. */
+export const INTERCEPT_ENTRY = 1 << 12;
 
 /** S_EXC value of the pseudo-exception that asks to run the instruction again, alone, in the interpreter. */
 export const EXC_RESTART = 0x100;

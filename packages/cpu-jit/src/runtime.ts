@@ -25,6 +25,8 @@ export interface RuntimeExports {
   syscall_native(cpu: number): number;
   /** Delivers what is pending between two instructions: NEXT, NEXT_CHECK or EXIT_*. */
   attention(cpu: number): number;
+  /** Delivers an event whatever is intercepted; `kind` as in assembly/events.ts. NEXT_CHECK or EXIT_SHUTDOWN. */
+  inject(cpu: number, vector: number, kind: number, error: number): number;
   /** 1 when an external interrupt could be delivered now. */
   interruptible(cpu: number): number;
   /** Finishes the IN, OUT, INS or OUTS that left with EXIT_IO: NEXT_CHECK, or EXIT_EXCEPTION with S_EXC set. */

@@ -1,9 +1,24 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { DS, ES, EXIT_EMULATE, FS, GS, S_SEG, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_SELECTOR, SEG_STRIDE, SS } from '../layout.ts';
+import {
+  DS,
+  ES,
+  EXIT_EMULATE,
+  EXIT_PRIVILEGED,
+  FS,
+  GS,
+  INTERCEPT_SENSITIVE,
+  S_SEG,
+  SEG_ATTR,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_SELECTOR,
+  SEG_STRIDE,
+  SS,
+} from '../layout.ts';
 import { VECTOR } from './common.ts';
 import { holdEvents } from './flags.ts';
-import { native, transferred, transferredAtCpl0, unlessNative } from './privilege.ts';
+import { interceptedInKernel, native, transferredAtCpl0, unlessNative } from './privilege.ts';
 import { setStack, stackAddress, stackAt } from './stack.ts';
 
 /** Segment attributes of a null selector: bit 16, unusable, as in a VMCS (SDM vol. 3, 24.4.1). */
@@ -14,8 +29,15 @@ function selector(e: Emitter, v: Val): Val {
   return e.let(e.and(e.wrap(v), e.i32(0xffff)));
 }
 
+/** A selector that is not null names a descriptor of the guest's own table: its kernel's loads of one leave when they are intercepted. */
+function leaveForSelector(e: Emitter, value: Val): void {
+  const named = e.ne(e.and(value, e.i32(0xfffc)), e.i32(0));
+  e.if(e.and(interceptedInKernel(e, INTERCEPT_SENSITIVE), named), () => e.exit(EXIT_PRIVILEGED, 'this'));
+}
+
 /** Load the segment register of operand `i`; faults leave the instruction. */
 function loadSegment(e: Emitter, i: number, value: Val): void {
+  leaveForSelector(e, value);
   const record = e.segmentRecord(i);
   const number = e.let(e.shrU(e.sub(record, e.i32(S_SEG)), e.i32(Math.log2(SEG_STRIDE))));
   e.call('load_segment', 'none', [number, value]);
@@ -73,6 +95,7 @@ function loadFarPointer(segment: number): Semantics {
   return (e) => {
     unlessNative(e, EXIT_EMULATE);
     const pointer = farPointer(e, 1);
+    leaveForSelector(e, pointer.selector);
     e.call('load_segment', 'none', [e.i32(segment), pointer.selector]);
     e.checkException();
     e.write(0, pointer.offset);
@@ -82,11 +105,21 @@ function loadFarPointer(segment: number): Semantics {
 
 /** Far JMP and CALL: through an immediate or a pointer in memory. */
 function farTransfer(helper: string, more: (e: Emitter) => readonly Val[]): Semantics {
-  return transferred(EXIT_EMULATE, helper, (e) => {
+  return (e) => {
+    leaveForFarTransfer(e);
     const size = e.form.opSize;
     const to = e.isMem(0) ? farPointer(e, 0) : { offset: e.let(e.trunc(e.imm(4), size)), selector: e.farSelector() };
-    return [to.selector, e.let(e.zext64(to.offset)), ...more(e)];
-  });
+    e.transfer(helper, [to.selector, e.let(e.zext64(to.offset)), ...more(e)]);
+  };
+}
+function leaveForFarTransfer(e: Emitter): void {
+  unlessNative(e, EXIT_EMULATE);
+  e.if(interceptedInKernel(e, INTERCEPT_SENSITIVE), () => e.exit(EXIT_PRIVILEGED, 'this'));
+}
+function farReturn(e: Emitter): void {
+  leaveForFarTransfer(e);
+  const release = e.form.operands.length === 0 ? e.i32(0) : e.let(e.and(e.imm(4), e.i32(0xffff)));
+  e.transfer('sys_retf', [operandSize(e), release]);
 }
 const operandSize = (e: Emitter): Val => e.i32(e.form.opSize);
 
@@ -139,7 +172,7 @@ export const descriptors: Record<string, Semantics> = {
   lgs: loadFarPointer(GS),
   jmpf: farTransfer('sys_jmpf', () => []),
   callf: farTransfer('sys_callf', (e) => [operandSize(e)]),
-  retf: transferred(EXIT_EMULATE, 'sys_retf', (e) => [operandSize(e), e.form.operands.length === 0 ? e.i32(0) : e.let(e.and(e.imm(4), e.i32(0xffff)))]),
+  retf: farReturn,
   lldt: transferredAtCpl0(EXIT_EMULATE, 'sys_lldt', (e) => [selector(e, e.read(0))]),
   ltr: transferredAtCpl0(EXIT_EMULATE, 'sys_ltr', (e) => [selector(e, e.read(0))]),
   lar: access(LAR),

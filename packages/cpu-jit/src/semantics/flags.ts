@@ -1,7 +1,8 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { NEXT_CHECK, S_CPL, S_INTR, S_RFLAGS, S_SHADOW } from '../layout.ts';
+import { EXIT_PRIVILEGED, INTERCEPT_SENSITIVE, NEXT_CHECK, S_CPL, S_INTR, S_RFLAGS, S_SHADOW, V_INTERCEPTS } from '../layout.ts';
 import { CF, mergeFlags, STATUS, VECTOR } from './common.ts';
+import { interceptable } from './privilege.ts';
 import { push, setStack, stackAddress, stackAt } from './stack.ts';
 
 /** RFLAGS bits beside the status flags (SDM vol. 1, 3.4.3). */
@@ -40,11 +41,14 @@ function pushf(e: Emitter): void {
 function popf(e: Emitter): void {
   const size = e.form.opSize;
   const image = e.let(e.wrap(e.load(stackAddress(e, stackAt(e, 0)), size)));
-  setStack(e, stackAt(e, size));
   const always = TF | DF | NT | (size === 2 ? 0 : AC | ID);
   const cpl = e.state(S_CPL, 4);
   const mask = e.let(e.or(e.select(ioPrivilege(e), e.i32(always | IF), e.i32(always)), e.select(cpl, e.i32(0), e.i32(IOPL))));
-  const old = e.and(e.state(S_RFLAGS, 4), e.i32(size === 2 ? -1 : ~RF));
+  const old = e.let(e.and(e.state(S_RFLAGS, 4), e.i32(size === 2 ? -1 : ~RF)));
+  const hidden = e.and(e.and(e.xor(old, image), mask), e.i32(IF | IOPL));
+  const intercepted = e.ne(e.and(e.state(V_INTERCEPTS, 4), e.i32(INTERCEPT_SENSITIVE)), e.i32(0));
+  e.if(e.and(intercepted, e.ne(hidden, e.i32(0))), () => e.exit(EXIT_PRIVILEGED, 'this'));
+  setStack(e, stackAt(e, size));
   e.setState(S_RFLAGS, 4, e.or(e.and(old, e.not(mask)), e.and(image, mask)));
   e.setStatusFlags(e.let(e.and(image, e.i32(STATUS))));
   // An event may be due now, or single-stepping begins.
@@ -63,11 +67,13 @@ export function holdEvents(e: Emitter): void {
 /** CLI and STI need I/O privilege. */
 function cli(e: Emitter): void {
   e.if(e.eqz(ioPrivilege(e)), () => e.raise(VECTOR.GP, 0));
+  interceptable(e, INTERCEPT_SENSITIVE, EXIT_PRIVILEGED);
   setSystemFlags(e, 0, IF);
 }
 /** One more instruction runs before an event that was held back by IF = 0 (the HLT of `sti; hlt`). */
 function sti(e: Emitter): void {
   e.if(e.eqz(ioPrivilege(e)), () => e.raise(VECTOR.GP, 0));
+  interceptable(e, INTERCEPT_SENSITIVE, EXIT_PRIVILEGED);
   e.if(e.eqz(e.and(e.state(S_RFLAGS, 4), e.i32(IF))), () => holdEvents(e));
   setSystemFlags(e, IF, 0);
   e.if(eventPending(e), () => e.exit(NEXT_CHECK, 'next'));

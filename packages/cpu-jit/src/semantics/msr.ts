@@ -1,6 +1,19 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { EXIT_MSR_READ, EXIT_MSR_WRITE, FS, GS, INTERCEPT_MSR, S_KERNEL_GS_BASE, S_SEG, SEG_BASE, SEG_STRIDE, V_INTERCEPTS, V_LEVELS } from '../layout.ts';
+import {
+  EXIT_MSR_READ,
+  EXIT_MSR_WRITE,
+  FS,
+  GS,
+  INTERCEPT_MSR,
+  INTERCEPT_SENSITIVE,
+  S_KERNEL_GS_BASE,
+  S_SEG,
+  SEG_BASE,
+  SEG_STRIDE,
+  V_INTERCEPTS,
+  V_LEVELS,
+} from '../layout.ts';
 import { RAX, RCX, RDX, VECTOR } from './common.ts';
 import { CR4, requireCpl0, requireCr4, unlessNative } from './privilege.ts';
 
@@ -27,7 +40,7 @@ function requireCanonical(e: Emitter, address: Val): void {
 
 /** RDMSR: index in ECX, value to EDX:EAX. */
 function rdmsr(e: Emitter): void {
-  requireCpl0(e);
+  requireCpl0(e, 0);
   const index = servedIndex(e);
   const value = e.variable(e.i64(0));
   const served = e.variable(e.i32(0));
@@ -45,7 +58,7 @@ function rdmsr(e: Emitter): void {
 }
 /** WRMSR: index in ECX, value from EDX:EAX. */
 function wrmsr(e: Emitter): void {
-  requireCpl0(e);
+  requireCpl0(e, 0);
   const index = servedIndex(e);
   const value = e.let(e.or(e.shl(e.zext64(e.reg(RDX, 4)), e.i64(32)), e.zext64(e.reg(RAX, 4))));
   whenServed(e, index, () => {
@@ -75,7 +88,7 @@ function writeBase(field: number): Semantics {
 }
 
 function swapgs(e: Emitter): void {
-  requireCpl0(e);
+  requireCpl0(e, INTERCEPT_SENSITIVE);
   const base = e.state(GS_BASE, 8);
   const other = e.state(S_KERNEL_GS_BASE, 8);
   e.setState(GS_BASE, 8, other);

@@ -1,18 +1,19 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { S_CPL, S_CR4, V_INTERCEPTS, V_NATIVE } from '../layout.ts';
+import { EXIT_PRIVILEGED, INTERCEPT_PRIVILEGED, S_CPL, S_CR4, V_INTERCEPTS, V_NATIVE } from '../layout.ts';
 import { VECTOR } from './common.ts';
 
 /** CR4 bits that instructions ask for (SDM vol. 3, 2.5). */
 export const CR4 = { TSD: 1 << 2, PCE: 1 << 8, UMIP: 1 << 11, FSGSBASE: 1 << 16, OSXSAVE: 1 << 18, PKE: 1 << 22 } as const;
 
-/** #GP(0) unless CPL is 0. */
-export function requireCpl0(e: Emitter): void {
+/** #GP(0) unless CPL is 0. `intercept`: the bits of the control block that take the instruction away from the CPU, 0: none. */
+export function requireCpl0(e: Emitter, intercept = INTERCEPT_PRIVILEGED): void {
   e.if(e.state(S_CPL, 4), () => e.raise(VECTOR.GP, 0));
+  if (intercept !== 0) interceptable(e, intercept, EXIT_PRIVILEGED);
 }
-/** #UD unless CPL is 0. */
-export function requireCpl0OrUndefined(e: Emitter): void {
-  e.if(e.state(S_CPL, 4), () => e.raise(VECTOR.UD));
+/** Whether CPL is 0 to 2, where a guest's kernel runs, and the control block has a bit of `intercept` set: i32. */
+export function interceptedInKernel(e: Emitter, intercept: number): Val {
+  return e.and(e.ltU(e.state(S_CPL, 4), e.i32(3)), e.ne(e.and(e.state(V_INTERCEPTS, 4), e.i32(intercept)), e.i32(0)));
 }
 
 /** Whether a bit of CR4 is set, i32 zero or not. */
@@ -36,7 +37,7 @@ export function interceptable(e: Emitter, intercept: number, reason: number): vo
 /** An instruction of CPL 0 that TypeScript does, or that is a VM exit: RIP stays at it, S_EXIT_INSN_LEN is its length. */
 export function privileged(reason: number): Semantics {
   return (e) => {
-    requireCpl0(e);
+    requireCpl0(e, 0);
     e.exit(reason, 'this');
   };
 }
@@ -60,12 +61,11 @@ export function transferred(reason: number, helper: string, args: (e: Emitter) =
     e.transfer(helper, args(e));
   };
 }
-/** The same for CPL 0 alone; `intercept`: the bit of the control block that makes it leave all the same. */
-export function transferredAtCpl0(reason: number, helper: string, args?: (e: Emitter) => readonly Val[], intercept = 0): Semantics {
+/** The same for CPL 0 alone; `intercept`: the bits of the control block that make it leave all the same. */
+export function transferredAtCpl0(reason: number, helper: string, args?: (e: Emitter) => readonly Val[], intercept = INTERCEPT_PRIVILEGED): Semantics {
   const transfer = transferred(reason, helper, args);
   return (e) => {
-    requireCpl0(e);
-    if (intercept !== 0) interceptable(e, intercept, reason);
+    requireCpl0(e, intercept);
     transfer(e);
   };
 }

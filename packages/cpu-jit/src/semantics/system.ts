@@ -8,9 +8,14 @@ import {
   EXIT_SOFT_INT,
   INTERCEPT_CPUID,
   INTERCEPT_CR,
+  INTERCEPT_ENTRY,
   INTERCEPT_INVLPG,
+  INTERCEPT_PRIVILEGED,
   INTERCEPT_RDTSC,
+  INTERCEPT_RETURN,
+  INTERCEPT_SENSITIVE,
   LDTR,
+  S_CPL,
   S_CR0,
   S_EXIT_VA,
   S_GDTR,
@@ -23,6 +28,8 @@ import {
   SEG_SELECTOR,
   SEG_STRIDE,
   TR,
+  V_CR0_MASK,
+  V_INTERCEPTS,
 } from '../layout.ts';
 import { RAX, RCX, RDX, VECTOR } from './common.ts';
 import { AC, setSystemFlags } from './flags.ts';
@@ -30,13 +37,12 @@ import {
   CR4,
   delegated,
   interceptable,
+  interceptedInKernel,
   native,
   privileged,
   requireCpl0,
-  requireCpl0OrUndefined,
   requireCr4,
   restrictedBy,
-  transferred,
   transferredAtCpl0,
   unlessNative,
 } from './privilege.ts';
@@ -167,22 +173,22 @@ function smsw(e: Emitter): void {
   writeWord(e, e.let(e.wrap(e.state(S_CR0, 8))), -1);
 }
 function clts(e: Emitter): void {
-  requireCpl0(e);
-  interceptable(e, INTERCEPT_CR, EXIT_PRIVILEGED);
+  requireCpl0(e, INTERCEPT_CR | INTERCEPT_PRIVILEGED);
+  const owned = e.and(e.state(V_CR0_MASK, 4), e.wrap(e.state(S_CR0, 8)));
+  e.if(e.and(owned, e.i32(8)), () => e.exit(EXIT_PRIVILEGED, 'this'));
   e.setState(S_CR0, 8, e.and(e.state(S_CR0, 8), e.i64(~8)));
   e.endBlock();
 }
 /** Reading a control register has no effect on the machine. */
 function movFromControl(e: Emitter): void {
-  requireCpl0(e);
-  interceptable(e, INTERCEPT_CR, EXIT_PRIVILEGED);
+  requireCpl0(e, INTERCEPT_CR | INTERCEPT_SENSITIVE);
   const v = e.read(1);
   e.write(0, e.size(0) === 8 ? e.let(e.zext64(v)) : e.let(e.wrap(v)));
 }
 
 /** HLT leaves at the instruction, or where the CPU works by itself after it, so that a shadow of STI ends with it. */
 function hlt(e: Emitter): void {
-  requireCpl0(e);
+  requireCpl0(e, 0);
   unlessNative(e, EXIT_HLT);
   e.exit(EXIT_HLT, 'next');
 }
@@ -203,7 +209,8 @@ function rdpmc(e: Emitter): void {
 /** STAC, CLAC. User pages are not cached for supervisor accesses under SMAP, so no TLB work is due. */
 function alignmentCheck(set: boolean): Semantics {
   return (e) => {
-    requireCpl0OrUndefined(e);
+    e.if(e.state(S_CPL, 4), () => e.raise(VECTOR.UD));
+    interceptable(e, INTERCEPT_SENSITIVE, EXIT_PRIVILEGED);
     setSystemFlags(e, set ? AC : 0, set ? 0 : AC);
   };
 }
@@ -212,7 +219,8 @@ function alignmentCheck(set: boolean): Semantics {
 
 /** `icebp`: INT1 is privileged in no mode. */
 function interrupt(e: Emitter, vector: Val, icebp = false): void {
-  e.if(e.eqz(native(e)), () => {
+  const intercepted = e.ne(e.and(e.state(V_INTERCEPTS, 4), e.i32(INTERCEPT_ENTRY)), e.i32(0));
+  e.if(e.or(e.eqz(native(e)), intercepted), () => {
     e.setState(S_EXIT_VA, 8, e.zext64(vector));
     e.exit(EXIT_SOFT_INT, 'this');
   });
@@ -221,6 +229,17 @@ function interrupt(e: Emitter, vector: Val, icebp = false): void {
 function into(e: Emitter): void {
   e.if(e.flag('o'), () => interrupt(e, e.i32(4)));
   e.endBlock();
+}
+
+function sysenter(e: Emitter): void {
+  unlessNative(e, EXIT_EMULATE);
+  interceptable(e, INTERCEPT_ENTRY, EXIT_PRIVILEGED);
+  e.transfer('sys_sysenter', []);
+}
+function iret(e: Emitter): void {
+  unlessNative(e, EXIT_EMULATE);
+  e.if(interceptedInKernel(e, INTERCEPT_SENSITIVE), () => e.exit(EXIT_PRIVILEGED, 'this'));
+  e.transfer('sys_iret', [e.i32(e.form.opSize)]);
 }
 
 const nothing: Semantics = () => {};
@@ -272,7 +291,7 @@ export const system: Record<string, Semantics> = {
   clac: alignmentCheck(false),
   hlt,
   mov_cr_r: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_write_cr', (e) => [e.registerField(0), e.let(e.zext64(e.read(1)))], INTERCEPT_CR),
-  lmsw: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_lmsw', (e) => [e.read(0)], INTERCEPT_CR),
+  lmsw: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_lmsw', (e) => [e.read(0)], INTERCEPT_CR | INTERCEPT_PRIVILEGED),
   mov_dr_r: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_write_dr', (e) => [e.registerField(0), e.let(e.zext64(e.read(1)))]),
   mov_r_dr: movFromDebug,
   invlpg: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_invlpg', (e) => [e.address(0)], INTERCEPT_INVLPG),
@@ -286,10 +305,10 @@ export const system: Record<string, Semantics> = {
   ...names('vmlaunch vmresume vmxoff vmxon vmptrld vmptrst vmclear vmread vmwrite invept invvpid', undefinedWhenNative(privileged(EXIT_EMULATE))),
   ...names('vmrun vmload vmsave stgi clgi skinit invlpga', undefinedWhenNative(privileged(EXIT_EMULATE))),
   vmfunc: undefinedWhenNative(delegated(EXIT_EMULATE)),
-  sysenter: transferred(EXIT_EMULATE, 'sys_sysenter'),
-  sysexit: transferredAtCpl0(EXIT_EMULATE, 'sys_sysexit', (e) => [e.i32(e.form.opSize)]),
-  sysret: transferredAtCpl0(EXIT_EMULATE, 'sys_sysret', (e) => [e.i32(e.form.opSize)]),
-  iret: transferred(EXIT_EMULATE, 'sys_iret', (e) => [e.i32(e.form.opSize)]),
+  sysenter,
+  sysexit: transferredAtCpl0(EXIT_EMULATE, 'sys_sysexit', (e) => [e.i32(e.form.opSize)], INTERCEPT_RETURN | INTERCEPT_SENSITIVE),
+  sysret: transferredAtCpl0(EXIT_EMULATE, 'sys_sysret', (e) => [e.i32(e.form.opSize)], INTERCEPT_RETURN | INTERCEPT_SENSITIVE),
+  iret,
   syscall: (e) => e.syscall(),
   int3: (e) => interrupt(e, e.i32(3)),
   int1: (e) => interrupt(e, e.i32(1), true),
