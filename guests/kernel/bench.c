@@ -1,9 +1,9 @@
 #include "bench.h"
 #include "console.h"
 #include "cpu.h"
-#include "paravirt.h"
+#include "paravirt/paravirt.h"
 #include "port.h"
-#include "pvm.h"
+#include "paravirt/pvm.h"
 #include "syscall.h"
 
 /* Line status register of the first UART, and the port BIOS programs use as a delay. */

@@ -4,10 +4,11 @@
  */
 #include "boot.h"
 #include "console.h"
+#include "cpu.h"
 #include "layout.h"
 #include "mm.h"
 #include "panic.h"
-#include "pvm.h"
+#include "paravirt/pvm.h"
 #include "string.h"
 
 /* Offsets in the Linux boot_params ("zero page"). */
@@ -107,23 +108,33 @@ static void map_identity(void)
 /* The tables below use the NX bit, which is reserved until EFER says otherwise. */
 static void enable_no_execute(void)
 {
-	u64 efer = (u64)pvm_hypercall2(PVM_HC_RDMSR, MSR_EFER, 0);
+	u64 efer = read_msr(MSR_EFER);
 
 	if (!(efer & EFER_NXE))
-		pvm_hypercall2(PVM_HC_WRMSR, MSR_EFER, efer | EFER_NXE);
+		write_msr(MSR_EFER, efer | EFER_NXE);
+}
+
+/* A PVM hypervisor runs its guests at privilege level 3; everything else enters a kernel at level 0. */
+static enum layer find_layer(void)
+{
+	const char *problem;
+
+	if (privilege_level() == 0)
+		return LAYER_NATIVE;
+	problem = pvm_detect();
+	if (problem)
+		panic(problem);
+	if (!pvm_address_is_legal(KERNEL_BASE) || !pvm_address_is_legal(DIRECT_BASE))
+		panic("the hypervisor's address range does not contain this kernel's addresses");
+	return LAYER_PVM_V2;
 }
 
 u64 boot_relocate(const u8 *boot_params)
 {
-	const char *problem = pvm_detect();
-
-	if (problem)
-		panic(problem);
+	boot_info.layer = find_layer();
 	parse_boot_params(boot_params);
 	if (!boot_info.ram_end)
 		panic("the memory map has no RAM at 1 MiB");
-	if (!pvm_address_is_legal(KERNEL_BASE) || !pvm_address_is_legal(DIRECT_BASE))
-		panic("the hypervisor's address range does not contain this kernel's addresses");
 	enable_no_execute();
 	boot_info.kernel_end = (u64)kernel_end - (u64)kernel_start + KERNEL_PHYS;
 	boot_info.root = virt_to_phys(root);

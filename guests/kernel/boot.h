@@ -1,5 +1,6 @@
 /* What the boot loader said. */
 #pragma once
+#include "paravirt/paravirt.h"
 #include "types.h"
 
 struct boot_info {
@@ -9,6 +10,7 @@ struct boot_info {
 	u64 initrd, initrd_size;
 	/* The kernel's top-level page table. */
 	u64 root;
+	enum layer layer;
 	char command_line[1024];
 };
 

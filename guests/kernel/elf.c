@@ -162,7 +162,7 @@ static u64 build_stack(const struct image *image, const char *path)
 		{ AT_UID, 0 }, { AT_EUID, 0 }, { AT_GID, 0 }, { AT_EGID, 0 },
 		{ AT_PLATFORM, platform },
 		{ AT_HWCAP, features[3] },
-		{ AT_HWCAP2, HWCAP2_FSGSBASE },
+		{ AT_HWCAP2, cpu_has_fsgsbase ? HWCAP2_FSGSBASE : 0 },
 		{ AT_CLKTCK, 100 },
 		{ AT_SECURE, 0 },
 		{ AT_RANDOM, random_at },

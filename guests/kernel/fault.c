@@ -1,7 +1,7 @@
 /* Demand paging: what a page fault at a user address means. */
 #include "abi.h"
 #include "mm.h"
-#include "paravirt.h"
+#include "paravirt/paravirt.h"
 #include "string.h"
 #include "vfs.h"
 

@@ -1,9 +1,9 @@
 /*
- * The first instructions: 64-bit supervisor mode, identity map, RSI = boot_params, at the load address.
+ * The first instructions: 64-bit mode, as a PVM supervisor or at privilege level 0, identity map, RSI = boot_params, at the load address.
  * boot_relocate() builds the kernel's page tables; the second half continues at the linked address.
  */
 #include "layout.h"
-#include "pvm.h"
+#include "paravirt/pvm.h"
 
 	.section .text.head, "ax"
 	.globl _start
@@ -13,21 +13,20 @@ _start:
 	movq %rsi, %rdi
 	call boot_relocate
 	/* RAX = root of the new tables, which still map this page one to one. */
-	movq %rax, %r10
+	movl %cs, %ecx
+	testb $3, %cl
+	jnz 1f
+	movq %rax, %cr3
+	jmp 2f
+1:	movq %rax, %r10
 	movl $PVM_HC_LOAD_PGTBL, %eax
 	movl $PVM_LOAD_PGTBL_FLUSH, %ebx
 	syscall
-	movabsq $1f, %rax
+2:	movabsq $3f, %rax
 	jmp *%rax
-1:	leaq boot_stack_top(%rip), %rsp
+3:	leaq boot_stack_top(%rip), %rsp
 	call kernel_main
 	ud2
-
-/* enter_user(regs): leave the boot stack for good and start the program. */
-	.globl enter_user
-enter_user:
-	movq %rdi, %rsp
-	jmp return_to_user
 
 	.section .bss
 	.balign 16

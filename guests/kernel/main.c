@@ -3,10 +3,9 @@
 #include "cpu.h"
 #include "mm.h"
 #include "panic.h"
-#include "paravirt.h"
+#include "paravirt/paravirt.h"
 #include "percpu.h"
 #include "process.h"
-#include "pvm.h"
 #include "regs.h"
 #include "string.h"
 #include "timekeeping.h"
@@ -17,10 +16,13 @@
 
 #define CR4_OSFXSR (1ull << 9)
 #define CR4_OSXMMEXCPT (1ull << 10)
+#define CR4_FSGSBASE (1ull << 16)
 #define CR4_OSXSAVE (1ull << 18)
 #define CPUID_1_ECX_XSAVE (1u << 26)
 
 const struct paravirt_ops *pv;
+struct percpu cpu0;
+bool cpu_has_fsgsbase;
 
 static u8 kernel_stack[KERNEL_STACK_SIZE] __attribute__((aligned(16)));
 
@@ -32,6 +34,7 @@ static void enable_vector_state(void)
 
 	cpuid(1, leaf);
 	asm volatile("movq %%cr4, %0" : "=r"(cr4));
+	cpu_has_fsgsbase = cr4 & CR4_FSGSBASE;
 	cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT;
 	if (leaf[2] & CPUID_1_ECX_XSAVE)
 		cr4 |= CR4_OSXSAVE;
@@ -56,7 +59,12 @@ void kernel_main(void)
 {
 	struct inode *program;
 
-	pv = &pvm_ops;
+	static const struct paravirt_ops *const layers[] = {
+		[LAYER_NATIVE] = &native_ops,
+		[LAYER_PVM_V2] = &pvm_v2_ops,
+	};
+
+	pv = layers[boot_info.layer];
 	/* The entry code expects 19 words below this to end 16-byte aligned. */
 	cpu0.kernel_stack = (u64)kernel_stack + KERNEL_STACK_SIZE - 8;
 	pv->cpu_init();
@@ -77,5 +85,5 @@ void kernel_main(void)
 	struct regs *regs = (struct regs *)cpu0.kernel_stack - 1;
 	memset(regs, 0, sizeof(*regs));
 	process_exec(program, PROGRAM_PATH, regs);
-	enter_user(regs);
+	pv->enter_user(regs);
 }

@@ -4,7 +4,7 @@
  */
 #include "abi.h"
 #include "mm.h"
-#include "paravirt.h"
+#include "paravirt/paravirt.h"
 
 /* More unmapped pages than this are flushed together. */
 #define FLUSH_SINGLE_MAX 8

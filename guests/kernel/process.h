@@ -22,8 +22,7 @@ void signal_fault(struct regs *regs, int signal, int code, u64 address, u32 vect
 /* Deliver what is pending before the program continues. */
 void signal_deliver_pending(struct regs *regs);
 
-/* Called from entry.S. */
+/* Called from entry code. */
 void user_work(struct regs *regs);
 void trap_from_user(struct regs *regs, u64 cr2);
 void trap_from_kernel(struct regs *regs, u64 cr2);
-NORETURN void enter_user(struct regs *regs);

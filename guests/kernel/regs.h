@@ -17,7 +17,7 @@
 struct regs {
 	u64 r15, r14, r13, r12, rbp, rbx;
 	u64 r11, rcx, rax;
-	/* Syscall number, or for events the PVCS words user_cs, user_ss, error code, vector. */
+	/* Syscall number, or for events the error code in bits 32 to 47 and the vector in bits 48 to 55. */
 	u64 origin;
 	u64 r9, r8, r10, rdx, rsi, rdi;
 	u64 rip;

@@ -1,5 +1,6 @@
 /* Signals: the process can only raise them itself, by kill() or by faulting. */
 #include "console.h"
+#include "cpu.h"
 #include "panic.h"
 #include "percpu.h"
 #include "process.h"
@@ -83,7 +84,7 @@ static void fill_context(struct sigcontext *c, const struct regs *r, uaddr_t fps
 		.r8 = r->r8, .r9 = r->r9, .r10 = r->r10, .r11 = r->r11, .r12 = r->r12, .r13 = r->r13,
 		.r14 = r->r14, .r15 = r->r15, .rdi = r->rdi, .rsi = r->rsi, .rbp = r->rbp, .rbx = r->rbx,
 		.rdx = r->rdx, .rax = r->rax, .rcx = r->rcx, .rsp = r->rsp, .rip = r->rip,
-		.eflags = (u32)r->rflags, .cs = PVM_USER_CS, .ss = PVM_USER_DS, .err = error,
+		.eflags = (u32)r->rflags, .cs = USER_CS, .ss = USER_DS, .err = error,
 		.trapno = vector, .oldmask = signals.blocked, .fpstate = fpstate, .cr2 = cr2,
 	};
 }

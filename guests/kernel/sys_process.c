@@ -1,7 +1,8 @@
 /* System calls about the process and the machine. */
 #include "console.h"
+#include "cpu.h"
 #include "mm.h"
-#include "paravirt.h"
+#include "paravirt/paravirt.h"
 #include "process.h"
 #include "string.h"
 #include "syscall.h"
@@ -38,7 +39,10 @@ result_t sys_arch_prctl(u64 code, u64 address)
 	case ARCH_SET_FS:
 		if (address >= TASK_SIZE)
 			return -EPERM;
-		asm volatile("wrfsbase %0" : : "r"(address));
+		if (cpu_has_fsgsbase)
+			asm volatile("wrfsbase %0" : : "r"(address));
+		else
+			write_msr(MSR_FS_BASE, address);
 		return 0;
 	case ARCH_SET_GS:
 		if (address >= TASK_SIZE)
@@ -46,7 +50,10 @@ result_t sys_arch_prctl(u64 code, u64 address)
 		pv->set_user_gs_base(address);
 		return 0;
 	case ARCH_GET_FS:
-		asm volatile("rdfsbase %0" : "=r"(base));
+		if (cpu_has_fsgsbase)
+			asm volatile("rdfsbase %0" : "=r"(base));
+		else
+			base = read_msr(MSR_FS_BASE);
 		return PUT_USER(address, base);
 	case ARCH_GET_GS:
 		base = pv->user_gs_base();

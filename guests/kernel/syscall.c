@@ -70,7 +70,7 @@ struct regs *current_regs(void)
 	return (struct regs *)cpu0.kernel_stack - 1;
 }
 
-/* Called from entry.S as well, for numbers beyond the table. */
+/* Called from entry code as well, for numbers beyond the table. */
 result_t sys_unknown(void);
 result_t sys_unknown(void)
 {

@@ -5,6 +5,8 @@
 #define NS_PER_SECOND 1000000000ull
 #define CPUID_HYPERVISOR 0x40000000
 #define CPUID_TSC_FREQUENCY 0x40000010
+/* TSC and crystal clock: EBX / EAX is their ratio, ECX the crystal's rate in Hz (SDM 2A, CPUID). */
+#define CPUID_TSC_RATIO 0x15
 
 static u64 tsc_at_boot, tsc_khz, wall_clock_at_boot;
 
@@ -17,6 +19,12 @@ void time_init(void)
 	if (leaf[0] >= CPUID_TSC_FREQUENCY && leaf[0] < CPUID_HYPERVISOR + 0x10000) {
 		cpuid(CPUID_TSC_FREQUENCY, leaf);
 		tsc_khz = leaf[0];
+	}
+	cpuid(0, leaf);
+	if (!tsc_khz && leaf[0] >= CPUID_TSC_RATIO) {
+		cpuid(CPUID_TSC_RATIO, leaf);
+		if (leaf[0])
+			tsc_khz = (u64)leaf[2] * leaf[1] / leaf[0] / 1000;
 	}
 	if (!tsc_khz)
 		tsc_khz = 1000000;

@@ -3,7 +3,7 @@
 #include "bench.h"
 #include "mm.h"
 #include "panic.h"
-#include "paravirt.h"
+#include "paravirt/paravirt.h"
 #include "percpu.h"
 #include "process.h"
 #include "regs.h"
@@ -18,8 +18,10 @@ enum {
 #define PF_PRESENT 1
 
 extern const char uaccess_begin[], uaccess_end[], uaccess_fault[];
+extern const char native_vmcall[];
 
-/* The PVCS words user_cs, user_ss, error code, vector, as the entry code pushed them. */
+
+/* `origin`, as the entry code made it. */
 static u32 frame_error(const struct regs *r)
 {
 	return (u16)(r->origin >> 32);
@@ -99,6 +101,8 @@ void trap_from_kernel(struct regs *r, u64 cr2)
 			r->rip = (u64)uaccess_fault;
 	} else if (vector == VECTOR_UD && r->rip == (u64)bench_ud2) {
 		r->rip += 2;
+	} else if (vector == VECTOR_UD && r->rip == (u64)native_vmcall) {
+		r->rip += 3;
 	} else if (vector < EXCEPTION_COUNT) {
 		panic_regs("unexpected exception in the kernel", r, vector, error, cr2);
 	}

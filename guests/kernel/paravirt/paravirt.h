@@ -1,16 +1,27 @@
 /*
- * What the kernel needs from the layer below it. One table per virtualisation design; the rest of the
- * kernel knows no hypervisor by name. Entry code (entry.S) belongs to the design as well.
+ * What the kernel needs from the layer below it: one table of operations and one file of entry code (*_entry.S)
+ * per layer. The rest of the kernel knows no hypervisor by name.
  */
 #pragma once
 #include "types.h"
 
+struct regs;
+
+/* A KVM hypercall that no hypervisor knows: answered with -1000, the cheapest round trip there is. */
+#define KVM_HC_NONE 0x7fff
+
+/* Which layer applies; boot_relocate() finds out. */
+enum layer {
+	/* Privilege level 0: a real CPU, or a hypervisor that looks like one. */
+	LAYER_NATIVE,
+	LAYER_PVM_V2,
+};
+
 struct paravirt_ops {
-	const char *name;
 	/* Per-CPU setup: entry points, event state, kernel GS. Runs at the final virtual address. */
 	void (*cpu_init)(void);
-	/* Load a top-level page table by its physical address and forget all translations. */
-	void (*load_page_table)(u64 root);
+	/* Leave the boot stack for good and start the program. */
+	NORETURN void (*enter_user)(struct regs *regs);
 	/* Write an entry of a page table that may be in use. The caller flushes. */
 	void (*set_entry)(u64 *entry, u64 value);
 	void (*flush_page)(u64 address);
@@ -24,5 +35,6 @@ struct paravirt_ops {
 	s64 (*null_hypercall)(void);
 };
 
-extern const struct paravirt_ops pvm_ops;
+extern const struct paravirt_ops native_ops, pvm_v2_ops;
+/* The one in use. */
 extern const struct paravirt_ops *pv;
