@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { demoPath, testPrograms } from '../guests/src/index.ts';
-import { createVm, type VmOptions } from '../packages/pvm/src/index.ts';
+import { createVm, DESIGN_NAMES, designInfo, type VmOptions } from '../packages/pvm/src/index.ts';
 
 interface Run {
   stdout: string;
@@ -23,26 +23,32 @@ async function run(options: VmOptions): Promise<Run> {
   }
 }
 
-describe.each(['off', 'on'] as const)('programs with jit: %s', (jit) => {
+/** Every design that runs programs; `pvm` compiled as well as interpreted. */
+const machines = [
+  { design: 'pvm', jit: 'on' },
+  ...DESIGN_NAMES.filter((design) => designInfo(design).platforms.includes('program')).map((design) => ({ design, jit: 'off' as const })),
+] satisfies VmOptions[];
+
+describe.each(machines)('programs under design $design with jit: $jit', (machine) => {
   test('an ordinary C program prints what it prints on a real machine', async () => {
     const expected = readFileSync(new URL('../guests/tests/hello.expected', import.meta.url), 'utf8');
-    expect(await run({ program: testPrograms.hello, jit })).toEqual({ stdout: expected, stderr: 'to standard error\n', exitCode: 0, signal: 0 });
+    expect(await run({ program: testPrograms.hello, ...machine })).toEqual({ stdout: expected, stderr: 'to standard error\n', exitCode: 0, signal: 0 });
   });
 
   test('arguments, environment and exit code pass through', async () => {
-    const result = await run({ program: testPrograms.hello, args: ['5', 'two words', ''], env: { HELLO: 'there' }, jit });
+    const result = await run({ program: testPrograms.hello, args: ['5', 'two words', ''], env: { HELLO: 'there' }, ...machine });
     expect(result.stdout).toContain('hello, world: 3 arguments [5] [two words] []\n');
     expect(result.stdout).toContain('getenv: there\n');
     expect(result.exitCode).toBe(5);
   });
 
   test('self-modifying code sees its changes', async () => {
-    const result = await run({ program: testPrograms.smc, jit });
+    const result = await run({ program: testPrograms.smc, ...machine });
     expect(result.stdout).toBe('ok rewrite\nok hot\nok straddle\nok self\nok alias\nok kernel\nok remap\nok bulk\nok all\n');
   });
 
   test('signal handlers see faults and execution goes on', async () => {
-    expect((await run({ program: testPrograms.faults, jit })).stdout).toBe('ok handlers\nok return\nok raise\nok memory\nok all\n');
+    expect((await run({ program: testPrograms.faults, ...machine })).stdout).toBe('ok handlers\nok return\nok raise\nok memory\nok all\n');
   });
 
   test.each([
@@ -53,15 +59,19 @@ describe.each(['off', 'on'] as const)('programs with jit: %s', (jit) => {
     ['abort', 6, /^faults: Aborted \(signal 6\)\n$/],
     ['overflow', 11, /^faults: Segmentation fault \(signal 11\) at rip 0x[0-9a-f]+ address 0x7fffff7f/],
   ])('an unhandled fault (%s) ends the program with a message and code 128 + n', async (which, signal, message) => {
-    const result = await run({ program: testPrograms.faults, argv0: '/bin/faults', args: [which], jit });
+    const result = await run({ program: testPrograms.faults, argv0: '/bin/faults', args: [which], ...machine });
     expect(result.stderr).toMatch(message);
     expect(result.exitCode).toBe(128 + signal);
     expect(result.signal).toBe(signal);
   });
 });
 
-test.each(['5', '6'])('random system calls leave the guest kernel standing (seed %s)', async (seed) => {
-  const result = await run({ program: testPrograms.fuzz, args: [seed, '20000'], jit: 'off' });
+test.each([
+  ['5', 'pvm'],
+  ['6', 'pvm'],
+  ['5', 'bare'],
+] as const)('random system calls leave the guest kernel standing (seed %s, design %s)', async (seed, design) => {
+  const result = await run({ program: testPrograms.fuzz, args: [seed, '20000'], design, jit: 'off' });
   expect(result).toMatchObject({ exitCode: 42, signal: 0 });
 });
 

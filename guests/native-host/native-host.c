@@ -7,8 +7,10 @@
  * usage: native-host kernel.elf memory-MiB initrd.cpio
  */
 #define _GNU_SOURCE
-#include "../kernel/pvm.h"
-#include "../kernel/layout.h"
+#include "cpu.h"
+#include "layout.h"
+#include "paravirt/paravirt.h"
+#include "paravirt/pvm_v2.h"
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -59,9 +61,9 @@ static void die(const char *what)
 	exit(70);
 }
 
-static struct pvcs *pvcs(void)
+static struct pvcs_v2 *pvcs(void)
 {
-	return (struct pvcs *)(ram + vcpu_struct);
+	return (struct pvcs_v2 *)(ram + vcpu_struct);
 }
 
 static void set_regs(void)
@@ -131,7 +133,7 @@ static void flush(u64 va, bool all)
 
 static void event(u32 vector, u32 error, u64 cr2)
 {
-	struct pvcs *p = pvcs();
+	struct pvcs_v2 *p = pvcs();
 
 	exits[X_EVENT].count++;
 	if (!vcpu_struct)
@@ -235,7 +237,7 @@ static s64 hypercall(u64 number, u64 a0, u64 a1)
 static void syscall_stop(void)
 {
 	u64 at = regs.rip - 2;
-	struct pvcs *p = pvcs();
+	struct pvcs_v2 *p = pvcs();
 
 	regs.rax = regs.orig_rax;
 	if (!supervisor) {

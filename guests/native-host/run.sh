@@ -8,7 +8,7 @@ bases='-DKERNEL_BASE=0x280000000000 -DDIRECT_BASE=0x200000000000'
 mkdir -p "$out"
 make -s -j2 -C "$here/../kernel" OUT="$out/kernel.elf" OBJ="$out/kernel" DEFINES="$bases"
 [ "$out/native-host" -nt "$here/native-host.c" ] ||
-	gcc -O2 -Wall -Wextra $bases -o "$out/native-host" "$here/native-host.c"
+	gcc -O2 -Wall -Wextra -iquote "$here/../kernel" $bases -o "$out/native-host" "$here/native-host.c"
 
 memory=64 files=
 while :; do

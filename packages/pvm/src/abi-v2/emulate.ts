@@ -1,9 +1,9 @@
 import type { Insn } from '@pvm/cpu-jit';
 import { CS, FS, GS, LDTR, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_GDTR, S_IDTR, S_SEG, S_XCR0, SEG_BASE, SEG_STRIDE, SS, TR } from '@pvm/cpu-jit/layout';
+import { cpuid } from '../cpuid.ts';
 import { readVirtual } from '../guest-memory.ts';
 import { RAX, RBX, RCX, RDX, RSP } from '../vcpu-state.ts';
 import * as abi from './constants.ts';
-import { cpuid } from './cpuid.ts';
 import { lookupDataSegment } from './hypercalls.ts';
 import type { KvmClock } from './kvm-clock.ts';
 import { msrName, readMsr, writeMsr } from './msrs.ts';

@@ -1,5 +1,8 @@
-import type { DesignInfo } from '../design.ts';
+import { EXIT_PRIVILEGED } from '@pvm/cpu-jit/layout';
+import type { DesignInfo, ExitOutcome } from '../design.ts';
 import { NativeDesign } from '../native/native-design.ts';
+
+const VECTOR_UD = 6;
 
 /**
  * No hypervisor under the guest: the CPU walks the guest's page tables, delivers its events and does its privileged
@@ -10,6 +13,13 @@ class BareDesign extends NativeDesign {
   readonly interruptRow = -1;
   readonly timerRow = -1;
 
+  /** VMCALL and VMMCALL: undefined instructions without a hypervisor. @throws TripleFault for any other exit */
+  protected override designExit(reason: number, outcome: ExitOutcome): void {
+    if (reason !== EXIT_PRIVILEGED) return super.designExit(reason, outcome);
+    outcome.row = this.ledger.row('VMCALL');
+    this.core.raise(0, VECTOR_UD);
+  }
+
   /** The walker raises #PF by itself. */
   mmuFault(): 1 {
     return 1;
@@ -18,7 +28,7 @@ class BareDesign extends NativeDesign {
 
 export const bare: DesignInfo = {
   title: 'no hypervisor: only accesses to devices leave the guest',
-  platforms: ['pc'],
+  platforms: ['program', 'pc'],
   optimisations: {},
   switcher: false,
   create: (context) => new BareDesign(context),

@@ -138,7 +138,6 @@ describe('createVm refuses', () => {
   const image = kernel(powerOff);
   it.each([
     ['a RAM disk beside a program', { program: 'x', initrd: image }, /initrd is for a stock kernel/],
-    ['a program for design bare', { design: 'bare', program: 'x' }, /design bare does not run a program on the embedded kernel; pvm does/],
     ['arguments for a stock kernel', { kernel: image, args: ['x'] }, /args is for a program/],
     ['a stock kernel for design pvm', { kernel: image, design: 'pvm' }, /design pvm does not run a stock kernel; bare does/],
     ['neither program nor kernel', { design: 'bare' }, /program is missing/],

@@ -20,17 +20,22 @@ import {
   S_RIP,
 } from '@pvm/cpu-jit/layout';
 import type { EntryState, InterruptSink, MmioSize, PortSize } from '@pvm/machine';
+import { type CpuidLeaf, installCpuid, KVM_SIGNATURE } from '../../cpuid.ts';
 import type { ExitLedger } from '../../ledger.ts';
 import type { Platform } from '../../platform/index.ts';
 import { RAX, RCX, RDX, VcpuState } from '../../vcpu-state.ts';
 import { type Design, type DesignContext, type ExitOutcome, TripleFault } from '../design.ts';
-import { installCpuid } from './cpuid.ts';
 
 const RFLAGS_IF = 1 << 9;
 const VECTOR_GP = 13;
 /** IA32_BIOS_SIGN_ID: the microcode revision, none. */
 const MSR_BIOS_SIGN_ID = 0x8b;
 const ALL_ONES_32 = 0xffff_ffffn;
+/** The KVM signature without a single feature is there because kernels use the x2APIC without interrupt remapping only under a hypervisor they know. */
+const HYPERVISOR_LEAVES: readonly CpuidLeaf[] = [
+  [0x4000_0000, [0x4000_0001, ...KVM_SIGNATURE]],
+  [0x4000_0001, [0, 0, 0, 0]],
+];
 
 /**
  * Base of the designs whose guest has the CPU's own state: rings, control registers and events are the hardware's, and
@@ -65,7 +70,9 @@ export abstract class NativeDesign implements Design {
       mmioWrite: row('MMIO', 'write'),
       shutdown: row('TRIPLE_FAULT'),
     };
-    installCpuid(this.vcpu);
+    const isPc = platform.kind === 'pc';
+    // Programs see the processor that PVM guests see, so that they run the same code under every design.
+    installCpuid(this.vcpu, { apic: isPc, fsgsbase: !isPc }, HYPERVISOR_LEAVES);
   }
 
   boot(entry: EntryState): void {

@@ -29,7 +29,7 @@ import type { EntryState, GuestRam } from '@pvm/machine';
 import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, ShadowMmu } from '@pvm/shadow-mmu';
 import { isLegal } from '../../abi-v2/address-range.ts';
 import * as abi from '../../abi-v2/constants.ts';
-import { installCpuid } from '../../abi-v2/cpuid.ts';
+import { installPvmCpuid } from '../../abi-v2/cpuid.ts';
 import { emulate, emulateUser } from '../../abi-v2/emulate.ts';
 import { hypercall, hypercallName } from '../../abi-v2/hypercalls.ts';
 import { KvmClock } from '../../abi-v2/kvm-clock.ts';
@@ -99,7 +99,7 @@ export class PvmDesign implements Design {
     });
     this.vcpus = Array.from({ length: core.vcpus }, (_, i) => new PvmVcpu(core, i, this.mmu, options.directSwitch));
     this.clocks = this.vcpus.map((v) => new KvmClock(options.ram, () => options.tsc(v.index), options.wallClock));
-    for (const vcpu of this.vcpus) installCpuid(vcpu);
+    for (const vcpu of this.vcpus) installPvmCpuid(vcpu, { apic: false });
   }
 
   /** The ABI state of a vCPU. */
