@@ -42,7 +42,22 @@ export interface ShadowMmuOptions {
   prefetch?: number;
   /** Use 2 MiB shadow leaves where alignment allows. Default true. */
   largePages?: boolean;
+  /** Default `pvm`. */
+  flavour?: ShadowFlavour;
+  /**
+   * Flavour `kvm` only: last-level guest tables may be written without an exit and go out of step ("unsync") until the guest flushes. Default false.
+   * Then `load` with flush, `invlpg`, `flushPcid` and `flushAll` must be called for every flush of the guest.
+   */
+  unsync?: boolean;
+  /** Address spaces kept per vCPU, the current one included, 1..16. Default 16; KVM's is 4. */
+  cachedRoots?: number;
 }
+
+/**
+ * Whose shadow tables: PVM's, where guest kernel and user both run at privilege 3 and have a root each, or KVM's, where one root has the guest's U/S bits
+ * and the CPU applies CPL, SMEP and SMAP to them.
+ */
+export type ShadowFlavour = 'pvm' | 'kvm';
 
 /** Mode bits of {@link ShadowMmu.load}. */
 /** 57-bit virtual addresses: five-level tables. */
@@ -51,6 +66,23 @@ export const MODE_LA57 = 1;
 export const MODE_NX = 2;
 /** The supervisor may not execute user pages. Takes effect only with MODE_NX (v2 sets both together). */
 export const MODE_SMEP = 4;
+/** CR0.WP = 0: the supervisor writes pages whatever their W bits say. */
+export const MODE_NO_WP = 8;
+/** The remaining bits are for the flavour `kvm`. CR4.SMAP. */
+export const MODE_SMAP = 16;
+/** PAE paging: four page-directory pointers, two levels of 8-byte entries. */
+export const MODE_PAE = 32;
+/** 32-bit paging: two levels of 4-byte entries. */
+export const MODE_32BIT = 64;
+/** CR4.PSE, for 32-bit paging: 4 MiB pages. */
+export const MODE_PSE = 128;
+/** CR0.PG = 0: linear addresses are guest-physical. */
+export const MODE_NO_PAGING = 256;
+/** Modes whose linear addresses have 32 bits; their shadow has three levels. */
+export const MODE_LEGACY = MODE_PAE | MODE_32BIT | MODE_NO_PAGING;
+
+/** Beside ACCESS_* of the layout in the `access` of {@link ShadowMmu.fault}: RFLAGS.AC is set, which lifts SMAP. */
+export const ACCESS_AC = 8;
 
 /** The shadow tables now allow the access: walk again. */
 export const FAULT_FIXED = 0;
@@ -91,6 +123,11 @@ export interface ShadowMmuStats {
   flushAll: number;
   /** Flushes the guest asked for that could find nothing stale. */
   flushesNeedless: number;
+  /** Tables that went out of step, and that were brought back in step. */
+  pagesUnsynced: number;
+  pagesSynced: number;
+  /** Tables out of step now. */
+  unsync: number;
   /** `load` calls; how many found a slot with the same tables. */
   loads: number;
   loadsCached: number;

@@ -332,7 +332,7 @@ describe('bug classes of shadow paging', () => {
     machine.expect(USER, va(0), 'write');
     machine.load(0x5000_0000, MODE);
     expect(machine.mmu.userRoot(0)).toBe(machine.poolBase);
-    expect(machine.expect(USER, va(0), 'write')).toEqual({ kind: 'fault', code: 6 });
+    expect(machine.expect(USER, va(0), 'write')).toEqual({ kind: 'fault', code: 15 });
     machine.load(ROOT, MODE);
     expect(machine.expect(USER, va(0), 'write').kind).toBe('ram');
     finish(machine);

@@ -26,6 +26,11 @@ export class FramePool {
   readonly currentUses: Int32Array;
   /** Used since the reclaim hand passed. */
   readonly referenced: Uint8Array;
+  /** 1: the guest table may be written without us, and was perhaps. */
+  readonly unsync: Uint8Array;
+  /** Entries that lead, perhaps over more tables, to unsync pages: their number by frame, and a bit for each. */
+  readonly unsyncChildren: Int32Array;
+  readonly unsyncBits: Int32Array;
   /** Emulated writes to the guest table since a fault last went through this page. */
   readonly writes: Uint16Array;
   /** Next shadow page made from the same guest frame, or next free frame; 0: end. */
@@ -52,6 +57,9 @@ export class FramePool {
     this.slotUses = new Int32Array(frames);
     this.currentUses = new Int32Array(frames);
     this.referenced = new Uint8Array(frames);
+    this.unsync = new Uint8Array(frames);
+    this.unsyncChildren = new Int32Array(frames);
+    this.unsyncBits = new Int32Array(frames * 16);
     this.writes = new Uint16Array(frames);
     this.nextPage = new Int32Array(frames);
     this.prevPage = new Int32Array(frames);
@@ -66,10 +74,24 @@ export class FramePool {
   /** Forgets every shadow page and empties the frames. */
   clear(): void {
     this.words.fill(0, this.word0, this.word0 + this.frames * 1024);
-    for (const array of [this.role, this.key, this.present, this.slotUses, this.currentUses, this.nextPage, this.prevPage, this.heads, this.next, this.prev]) {
+    for (const array of [
+      this.role,
+      this.key,
+      this.present,
+      this.slotUses,
+      this.currentUses,
+      this.nextPage,
+      this.prevPage,
+      this.heads,
+      this.next,
+      this.prev,
+      this.unsyncChildren,
+      this.unsyncBits,
+    ]) {
       array.fill(0);
     }
     this.referenced.fill(0);
+    this.unsync.fill(0);
     this.writes.fill(0);
     for (let frame = 1; frame < this.frames - 1; frame++) this.nextPage[frame] = frame + 1;
     this.firstFree = 1;
@@ -136,6 +158,25 @@ export class FramePool {
     if (next !== 0) this.prev[next] = prev;
     this.prev[sidx] = 0;
     this.next[sidx] = 0;
+    if (this.unsyncChildren[sidx >>> 9] !== 0) this.clearUnsyncChild(sidx);
+  }
+
+  /** Notes that an entry leads to an unsync page; false when that was known. */
+  setUnsyncChild(sidx: number): boolean {
+    const bits = this.unsyncBits[sidx >>> 5] as number;
+    const bit = 1 << (sidx & 31);
+    if ((bits & bit) !== 0) return false;
+    this.unsyncBits[sidx >>> 5] = bits | bit;
+    this.unsyncChildren[sidx >>> 9] = (this.unsyncChildren[sidx >>> 9] as number) + 1;
+    return true;
+  }
+
+  clearUnsyncChild(sidx: number): void {
+    const bits = this.unsyncBits[sidx >>> 5] as number;
+    const bit = 1 << (sidx & 31);
+    if ((bits & bit) === 0) return;
+    this.unsyncBits[sidx >>> 5] = bits & ~bit;
+    this.unsyncChildren[sidx >>> 9] = (this.unsyncChildren[sidx >>> 9] as number) - 1;
   }
 
   /** True when no shadow entry and no slot refers to a page. */

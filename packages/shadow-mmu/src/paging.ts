@@ -29,6 +29,8 @@ export const ACCESS_WRITE = 1;
 export const ACCESS_EXEC = 2;
 export const ACCESS_RMW = 3;
 export const ACCESS_KIND = 3;
+/** Made by the CPU itself, at privilege 0 whatever CPL is. */
+export const ACCESS_IMPLICIT_SUPERVISOR = 4;
 
 /** Rights accumulated over the levels of a walk. */
 export const ACC_W = 1;
@@ -52,8 +54,21 @@ export const ROLE_SMEP = 1 << 9;
 export const ROLE_LA57 = 1 << 10;
 /** Level-4 page below entry 511 of a five-level root, where the legal range is finer than one entry of the root. */
 export const ROLE_TOP = 1 << 11;
-/** Bits a child inherits from its root. Bits 12-13 are kept for the quadrant of 32-bit tables, 14 for second-level tables. */
-export const ROLE_INHERITED = ROLE_USER | ROLE_NX | ROLE_SMEP | ROLE_LA57;
+/** Which part of a 32-bit guest table the page is made from: a half of a page table, a quarter of a page directory. */
+export const ROLE_QUADRANT_SHIFT = 12;
+/** Guest entries have 4 bytes (32-bit paging); they are those of PAE paging; CR4.PSE is set. */
+export const ROLE_32BIT = 1 << 14;
+export const ROLE_PAE = 1 << 15;
+export const ROLE_PSE = 1 << 16;
+/** CR0.WP is 0: leaves may have become the supervisor's for a write. ROLE_SMEP and ROLE_SMAP matter to those. */
+export const ROLE_NO_WP = 1 << 17;
+export const ROLE_SMAP = 1 << 18;
+/** Top of a three-level shadow: not made from a guest table as it is in memory. */
+export const ROLE_TOP3 = 1 << 19;
+/** Bits a child inherits from its root. */
+export const ROLE_INHERITED = ROLE_USER | ROLE_NX | ROLE_SMEP | ROLE_LA57 | ROLE_32BIT | ROLE_PAE | ROLE_PSE | ROLE_NO_WP | ROLE_SMAP;
+/** Pages that are not kept in step with one guest frame. */
+export const ROLE_UNTRACKED = ROLE_DIRECT | ROLE_TOP3;
 
 /** Index of a virtual address at a table level 1..5. */
 export function vaIndex(vaLow: number, vaHigh: number, level: number): number {

@@ -1,6 +1,7 @@
 /**
  * Writes to guest page tables: each guest entry a write touches is compared with every shadow entry made from it, which is kept, changed or dropped.
  */
+import { GuestEntries } from './guest-entries.ts';
 import { entryGpa, type GuestWalk } from './guest-walk.ts';
 import { ACC_U, ACC_W, accessOf, PTE_A, PTE_D, PTE_P, PTE_PS, ROLE_INHERITED, ROLE_USER } from './paging.ts';
 import { modeOfRole, roleAccess, type ShadowFill } from './shadow-fill.ts';
@@ -12,6 +13,7 @@ import type { ShadowPages } from './shadow-pages.ts';
  */
 const FLOOD_LAST_LEVEL = 32;
 const FLOOD_UPPER = 4;
+const PAGE_OFFSET = 0xfff;
 /** Offset bits of a 2 MiB page. */
 const LARGE_OFFSET = 0x1f_ffff;
 
@@ -24,12 +26,14 @@ export class PteWrites {
   private readonly walk: GuestWalk;
   private readonly gpaToHpa: (gpa: number) => number;
   private readonly bytes: Uint8Array;
+  private readonly entries: GuestEntries;
 
   constructor(pages: ShadowPages, fill: ShadowFill, walk: GuestWalk, gpaToHpa: (gpa: number) => number) {
     this.pages = pages;
     this.fill = fill;
     this.walk = walk;
     this.gpaToHpa = gpaToHpa;
+    this.entries = new GuestEntries(pages);
     this.bytes = new Uint8Array(pages.pool.words.buffer);
   }
 
@@ -40,19 +44,21 @@ export class PteWrites {
       words[(hpa >>> 2) + 1] = words[(source >>> 2) + 1] as number;
       words[hpa >>> 2] = words[source >>> 2] as number;
     } else for (let i = 0; i < size; i++) this.bytes[hpa + i] = this.bytes[source + i] as number;
-    const first = (hpa >>> 3) & 511;
-    const last = ((hpa + size - 1) >>> 3) & 511;
-    this.writes += last - first + 1;
+    const first = hpa & PAGE_OFFSET;
+    const last = first + size - 1;
+    this.writes += (last >>> 3) - (first >>> 3) + 1;
     this.synchronise((hpa >>> 12) - this.pages.ramBase, first, last, true);
   }
 
-  /** Brings every shadow page made from a RAM frame in step with the guest entries `first`..`last`. */
+  /** Brings every shadow page made from a RAM frame in step with its bytes `first`..`last`. */
   synchronise(ramFrame: number, first: number, last: number, countFlood: boolean): void {
     const { pages } = this;
     const pool = pages.pool;
     let frame = pages.pagesOf[ramFrame] as number;
     while (frame !== 0) {
-      for (let index = first; index <= last; index++) this.synchroniseEntry(frame, index);
+      this.entries.range(frame, first, last);
+      const end = this.entries.last;
+      for (let index = this.entries.first; index <= end; index++) this.synchroniseEntry(frame, index);
       if (countFlood && this.isFlooded(frame)) {
         this.flooded++;
         pages.zap(frame);
@@ -70,14 +76,24 @@ export class PteWrites {
     return writes >= (pool.level(frame) === 1 ? FLOOD_LAST_LEVEL : FLOOD_UPPER);
   }
 
-  private synchroniseEntry(frame: number, index: number): void {
-    const { pages } = this;
-    const pool = pages.pool;
+  /** Brings every entry of a shadow page in step with the guest's table. */
+  synchronisePage(frame: number): void {
+    const { pool } = this.pages;
+    for (let index = 0, left = pool.present[frame] as number; left > 0 && index < 512; index++) {
+      if (pool.low(frame * 512 + index) === 0) continue;
+      left--;
+      this.synchroniseEntry(frame, index);
+    }
+  }
+
+  /** Keeps, changes or drops one entry, as the guest's table says. */
+  synchroniseEntry(frame: number, index: number): void {
+    const { pages, entries } = this;
     const sidx = frame * 512 + index;
-    const shadow = pool.low(sidx);
+    const shadow = pages.pool.low(sidx);
     if (shadow === 0) return;
-    const word = (pages.ramBase + (pool.key[frame] as number)) * 1024 + index * 2;
-    if (this.update(sidx, shadow, pool.words[word] as number, pool.words[word + 1] as number)) return;
+    entries.read(frame, index);
+    if (this.update(sidx, shadow, entries.low, entries.high)) return;
     this.visible++;
     pages.drop(sidx);
   }

@@ -1,31 +1,45 @@
 /**
  * Which guest tables each vCPU has loaded, and the cache of previous ones: 16 TLB slots per vCPU, each with a kernel and a user shadow root.
  */
-import { MODE_LA57 } from './api.ts';
-import { ACC_ALL, ROLE_ACC_SHIFT } from './paging.ts';
+import { MODE_32BIT, MODE_LEGACY, MODE_NO_PAGING, MODE_PAE, type ShadowFlavour } from './api.ts';
+import { entryGpa, shadowLevels } from './guest-walk.ts';
+import { ACC_ALL, PTE_P, ROLE_ACC_SHIFT, ROLE_DIRECT, ROLE_TOP3 } from './paging.ts';
 import { inheritedRole } from './shadow-fill.ts';
 import type { ShadowPages } from './shadow-pages.ts';
 import { SLOTS } from './tlb-reach.ts';
 
 const NO_CR3 = -1;
+/** PCID in CR3 (SDM Vol. 3, 2.5), and the alignment of PAE's page-directory-pointer table. */
+const PCID_MASK = 0xfff;
+const PDPT_BYTES = 32;
 /** A walk needs at most four pages below its root; two roots come on top. */
 export const ROOM_FOR_ROOTS = 2;
 
 export class Roots {
   loads = 0;
   cached = 0;
+  /** The last `load` found its tables in a slot. */
+  wasCached = false;
   /** Current slot by vCPU, -1 before the first load. */
   readonly slot: Int32Array;
   readonly mode: Int32Array;
   private readonly pages: ShadowPages;
   private readonly gpaToHpa: (gpa: number) => number;
   private readonly vcpus: number;
+  private readonly flavour: ShadowFlavour;
+  private readonly slots: number;
+  /** HPA of the tables that kernel and user root shadow, by slot; -1: not RAM. */
+  private readonly tables: [Float64Array, Float64Array];
   private readonly kernelCr3: Float64Array;
   private readonly userCr3: Float64Array;
   private readonly slotMode: Int32Array;
   private readonly lastUse: Float64Array;
 
-  constructor(pages: ShadowPages, gpaToHpa: (gpa: number) => number, vcpus: number) {
+  constructor(pages: ShadowPages, gpaToHpa: (gpa: number) => number, options: { vcpus: number; flavour: ShadowFlavour; slots: number }) {
+    const { vcpus, flavour, slots } = options;
+    this.flavour = flavour;
+    this.slots = slots;
+    this.tables = [new Float64Array(vcpus * SLOTS), new Float64Array(vcpus * SLOTS)];
     this.pages = pages;
     this.gpaToHpa = gpaToHpa;
     this.vcpus = vcpus;
@@ -41,7 +55,17 @@ export class Roots {
   /** Frame of the current root, 0 when nothing is loaded or CR3 names no RAM. */
   current(vcpu: number, user: number): number {
     const slot = this.slot[vcpu] as number;
-    return slot < 0 ? 0 : (this.pages.reach.slotRoots[user === 0 ? 0 : 1][vcpu * SLOTS + slot] as number);
+    return slot < 0 ? 0 : (this.pages.reach.slotRoots[this.half(user)][vcpu * SLOTS + slot] as number);
+  }
+
+  /** HPA of the guest's top-level table, -1 when it is not RAM. */
+  table(vcpu: number, user: number): number {
+    return this.tables[this.half(user)][vcpu * SLOTS + (this.slot[vcpu] as number)] as number;
+  }
+
+  /** Index of the root that serves a privilege: PVM has two. */
+  private half(user: number): 0 | 1 {
+    return user !== 0 && this.flavour === 'pvm' ? 1 : 0;
   }
 
   /** Makes a pair of guest tables current; returns the slot. */
@@ -50,10 +74,13 @@ export class Roots {
     this.mode[vcpu] = mode;
     let victim = vcpu * SLOTS;
     const current = vcpu * SLOTS + (this.slot[vcpu] as number);
-    for (let at = vcpu * SLOTS; at < (vcpu + 1) * SLOTS; at++) {
+    this.wasCached = false;
+    for (let at = vcpu * SLOTS; at < vcpu * SLOTS + this.slots; at++) {
       if (this.kernelCr3[at] === kernelCr3 && this.userCr3[at] === userCr3 && this.slotMode[at] === mode) {
         this.cached++;
+        this.wasCached = true;
         this.enter(vcpu, at);
+        if ((mode & MODE_PAE) !== 0) this.reloadPointers(vcpu);
         return at - vcpu * SLOTS;
       }
       if (victim === current || (at !== current && (this.lastUse[at] as number) < (this.lastUse[victim] as number))) victim = at;
@@ -62,19 +89,26 @@ export class Roots {
     this.pages.makeRoom(ROOM_FOR_ROOTS);
     this.release(vcpu, victim);
     this.bind(victim, 0, kernelCr3, mode);
-    this.bind(victim, 1, userCr3, mode);
+    if (this.flavour === 'pvm') this.bind(victim, 1, userCr3, mode);
     this.kernelCr3[victim] = kernelCr3;
     this.userCr3[victim] = userCr3;
     this.slotMode[victim] = mode;
     this.enter(vcpu, victim);
+    if ((mode & MODE_PAE) !== 0) this.reloadPointers(vcpu);
     return victim - vcpu * SLOTS;
   }
 
   private bind(at: number, user: 0 | 1, cr3: number, mode: number): void {
-    const hpa = this.gpaToHpa(cr3);
-    if (hpa < 0) return;
-    const levels = (mode & MODE_LA57) !== 0 ? 5 : 4;
-    const frame = this.pages.obtain((hpa >>> 12) - this.pages.ramBase, levels | (ACC_ALL << ROLE_ACC_SHIFT) | inheritedRole(user, mode));
+    const table = cr3 - (cr3 % ((mode & MODE_PAE) !== 0 ? PDPT_BYTES : PCID_MASK + 1));
+    const hpa = this.gpaToHpa(table);
+    this.tables[user][at] = hpa;
+    if (hpa < 0 && (mode & MODE_NO_PAGING) === 0) return;
+    const role = shadowLevels(mode) | (ACC_ALL << ROLE_ACC_SHIFT) | inheritedRole(user, mode, this.flavour);
+    const ramFrame = (hpa >>> 12) - this.pages.ramBase;
+    let frame: number;
+    if ((mode & MODE_LEGACY) === 0) frame = this.pages.obtain(ramFrame, role);
+    else if ((mode & MODE_NO_PAGING) !== 0) frame = this.pages.obtain(0, role | ROLE_DIRECT);
+    else frame = this.pages.obtain((mode & MODE_32BIT) !== 0 ? ramFrame : hpa / PDPT_BYTES, role | ROLE_TOP3);
     this.pages.reach.slotRoots[user][at] = frame;
     this.pages.pool.slotUses[frame] = (this.pages.pool.slotUses[frame] as number) + 1;
   }
@@ -91,6 +125,22 @@ export class Roots {
     this.leave(vcpu);
     this.slot[vcpu] = at - vcpu * SLOTS;
     this.lastUse[at] = this.loads;
+  }
+
+  /** MOV to CR3 in PAE mode reads the four page-directory pointers, which may have changed. */
+  private reloadPointers(vcpu: number): void {
+    const root = this.current(vcpu, 0);
+    if (root === 0) return;
+    const { pool } = this.pages;
+    const table = this.table(vcpu, 0) >>> 2;
+    for (let index = 0; index < 4; index++) {
+      const sidx = root * 512 + index;
+      if (pool.low(sidx) === 0) continue;
+      const low = pool.words[table + index * 2] as number;
+      const gpa = entryGpa(low, pool.words[table + index * 2 + 1] as number);
+      const child = (pool.key[this.pages.childOf(pool.low(sidx))] as number) + this.pages.ramBase;
+      if ((low & PTE_P) === 0 || this.gpaToHpa(gpa) !== child * 4096) this.pages.drop(sidx);
+    }
   }
 
   private leave(vcpu: number): void {
@@ -125,6 +175,20 @@ export class Roots {
         if (kernel[at] === frame || user[at] === frame) this.release(vcpu, at);
       }
     }
+  }
+
+  /** Empties the slots of a vCPU, except the current one, whose CR3 names a PCID. */
+  forgetPcid(vcpu: number, pcid: number): void {
+    for (let at = vcpu * SLOTS; at < (vcpu + 1) * SLOTS; at++) {
+      const cr3 = this.kernelCr3[at] as number;
+      if (cr3 !== NO_CR3 && cr3 % (PCID_MASK + 1) === pcid && at !== vcpu * SLOTS + (this.slot[vcpu] as number)) this.release(vcpu, at);
+    }
+  }
+
+  /** PCID of the tables a vCPU has loaded. */
+  pcid(vcpu: number): number {
+    const slot = this.slot[vcpu] as number;
+    return slot < 0 ? 0 : (this.kernelCr3[vcpu * SLOTS + slot] as number) % (PCID_MASK + 1);
   }
 
   clear(): void {

@@ -2,7 +2,8 @@
  * Building the shadow of one translation: the path of shadow pages down to a leaf, as the guest walk just done says; and the decision, shared with
  * PTE-write emulation, which shadow page belongs below a guest entry.
  */
-import { MODE_LA57, MODE_NX, MODE_SMEP } from './api.ts';
+import { MODE_32BIT, MODE_LA57, MODE_NO_WP, MODE_NX, MODE_PAE, MODE_PSE, MODE_SMAP, MODE_SMEP, type ShadowFlavour } from './api.ts';
+import { GuestEntries } from './guest-entries.ts';
 import { entryGpa, type GuestWalk, leafHigh } from './guest-walk.ts';
 import {
   ACC_ALL,
@@ -13,11 +14,17 @@ import {
   PTE_D,
   PTE_P,
   PTE_PS,
+  ROLE_32BIT,
   ROLE_ACC_SHIFT,
   ROLE_DIRECT,
   ROLE_INHERITED,
   ROLE_LA57,
+  ROLE_NO_WP,
   ROLE_NX,
+  ROLE_PAE,
+  ROLE_PSE,
+  ROLE_QUADRANT_SHIFT,
+  ROLE_SMAP,
   ROLE_SMEP,
   ROLE_TOP,
   ROLE_USER,
@@ -28,17 +35,32 @@ import type { ShadowPages } from './shadow-pages.ts';
 const TWO_MIB = 0x20_0000;
 const ONE_GIB = 0x4000_0000;
 
+/** Mode bits and the role bits they are kept in. */
+const ROLE_OF_MODE = [
+  [MODE_LA57, ROLE_LA57],
+  [MODE_NX, ROLE_NX],
+  [MODE_NO_WP, ROLE_NO_WP],
+  [MODE_SMEP, ROLE_SMEP],
+  [MODE_SMAP, ROLE_SMAP],
+  [MODE_PAE, ROLE_PAE],
+  [MODE_32BIT, ROLE_32BIT],
+  [MODE_PSE, ROLE_PSE],
+] as const;
+
 /** Role bits every shadow page of a root has. */
-export function inheritedRole(user: number, mode: number): number {
-  const la57 = (mode & MODE_LA57) !== 0 ? ROLE_LA57 : 0;
-  if ((mode & MODE_NX) === 0) return la57 | (user !== 0 ? ROLE_USER : 0);
-  // SMEP says nothing about the user's own pages, so both settings share the user shadow.
-  return la57 | ROLE_NX | (user !== 0 ? ROLE_USER : (mode & MODE_SMEP) !== 0 ? ROLE_SMEP : 0);
+export function inheritedRole(user: number, mode: number, flavour: ShadowFlavour): number {
+  let role = user !== 0 && flavour === 'pvm' ? ROLE_USER : 0;
+  for (const [modeBit, roleBit] of ROLE_OF_MODE) if ((mode & modeBit) !== 0) role |= roleBit;
+  // The CPU itself applies SMEP and SMAP to KVM's tables; they matter where a user's page may have become the supervisor's.
+  if (flavour === 'kvm') return (role & ROLE_NO_WP) !== 0 ? role : role & ~(ROLE_SMEP | ROLE_SMAP);
+  // They say nothing about the user's own accesses, nor does CR0.WP, so all settings share the user shadow; PVM's NX and SMEP come together.
+  if (user !== 0) return role & ~(ROLE_SMEP | ROLE_SMAP | ROLE_NO_WP);
+  return (mode & MODE_NX) !== 0 ? role & ~ROLE_SMAP : role & ~(ROLE_SMEP | ROLE_SMAP);
 }
 
 /** Mode bits that matter for reading guest entries. */
 export function modeOfRole(role: number): number {
-  return (role & ROLE_NX) !== 0 ? MODE_NX : 0;
+  return ((role & ROLE_NX) !== 0 ? MODE_NX : 0) | ((role & ROLE_PAE) !== 0 ? MODE_PAE : 0);
 }
 
 export function roleAccess(role: number): number {
@@ -56,8 +78,18 @@ export class ShadowFill {
   private readonly gpaToHpa: (gpa: number) => number;
   private readonly largePages: boolean;
   private readonly prefetch: number;
+  private readonly flavour: ShadowFlavour;
+  private readonly entries: GuestEntries;
 
-  constructor(pages: ShadowPages, walk: GuestWalk, gpaToHpa: (gpa: number) => number, largePages: boolean, prefetch: number) {
+  constructor(
+    pages: ShadowPages,
+    walk: GuestWalk,
+    gpaToHpa: (gpa: number) => number,
+    options: { largePages: boolean; prefetch: number; flavour: ShadowFlavour },
+  ) {
+    const { largePages, prefetch, flavour } = options;
+    this.flavour = flavour;
+    this.entries = new GuestEntries(pages);
     this.pages = pages;
     this.walk = walk;
     this.gpaToHpa = gpaToHpa;
@@ -70,6 +102,8 @@ export class ShadowFill {
   wantTable(ramFrame: number, level: number, index: number, rights: number, inherited: number): void {
     this.wantKey = ramFrame;
     this.wantRole = (level - 1) | (rights << ROLE_ACC_SHIFT) | inherited | (level === 5 && index === 511 ? ROLE_TOP : 0);
+    // A 32-bit directory has four shadows, a 32-bit page table two.
+    if ((inherited & ROLE_32BIT) !== 0) this.wantRole |= (level === 3 ? index : index & 1) << ROLE_QUADRANT_SHIFT;
   }
 
   /** The shadow page below an entry at `level`, when the page at `gpa` is part of a large guest page with these rights. */
@@ -94,16 +128,15 @@ export class ShadowFill {
   }
 
   /**
-   * Makes the shadow below `root` translate the page of the last guest walk, backed at `hpa`. Room for five pages must have been made.
+   * Makes the shadow below `root` translate the page of the last guest walk, backed at `hpa`, with `rights`. Room for five pages must have been made.
    * Entries on the way that lead elsewhere (the guest entry changed, or now has other rights or another size) are replaced.
    */
-  fill(root: number, levels: number, vaLow: number, vaHigh: number, hpa: number): void {
+  fill(root: number, vaLow: number, vaHigh: number, hpa: number, rights: number): void {
     const { pages, walk } = this;
     const pool = pages.pool;
     const inherited = (pool.role[root] as number) & ROLE_INHERITED;
-    const rights = walk.leafRights();
     let frame = root;
-    for (let level = levels; ; level--) {
+    for (let level = pool.level(root); ; level--) {
       pool.referenced[frame] = 1;
       pool.writes[frame] = 0;
       const index = vaIndex(vaLow, vaHigh, level);
@@ -137,8 +170,8 @@ export class ShadowFill {
   /** Sets a leaf for the page at `hpa`; `rights` without ACC_W while the guest's dirty bit is clear. Returns true when the entry changed. */
   setLeaf(sidx: number, level: number, hpa: number, rights: number, inherited: number): boolean {
     const ramFrame = (hpa >>> 12) - this.pages.ramBase;
-    const low = this.pages.leafLow(ramFrame, this.pages.mayWrite(ramFrame, rights), level);
-    return this.pages.setLeaf(sidx, level, low, leafHigh(rights, (inherited & ROLE_SMEP) !== 0));
+    const low = this.pages.leafLow(ramFrame, rights, level);
+    return this.pages.setLeaf(sidx, level, low, leafHigh(rights, this.flavour === 'pvm' && (inherited & ROLE_SMEP) !== 0));
   }
 
   /** Fills the aligned group of entries around one just filled, where the guest has entries already marked accessed. */
@@ -159,11 +192,9 @@ export class ShadowFill {
   }
 
   private fillFromEntry(sidx: number, index: number, inherited: number): void {
-    const { pages, walk } = this;
-    const words = pages.pool.words;
-    const word = ((walk.tableHpa[1] as number) >>> 2) + index * 2;
-    const low = words[word] as number;
-    const high = words[word + 1] as number;
+    const { walk, entries } = this;
+    entries.read(sidx >>> 9, index);
+    const { low, high } = entries;
     if ((low & (PTE_P | PTE_A)) !== (PTE_P | PTE_A) || walk.reserved(low, high, 1, modeOfRole(inherited)) !== 0) return;
     const rights = (walk.access[2] as number) & accessOf(low, high) & ((low & PTE_D) !== 0 ? ACC_ALL : ACC_ALL & ~ACC_W);
     if ((inherited & ROLE_USER) !== 0 && (rights & ACC_U) === 0) return;

@@ -1,17 +1,18 @@
 /**
  * The shadow MMU of one virtual machine, as the run loop sees it.
  */
-import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, MODE_LA57, type ShadowMmuOptions, type ShadowMmuStats } from './api.ts';
+import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, type ShadowMmuOptions, type ShadowMmuStats } from './api.ts';
 import { checkArea, checkRange } from './arguments.ts';
 import { checkShadow } from './check.ts';
 import { FramePool } from './frame-pool.ts';
-import { GuestWalk } from './guest-walk.ts';
-import { ACCESS_KIND, ACCESS_RMW, ACCESS_WRITE } from './paging.ts';
+import { GuestWalk, shadowLevels } from './guest-walk.ts';
+import { ACCESS_KIND, ACCESS_RMW, ACCESS_WRITE, PF_P, PF_RSVD } from './paging.ts';
 import { PteWrites } from './pte-write.ts';
 import { Roots } from './roots.ts';
 import { ShadowFill } from './shadow-fill.ts';
 import { ShadowPages } from './shadow-pages.ts';
-import { TlbReach } from './tlb-reach.ts';
+import { SLOTS, TlbReach } from './tlb-reach.ts';
+import { Unsync } from './unsync.ts';
 
 /** Shadow pages one fill may build: a path of five levels less the root. */
 const ROOM_FOR_FILL = 4;
@@ -22,8 +23,11 @@ const PAGE_OFFSET = 0xfff;
  *
  * - One instance per machine, shared by its vCPUs. `load` on CR3 load / LOAD_PGTBL, then use `kernelRoot`, `userRoot` and `slot`: TLB array `slot * 2` with the kernel
  *   root in smod, `slot * 2 + 1` with the user root in umod. They stay valid until the next `load` of that vCPU: a root in use is never freed, only emptied.
- * - The soft TLBs never hold more than the shadow tables allow and those never more than the guest's tables allow: whatever makes a shadow entry lose rights flushes at once.
- *   So a guest's own TLB flushes (INVLPG, TLB_FLUSH, a flushing LOAD_PGTBL) need no work, and a slot is tagged by its pair of tables, not by PCID.
+ * - Flavour `kvm`: one root for all privileges, the same from `kernelRoot` and `userRoot`; both TLB arrays of the slot are for it. CR3 is passed with its PCID in
+ *   the low 12 bits, if PCIDs are on.
+ * - The soft TLBs never hold more than the shadow tables allow, and those, without `unsync`, never more than the guest's tables allow: whatever makes a shadow entry lose
+ *   rights flushes at once. So a guest's own TLB flushes (INVLPG, TLB_FLUSH, a flushing LOAD_PGTBL) need no work, and a slot is tagged by its pair of tables, not by PCID.
+ * - With `unsync` last-level shadow pages may hold what the guest's tables held earlier, until it flushes: `load`, `invlpg` and the flush methods bring them in step.
  * - No method allocates on the paths a guest can repeat (`fault`, `prefault`, `emulateWrite`, `load`); results are numbers and fields.
  * - Anything that writes guest RAM other than generated code (devices, `read()`-like loaders, PVCS writes) must call `guestWrote(hpa, length)`; it is cheap when nothing is tracked there.
  */
@@ -34,6 +38,8 @@ export class ShadowMmu {
   faultHpa = 0;
   /** After FAULT_TRACKED, FAULT_MMIO and a `translate` that found a page: guest-physical address of the first byte accessed. */
   faultGpa = 0;
+  /** After FAULT_FIXED: the fault let the guest write a last-level table, which is out of step from now on. */
+  faultUnsynced = false;
   private readonly faults = new Float64Array(4);
   private prefaulted = 0;
   private flushesNeedless = 0;
@@ -46,40 +52,49 @@ export class ShadowMmu {
   private readonly fill: ShadowFill;
   private readonly pteWrites: PteWrites;
   private readonly roots: Roots;
+  private readonly unsync: Unsync | undefined;
+  private readonly isKvm: boolean;
 
   /** @throws RangeError when an option is out of range. */
   constructor(options: ShadowMmuOptions) {
     const { memory, framePoolBase, framePoolFrames, ramBase, ramBytes, gpaToHpa, vcpus } = options;
-    const { physicalAddressBits = 46, prefetch = 8, largePages = true } = options;
+    const { physicalAddressBits = 46, prefetch = 8, largePages = true, flavour = 'pvm', unsync = false, cachedRoots = SLOTS } = options;
     checkRange('framePoolFrames', framePoolFrames, 64, 1 << 20);
     checkRange('vcpus', vcpus, 1, 8);
     checkRange('physicalAddressBits', physicalAddressBits, 33, 52);
     checkRange('prefetch', prefetch, 1, 64);
+    checkRange('cachedRoots', cachedRoots, 1, SLOTS);
+    if (unsync && flavour !== 'kvm') throw new RangeError("unsync is for the flavour 'kvm': PVM's guests do not report every flush");
     if ((prefetch & (prefetch - 1)) !== 0) throw new RangeError(`prefetch must be a power of two, got ${prefetch}`);
     checkArea('frame pool', framePoolBase, framePoolFrames * 4096, memory.byteLength);
     checkArea('guest RAM', ramBase, ramBytes, memory.byteLength);
     this.gpaToHpa = gpaToHpa;
+    this.isKvm = flavour === 'kvm';
     this.isLegal = options.isLegal;
     const ramFrames = ramBytes / 4096;
     this.pool = new FramePool(memory, framePoolBase, framePoolFrames, ramFrames);
-    this.reach = new TlbReach(this.pool, options.flush, vcpus);
-    this.pages = new ShadowPages(this.pool, this.reach, ramBase / 4096, ramFrames);
-    this.walk = new GuestWalk(this.pool.words, gpaToHpa, physicalAddressBits);
-    this.fill = new ShadowFill(this.pages, this.walk, gpaToHpa, largePages, prefetch);
+    this.reach = new TlbReach(this.pool, options.flush, vcpus, flavour);
+    this.pages = new ShadowPages(this.pool, this.reach, ramBase / 4096, ramFrames, flavour);
+    this.walk = new GuestWalk(this.pool.words, gpaToHpa, physicalAddressBits, flavour);
+    this.fill = new ShadowFill(this.pages, this.walk, gpaToHpa, { largePages, prefetch, flavour });
     this.pteWrites = new PteWrites(this.pages, this.fill, this.walk, gpaToHpa);
-    this.roots = new Roots(this.pages, gpaToHpa, vcpus);
+    this.roots = new Roots(this.pages, gpaToHpa, { vcpus, flavour, slots: cachedRoots });
+    if (unsync) this.unsync = new Unsync(this.pages, this.pteWrites);
   }
 
   /**
    * Makes guest tables current on a vCPU (MOV CR3, LOAD_PGTBL) and returns the TLB slot 0..15 that now belongs to them.
-   * @param kernelCr3 guest-physical address of the top-level table for smod (bits 12..51 of CR3, low bits clear)
-   * @param userCr3 the same for umod; equal to kernelCr3 in ABI v2
+   * @param kernelCr3 guest-physical address of the top-level table for smod (bits 12..51 of CR3; with PCIDs its low 12 bits, in PAE mode bits 5..11 as well)
+   * @param userCr3 the same for umod; equal to kernelCr3 in ABI v2, and not used by the flavour `kvm`
    * @param mode MODE_* bits
    * @param flush false for a no-flush load (CR3 bit 63, LOAD_PGTBL without bit 0)
    */
   load(vcpu: number, kernelCr3: number, userCr3: number, mode: number, flush: boolean): number {
-    if (flush) this.flushesNeedless++;
-    return this.roots.load(vcpu, kernelCr3, userCr3, mode);
+    const slot = this.roots.load(vcpu, kernelCr3, userCr3, mode);
+    if (!flush) return slot;
+    if (this.unsync === undefined) this.flushesNeedless++;
+    else this.unsync.syncBelow(this.roots.current(vcpu, 0));
+    return slot;
   }
 
   /** Slot made current by the last `load`, -1 before the first. */
@@ -97,9 +112,9 @@ export class ShadowMmu {
     return this.pool.hpa(this.roots.current(vcpu, 1));
   }
 
-  /** Levels of the current shadow table: 4 or 5 (goes to V_LEVELS). */
+  /** Levels of the current shadow table: 3, 4 or 5 (goes to V_LEVELS). */
   levels(vcpu: number): number {
-    return ((this.roots.mode[vcpu] as number) & MODE_LA57) !== 0 ? 5 : 4;
+    return shadowLevels(this.roots.mode[vcpu] as number);
   }
 
   /** Drops all roots and slots: before a snapshot is restored or the machine is torn down. `load` again before running. Flushes every TLB. */
@@ -123,32 +138,45 @@ export class ShadowMmu {
   private resolve(vcpu: number, user: number, vaLow: number, vaHigh: number, access: number): number {
     const kind = access & ACCESS_KIND;
     const write = kind === ACCESS_WRITE || kind === ACCESS_RMW;
-    const levels = this.levels(vcpu);
+    const mode = this.roots.mode[vcpu] as number;
+    this.faultUnsynced = false;
     do {
-      if (!this.find(vcpu, user, vaLow, vaHigh, access)) return FAULT_PF;
-    } while (!this.walk.mark(levels, write));
+      if (!this.find(vcpu, user, vaLow, vaHigh, access)) {
+        // A #PF forgets what the TLB held for the address (SDM Vol. 3, 5.10.4.1).
+        this.unsync?.syncAddress(vcpu, this.roots.slot[vcpu] as number, vaLow, vaHigh);
+        return FAULT_PF;
+      }
+    } while (!this.walk.mark(write));
     const hpa = this.gpaToHpa(this.walk.gpa);
     this.faultGpa = this.walk.gpa + (vaLow & PAGE_OFFSET);
-    if (hpa < 0) return FAULT_MMIO;
-    if (write && this.pages.tables[(hpa >>> 12) - this.pages.ramBase] !== 0) {
+    if (hpa < 0) {
+      this.unsync?.syncAddress(vcpu, this.roots.slot[vcpu] as number, vaLow, vaHigh);
+      return FAULT_MMIO;
+    }
+    if (write && (this.walk.mustEmulate(user, write, mode) || !this.mayMapWritable((hpa >>> 12) - this.pages.ramBase))) {
       this.faultHpa = hpa + (vaLow & PAGE_OFFSET);
       return FAULT_TRACKED;
     }
     this.pages.makeRoom(ROOM_FOR_FILL);
-    this.fill.fill(this.roots.current(vcpu, user), levels, vaLow, vaHigh, hpa);
+    this.fill.fill(this.roots.current(vcpu, user), vaLow, vaHigh, hpa, this.walk.leafRights(user, write, mode));
     return FAULT_FIXED;
+  }
+
+  /** Whether a frame is no table in step, or can be let out of step. */
+  private mayMapWritable(ramFrame: number): boolean {
+    if (this.pages.inSync[ramFrame] === 0) return true;
+    if (this.unsync === undefined) return false;
+    this.faultUnsynced = this.unsync.allowWrites(ramFrame);
+    return this.faultUnsynced;
   }
 
   /** Walks the guest's tables and checks rights; false: `errorCode` is set. */
   private find(vcpu: number, user: number, vaLow: number, vaHigh: number, access: number): boolean {
     const mode = this.roots.mode[vcpu] as number;
     const levels = this.levels(vcpu);
-    const root = this.roots.current(vcpu, user);
-    if (root === 0 || (this.isLegal !== undefined && !this.isLegal(vaLow, vaHigh, levels))) this.walk.error = 0;
-    else {
-      const table = (this.pages.ramBase + (this.pool.key[root] as number)) * 4096;
-      if (this.walk.walk(table, levels, vaLow, vaHigh, mode) && this.walk.permits(user, access, mode)) return true;
-    }
+    if (this.isLegal !== undefined && !this.isLegal(vaLow, vaHigh, levels)) this.walk.error = 0;
+    else if (this.roots.current(vcpu, user) === 0) this.walk.error = PF_P | PF_RSVD;
+    else if (this.walk.walk(this.roots.table(vcpu, user), vaLow, vaHigh, mode) && this.walk.permits(user, access, mode)) return true;
     this.errorCode = this.walk.errorCode(user, access, mode);
     return false;
   }
@@ -161,12 +189,12 @@ export class ShadowMmu {
   prefault(vcpu: number, user: number, vaLow: number, vaHigh: number, access: number): boolean {
     const kind = access & ACCESS_KIND;
     const write = kind === ACCESS_WRITE || kind === ACCESS_RMW;
-    const levels = this.levels(vcpu);
-    if (!this.find(vcpu, user, vaLow, vaHigh, access) || !this.walk.isMarked(levels, write)) return false;
+    if (!this.find(vcpu, user, vaLow, vaHigh, access) || !this.walk.isMarked(write)) return false;
+    const mode = this.roots.mode[vcpu] as number;
     const hpa = this.gpaToHpa(this.walk.gpa);
-    if (hpa < 0 || (write && this.isTracked(hpa))) return false;
+    if (hpa < 0 || (write && (this.isTracked(hpa) || this.walk.mustEmulate(user, write, mode)))) return false;
     this.pages.makeRoom(ROOM_FOR_FILL);
-    this.fill.fill(this.roots.current(vcpu, user), levels, vaLow, vaHigh, hpa);
+    this.fill.fill(this.roots.current(vcpu, user), vaLow, vaHigh, hpa, this.walk.leafRights(user, write, mode));
     this.prefaulted++;
     return true;
   }
@@ -198,30 +226,43 @@ export class ShadowMmu {
     const end = hpa + length;
     for (let at = hpa; at < end; ) {
       const pageEnd = Math.min(end, at - (at & PAGE_OFFSET) + 4096);
-      if (this.isTracked(at)) this.pteWrites.synchronise((at >>> 12) - this.pages.ramBase, (at >>> 3) & 511, ((pageEnd - 1) >>> 3) & 511, false);
+      if (this.isTracked(at)) this.pteWrites.synchronise((at >>> 12) - this.pages.ramBase, at & PAGE_OFFSET, (pageEnd - 1) & PAGE_OFFSET, false);
       at = pageEnd;
     }
   }
 
-  /** True when the guest frame that holds `hpa` is in use as a page table (mapped read-only everywhere). */
+  /** True when the guest frame that holds `hpa` is in use as a page table (mapped read-only everywhere, unless it is out of step). */
   isTracked(hpa: number): boolean {
     const frame = (hpa >>> 12) - this.pages.ramBase;
     return frame >= 0 && frame < this.pages.ramFrames && this.pages.tables[frame] !== 0;
   }
 
-  /** Guest INVLPG / TLB_INVLPG: one address, every tag of this vCPU. Nothing can be stale (see the contract), so this only counts. */
-  invlpg(_vcpu: number, _vaLow: number, _vaHigh: number): void {
-    this.flushesNeedless++;
+  /** Guest INVLPG / TLB_INVLPG: one address, every tag of this vCPU. Without `unsync` nothing can be stale (see the contract), so this and the next three only count. */
+  invlpg(vcpu: number, vaLow: number, vaHigh: number): void {
+    if (this.unsync === undefined) this.flushesNeedless++;
+    else this.unsync.syncAddress(vcpu, undefined, vaLow, vaHigh);
   }
 
-  /** TLB_FLUSH_CURRENT: the current PCID of this vCPU. As `invlpg`. */
-  flushCurrent(_vcpu: number): void {
-    this.flushesNeedless++;
+  /** TLB_FLUSH_CURRENT: the current PCID of this vCPU. */
+  flushCurrent(vcpu: number): void {
+    if (this.unsync === undefined) this.flushesNeedless++;
+    else this.unsync.syncBelow(this.roots.current(vcpu, 0));
   }
 
-  /** TLB_FLUSH: everything of this vCPU. As `invlpg`. */
-  flushAll(_vcpu: number): void {
-    this.flushesNeedless++;
+  /** INVPCID of one PCID, all of its addresses or one: other roots that were loaded with it are forgotten. */
+  flushPcid(vcpu: number, pcid: number): void {
+    if (this.unsync === undefined) {
+      this.flushesNeedless++;
+      return;
+    }
+    if (this.roots.pcid(vcpu) === pcid) this.flushCurrent(vcpu);
+    this.roots.forgetPcid(vcpu, pcid);
+  }
+
+  /** TLB_FLUSH, INVPCID of all PCIDs, a change of CR4.PGE: everything of this vCPU. */
+  flushAll(vcpu: number): void {
+    if (this.unsync === undefined) this.flushesNeedless++;
+    else this.unsync.syncAll(vcpu);
   }
 
   /** Removes every shadow entry of every root; roots in use stay loaded and become empty. Flushes every TLB. */
@@ -271,6 +312,9 @@ export class ShadowMmu {
       flushArray: this.reach.flushArray,
       flushAll: this.reach.flushAll,
       flushesNeedless: this.flushesNeedless,
+      pagesUnsynced: this.unsync?.unsynced ?? 0,
+      pagesSynced: this.unsync?.synced ?? 0,
+      unsync: this.pool.unsync.reduce((n, unsync) => n + unsync, 0),
       loads: this.roots.loads,
       loadsCached: this.roots.cached,
       tracked: this.pages.tracked,
@@ -280,6 +324,7 @@ export class ShadowMmu {
 
   /** @throws Error naming the first broken invariant; for tests and `--check` runs (walks the whole pool). */
   check(): void {
-    checkShadow(this.pages, this.walk, this.gpaToHpa);
+    const { pages, walk, gpaToHpa, isKvm } = this;
+    checkShadow({ pages, walk, gpaToHpa, isKvm });
   }
 }

@@ -2,8 +2,10 @@
  * Shadow pages as a structure: finding and building them by (guest frame, role), linking and dropping entries, write tracking of the guest frames they are
  * made from, and reclaim. Every operation that takes rights away flushes the TLBs it concerns before it returns.
  */
+
+import type { ShadowFlavour } from './api.ts';
 import type { FramePool } from './frame-pool.ts';
-import { ACC_W, PTE_A, PTE_ADDR_LOW, PTE_D, PTE_P, PTE_PS, PTE_U, PTE_W, ROLE_DIRECT } from './paging.ts';
+import { ACC_U, ACC_W, PTE_A, PTE_ADDR_LOW, PTE_D, PTE_P, PTE_PS, PTE_U, PTE_W, ROLE_UNTRACKED } from './paging.ts';
 import type { TlbReach } from './tlb-reach.ts';
 
 const DIRECT_BUCKETS = 4096;
@@ -11,7 +13,7 @@ const DIRECT_BUCKETS = 4096;
 const FLUSH_ALL_FROM = 32;
 /** Accessed and dirty are set from the start: nobody reads them, and the walker need not write them. */
 const TABLE_BITS = PTE_P | PTE_W | PTE_U | PTE_A;
-const LEAF_BITS = PTE_P | PTE_U | PTE_A | PTE_D;
+const LEAF_BITS = PTE_P | PTE_A | PTE_D;
 
 export class ShadowPages {
   built = 0;
@@ -25,21 +27,30 @@ export class ShadowPages {
   readonly ramFrames: number;
   /** First shadow page made from each RAM frame, then buckets of direct pages by key. */
   readonly pagesOf: Int32Array;
-  /** Shadow pages (not direct) made from each RAM frame; such frames are write-protected. */
+  /** Shadow pages (not direct) made from each RAM frame. */
   readonly tables: Uint16Array;
+  /** Those of them that are in step with the guest's table; frames that have any are write-protected. */
+  readonly inSync: Uint16Array;
   /** Tracked frames in each 2 MiB block of RAM: large leaves are allowed where it is 0. */
   readonly blockTracked: Uint16Array;
   /** Called before a root that slots still name is freed. */
   onRootFreed: (frame: number) => void = () => {};
+  /** Called for a page that is about to be linked a second time, if it is out of step. */
+  onStaleReuse: (frame: number) => void = () => {};
+  /** U bit of leaves that are not the user's. */
+  private readonly alwaysUser: number;
   private hand = 1;
 
-  constructor(pool: FramePool, reach: TlbReach, ramBase: number, ramFrames: number) {
+  constructor(pool: FramePool, reach: TlbReach, ramBase: number, ramFrames: number, flavour: ShadowFlavour) {
     this.pool = pool;
+    // PVM's guest kernel runs at privilege 3 too.
+    this.alwaysUser = flavour === 'pvm' ? PTE_U : 0;
     this.reach = reach;
     this.ramBase = ramBase;
     this.ramFrames = ramFrames;
     this.pagesOf = new Int32Array(ramFrames + DIRECT_BUCKETS);
     this.tables = new Uint16Array(ramFrames);
+    this.inSync = new Uint16Array(ramFrames);
     this.blockTracked = new Uint16Array((ramFrames + 511) >>> 9);
   }
 
@@ -47,13 +58,14 @@ export class ShadowPages {
     this.pool.clear();
     this.pagesOf.fill(0);
     this.tables.fill(0);
+    this.inSync.fill(0);
     this.blockTracked.fill(0);
     this.tracked = 0;
     this.hand = 1;
   }
 
   private listOf(key: number, role: number): number {
-    return (role & ROLE_DIRECT) === 0 ? key : this.ramFrames + ((key ^ (key >>> 12)) & (DIRECT_BUCKETS - 1));
+    return (role & ROLE_UNTRACKED) === 0 ? key : this.ramFrames + ((key ^ (key >>> 12)) & (DIRECT_BUCKETS - 1));
   }
 
   /** The shadow page of a guest table (key: RAM frame) or part of a large page (key: gpa >> 21), built empty if there is none. Room must have been made. */
@@ -62,7 +74,9 @@ export class ShadowPages {
     const list = this.listOf(key, role);
     const first = this.pagesOf[list] as number;
     for (let frame = first; frame !== 0; frame = pool.nextPage[frame] as number) {
-      if (pool.role[frame] === role && pool.key[frame] === key) return frame;
+      if (pool.role[frame] !== role || pool.key[frame] !== key) continue;
+      if (pool.unsync[frame] !== 0 || pool.unsyncChildren[frame] !== 0) this.onStaleReuse(frame);
+      return frame;
     }
     const frame = pool.allocate(role, key);
     if (frame === 0) throw new Error('shadow frame pool is empty although room was made: makeRoom was not called');
@@ -71,7 +85,7 @@ export class ShadowPages {
     pool.prevPage[frame] = 0;
     if (first !== 0) pool.prevPage[first] = frame;
     this.pagesOf[list] = frame;
-    if ((role & ROLE_DIRECT) === 0) this.track(key);
+    if ((role & ROLE_UNTRACKED) === 0) this.track(key);
     return frame;
   }
 
@@ -87,11 +101,27 @@ export class ShadowPages {
   /** Links a shadow page under an entry that is not present. */
   link(sidx: number, child: number): void {
     this.pool.put(sidx, this.pool.hpa(child) | TABLE_BITS, 0, this.pool.parentHeads + child);
+    if (this.pool.unsync[child] !== 0 || this.pool.unsyncChildren[child] !== 0) this.markUnsyncAbove(sidx);
   }
 
-  /** Low word of a leaf for the RAM frame, with write permission or not. */
-  leafLow(ramFrame: number, writable: boolean, level: number): number {
-    return ((this.ramBase + ramFrame) << 12) | LEAF_BITS | (writable ? PTE_W : 0) | (level === 2 ? PTE_PS : 0);
+  /** Notes in the tables above that an entry leads to an unsync page. */
+  private markUnsyncAbove(sidx: number): void {
+    const frame = sidx >>> 9;
+    const isFirst = this.pool.unsyncChildren[frame] === 0;
+    if (this.pool.setUnsyncChild(sidx) && isFirst) this.markParentsUnsync(frame);
+  }
+
+  /** Notes in every table that leads to a page that something below them is unsync. */
+  markParentsUnsync(frame: number): void {
+    const { pool } = this;
+    for (let sidx = pool.heads[pool.parentHeads + frame] as number; sidx !== 0; sidx = pool.next[sidx] as number) this.markUnsyncAbove(sidx);
+  }
+
+  /** Low word of a leaf for the RAM frame with these rights; no write to frames in use as page tables. */
+  leafLow(ramFrame: number, rights: number, level: number): number {
+    const writable = (rights & ACC_W) !== 0 && this.inSync[ramFrame] === 0 ? PTE_W : 0;
+    const user = (rights & ACC_U) !== 0 ? PTE_U : this.alwaysUser;
+    return ((this.ramBase + ramFrame) << 12) | LEAF_BITS | writable | user | (level === 2 ? PTE_PS : 0);
   }
 
   ramFrameOf(low: number): number {
@@ -107,7 +137,8 @@ export class ShadowPages {
     if (oldLow === low && oldHigh === high) return false;
     if (oldLow !== 0) {
       if (this.isLeaf(oldLow, level) && ((oldLow ^ low) & PTE_ADDR_LOW) === 0) {
-        const loses = (oldLow & ~low & PTE_W) !== 0 || (oldHigh >= 0 && high < 0);
+        // U given to a page that only the supervisor had takes its execution away under SMEP, and its accesses under SMAP.
+        const loses = (oldLow & ~low & PTE_W) !== 0 || ((oldLow ^ low) & PTE_U) !== 0 || (oldHigh >= 0 && high < 0);
         if (loses) this.reach.collect(sidx >>> 9);
         pool.words[word + 1] = high;
         pool.words[word] = low;
@@ -188,23 +219,34 @@ export class ShadowPages {
     if (prev === 0) this.pagesOf[this.listOf(key, role)] = next;
     else pool.nextPage[prev] = next;
     if (next !== 0) pool.prevPage[next] = prev;
-    if ((role & ROLE_DIRECT) === 0) this.untrack(key);
+    if ((role & ROLE_UNTRACKED) === 0) this.untrack(key, pool.unsync[frame] === 0);
+    pool.unsync[frame] = 0;
     pool.release(frame);
   }
 
   private track(ramFrame: number): void {
     const pages = this.tables[ramFrame] as number;
     this.tables[ramFrame] = pages + 1;
-    if (pages !== 0) return;
-    this.tracked++;
-    const pool = this.pool;
-    const block = ramFrame >>> 9;
-    const inBlock = this.blockTracked[block] as number;
-    this.blockTracked[block] = inBlock + 1;
-    if (inBlock === 0) {
-      const head = pool.blockHeads + block;
-      for (let sidx = pool.heads[head] as number; sidx !== 0; sidx = pool.heads[head] as number) this.drop(sidx);
+    if (pages === 0) {
+      this.tracked++;
+      const pool = this.pool;
+      const block = ramFrame >>> 9;
+      const inBlock = this.blockTracked[block] as number;
+      this.blockTracked[block] = inBlock + 1;
+      if (inBlock === 0) {
+        const head = pool.blockHeads + block;
+        for (let sidx = pool.heads[head] as number; sidx !== 0; sidx = pool.heads[head] as number) this.drop(sidx);
+      }
     }
+    this.protect(ramFrame);
+  }
+
+  /** One more page in step with the frame: takes away every right to write it. */
+  protect(ramFrame: number): void {
+    const pool = this.pool;
+    const pages = this.inSync[ramFrame] as number;
+    this.inSync[ramFrame] = pages + 1;
+    if (pages !== 0) return;
     let protectedEntries = 0;
     for (let sidx = pool.heads[ramFrame] as number; sidx !== 0; sidx = pool.next[sidx] as number) {
       const word = pool.word0 + sidx * 2;
@@ -218,7 +260,8 @@ export class ShadowPages {
     if (protectedEntries > FLUSH_ALL_FROM) this.reach.everything();
   }
 
-  private untrack(ramFrame: number): void {
+  private untrack(ramFrame: number, wasInSync: boolean): void {
+    if (wasInSync) this.inSync[ramFrame] = (this.inSync[ramFrame] as number) - 1;
     const pages = (this.tables[ramFrame] as number) - 1;
     this.tables[ramFrame] = pages;
     if (pages !== 0) return;
@@ -256,10 +299,5 @@ export class ShadowPages {
       this.zap(frame);
     }
     if (pool.free < count) throw new Error(`shadow frame pool of ${pool.frames} frames has no room for one walk`);
-  }
-
-  /** Rights bits a leaf for the RAM frame may have: no write to frames in use as page tables. */
-  mayWrite(ramFrame: number, rights: number): boolean {
-    return (rights & ACC_W) !== 0 && this.tables[ramFrame] === 0;
   }
 }

@@ -2,9 +2,9 @@
  * Which TLB arrays, at which virtual addresses, may hold translations made through a shadow page: found by climbing the parent lists to the roots in
  * slots. A page shared by several tables, or twice by one, is reached on several paths.
  */
-import type { TlbFlush } from './api.ts';
+import type { ShadowFlavour, TlbFlush } from './api.ts';
 import type { FramePool } from './frame-pool.ts';
-import { ROLE_LA57, ROLE_USER, vaHighOf, vaLowOf } from './paging.ts';
+import { ROLE_LA57, ROLE_TOP3, ROLE_USER, vaHighOf, vaLowOf } from './paging.ts';
 
 /** Most paths kept apart; with more, everything is flushed. */
 const MAX_PATHS = 128;
@@ -18,11 +18,13 @@ export class TlbReach {
   flushPage = 0;
   flushArray = 0;
   flushAll = 0;
-  /** Root frame by [vcpu * SLOTS + slot] for kernel and user, 0: none. Kept by the roots. */
+  /** Root frame by [vcpu * SLOTS + slot] for kernel and user, 0: none. Kept by the roots. With one root for both only the first is used. */
   readonly slotRoots: [Int32Array, Int32Array];
   private readonly pool: FramePool;
   private readonly hooks: TlbFlush;
   private readonly vcpus: number;
+  /** One root serves both privileges, so that its translations are in both TLB arrays of the slot. */
+  private readonly hasBoth: boolean;
   /** Paths found; MAX_PATHS + 1 when there are more or it took too long to find them. */
   private count = 0;
   private steps = 0;
@@ -32,10 +34,11 @@ export class TlbReach {
   private readonly pathHigh = new Int32Array(MAX_PATHS);
   private readonly arraysDone = new Int32Array(8);
 
-  constructor(pool: FramePool, hooks: TlbFlush, vcpus: number) {
+  constructor(pool: FramePool, hooks: TlbFlush, vcpus: number, flavour: ShadowFlavour) {
     this.pool = pool;
     this.hooks = hooks;
     this.vcpus = vcpus;
+    this.hasBoth = flavour === 'kvm';
     this.slotRoots = [new Int32Array(vcpus * SLOTS), new Int32Array(vcpus * SLOTS)];
   }
 
@@ -64,7 +67,7 @@ export class TlbReach {
     const role = this.pool.role[root] as number;
     const user = (role & ROLE_USER) !== 0 ? 1 : 0;
     // Sign extension from bit 47 or 56.
-    const extended = (role & ROLE_LA57) !== 0 ? (high << 7) >> 7 : (high << 16) >> 16;
+    const extended = (role & ROLE_LA57) !== 0 ? (high << 7) >> 7 : (role & ROLE_TOP3) !== 0 ? 0 : (high << 16) >> 16;
     const roots = this.slotRoots[user];
     for (let vcpu = 0; vcpu < this.vcpus; vcpu++) {
       for (let slot = 0; slot < SLOTS; slot++) {
@@ -88,10 +91,18 @@ export class TlbReach {
       this.everything();
       return;
     }
-    for (let at = 0; at < this.count; at++) {
-      this.flushPage++;
-      this.hooks.invlpg(this.pathVcpu[at] as number, this.pathArray[at] as number, (this.pathLow[at] as number) | (index << 12), this.pathHigh[at] as number);
-    }
+    for (let at = 0; at < this.count; at++) this.page(at, index << 12);
+  }
+
+  /** Flushes one page on a path; `offset` from its address there. */
+  private page(at: number, offset: number): void {
+    const vcpu = this.pathVcpu[at] as number;
+    const array = this.pathArray[at] as number;
+    const low = (this.pathLow[at] as number) | offset;
+    const high = this.pathHigh[at] as number;
+    this.flushPage++;
+    this.hooks.invlpg(vcpu, array, low, high);
+    if (this.hasBoth) this.hooks.invlpg(vcpu, array + 1, low, high);
   }
 
   /**
@@ -109,11 +120,7 @@ export class TlbReach {
     for (let i = 0; left > 0; i++) {
       if (pool.low(child * 512 + i) === 0) continue;
       left--;
-      for (let at = 0; at < this.count; at++) {
-        this.flushPage++;
-        const low = (this.pathLow[at] as number) | (index << 21) | (i << 12);
-        this.hooks.invlpg(this.pathVcpu[at] as number, this.pathArray[at] as number, low, this.pathHigh[at] as number);
-      }
+      for (let at = 0; at < this.count; at++) this.page(at, (index << 21) | (i << 12));
     }
   }
 
@@ -137,6 +144,7 @@ export class TlbReach {
   array(vcpu: number, array: number): void {
     this.flushArray++;
     this.hooks.flushArray(vcpu, array);
+    if (this.hasBoth) this.hooks.flushArray(vcpu, array + 1);
   }
 
   everything(): void {

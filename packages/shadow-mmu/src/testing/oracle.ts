@@ -26,7 +26,7 @@ export function oracle(machine: OracleMachine, cr3: number, mode: number, user: 
   let executable = true;
   let marked = true;
   for (let level = levels; level >= 1; level--) {
-    if (table < 0) return { kind: 'fault', code };
+    if (table < 0) return { kind: 'fault', code: code | 9 };
     const shift = BigInt(12 + 9 * (level - 1));
     const entry = machine.view.getBigUint64(table + Number((va >> shift) & 511n) * 8, true);
     if ((entry & 1n) === 0n) return { kind: 'fault', code };
