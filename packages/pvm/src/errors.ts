@@ -13,6 +13,10 @@ export type PvmErrorCode =
   | 'triple-fault'
   /** The underlying CPU refuses the state the guest asked for. */
   | 'failed-vmentry'
+  /** A file of symbols, statistics or costs has not the contents it should have. */
+  | 'no-symbols'
+  | 'bad-report'
+  | 'bad-profile'
   /** A part of the package was not built. */
   | 'not-built';
 

@@ -1,17 +1,7 @@
-/** Statistics of one kind of exit. Times are nanoseconds of host time between leaving the guest and entering it again. */
-export interface ExitStats {
-  readonly reason: string;
-  readonly sub: string;
-  readonly count: number;
-  readonly totalNs: number;
-  readonly minNs: number;
-  readonly maxNs: number;
-  readonly meanNs: number;
-  /** Relative standard deviation of the mean in percent, as perf prints it: stddev / sqrt(count) / mean. */
-  readonly relStddevPercent: number;
-  /** Element `i` counts exits of [2^i, 2^(i+1)) ns; the last one also everything longer. */
-  readonly histogram: readonly number[];
-}
+import { ExitRow, type ExitStats, mergeRows } from './ledger/exit-row.ts';
+import { type HotRip, HotRips } from './ledger/hot-rips.ts';
+import { Timeline, type TimelineData } from './ledger/timeline.ts';
+import { TraceRing } from './ledger/trace.ts';
 
 /** An exit kept for the report of a guest that died. */
 export interface RecentExit {
@@ -31,69 +21,122 @@ export interface WorldSwitches {
   readonly total: number;
 }
 
-const HISTOGRAM_BUCKETS = 24;
 const RING = 32;
-/** Sub-reasons come from the guest (ports, MSR numbers): beyond this many rows the rest share one per reason. */
-const MAX_ROWS = 512;
+/** Sub-reasons come from the guest (ports, MSR numbers): a reason that has so many rows puts the rest into one, `other`. */
+const MAX_ROWS_OF_REASON = 128;
+/** For rows that are made ahead. Reasons come from the designs, so this many are never reached. */
+const MAX_ROWS = 2 ** 16;
+const OTHER = 'other';
+/** A look at the clock takes 30 to 70 ns, an exit from 300 ns on: timing each of them would be felt. */
+const TIMED_FIRST = 65_536;
+const TIMED_PERIOD = 16;
 
-class Row {
-  readonly reason: string;
-  readonly sub: string;
-  count = 0;
-  total = 0;
-  min = Number.POSITIVE_INFINITY;
-  max = 0;
-  /** Welford's running mean and sum of squared differences. */
-  mean = 0;
-  m2 = 0;
-  readonly histogram = new Float64Array(HISTOGRAM_BUCKETS);
-  constructor(reason: string, sub: string) {
-    this.reason = reason;
-    this.sub = sub;
-  }
+/**
+ * Which exits are timed; all are counted. `sampled`: the first 65,536, then 1 of 16, chosen by chance (the same in each run) and weighted with 16.
+ * `off`: nothing is even counted, to measure what the ledger costs.
+ */
+export type LedgerTiming = 'sampled' | 'all' | 'off';
+
+export interface LedgerOptions {
+  /** Default: sampled; a trace needs, and sets, `all`. */
+  readonly timing?: LedgerTiming;
+  /** Guest instructions that a vCPU has retired, for timeline and trace. Default: always 0. */
+  readonly instructions?: (vcpu: number) => number;
+  /** Keep the last so many exits one by one. Default 0. */
+  readonly traceLimit?: number;
 }
 
 /**
  * Counts and times every VM exit, by reason and sub-reason, in constant memory. Callers intern a reason once
- * (`row`) and then record by number, so that recording allocates nothing.
+ * (`row`), take the time when the exit begins (`start`) and record by number when it ends (`finish`): nothing is allocated.
  */
 export class ExitLedger {
-  private readonly rows: Row[] = [];
+  readonly timing: LedgerTiming;
+  /** The last exits one by one, if asked for. */
+  readonly trace: TraceRing | undefined;
+  private readonly rows: ExitRow[] = [];
   private readonly byName = new Map<string, number>();
+  private readonly rowsOfReason = new Map<string, number>();
+  private readonly rips = new HotRips();
+  private readonly timeline = new Timeline();
+  /** Series of the timeline, by row. */
+  private readonly seriesOf: number[] = [];
   private readonly ringRow = new Uint16Array(RING);
   private readonly ringRip = new Uint32Array(2 * RING);
+  private readonly instructions: (vcpu: number) => number;
+  private readonly begun = performance.now();
   private exits = 0;
+  /** Exits until the next one that is timed, how many each of these stands for, and the state of a xorshift32. */
+  private untilTimed = 1;
+  private weight = 1;
+  private chance = 0x9e37_79b9;
   private readonly directCounts: () => { syscalls: number; returns: number };
 
   /** @param directCounts reads the switcher's counters of direct switches */
-  constructor(directCounts: () => { syscalls: number; returns: number } = () => ({ syscalls: 0, returns: 0 })) {
+  constructor(directCounts: () => { syscalls: number; returns: number } = () => ({ syscalls: 0, returns: 0 }), options: LedgerOptions = {}) {
+    const { timing = 'sampled', instructions = () => 0, traceLimit = 0 } = options;
     this.directCounts = directCounts;
+    this.timing = traceLimit > 0 ? 'all' : timing;
+    this.instructions = instructions;
+    this.trace = traceLimit > 0 ? new TraceRing(traceLimit) : undefined;
   }
 
-  /** Number of the row for `reason` and `sub`, made when it is new. */
-  row(reason: string, sub = ''): number {
-    const name = `${reason}\0${sub}`;
+  /** Number of the row for `reason`, `sub` and `detail`, made when it is new. */
+  row(reason: string, sub = '', detail = ''): number {
+    const name = `${reason}\0${sub}\0${detail}`;
     const known = this.byName.get(name);
     if (known !== undefined) return known;
-    if (this.rows.length >= MAX_ROWS && sub !== 'other') return this.row(reason, 'other');
-    const id = this.rows.push(new Row(reason, sub)) - 1;
+    const siblings = this.rowsOfReason.get(reason) ?? 0;
+    if (siblings >= MAX_ROWS_OF_REASON && sub !== OTHER) return this.row(reason, OTHER);
+    if (this.rows.length >= MAX_ROWS) throw new RangeError('too many exit reasons');
+    this.rowsOfReason.set(reason, siblings + 1);
+    const id = this.rows.push(new ExitRow(reason, sub, detail)) - 1;
+    this.seriesOf.push(this.timeline.series(reason));
     this.byName.set(name, id);
     return id;
   }
 
-  /** One exit of row `id` that took `ns`; the guest was at RIP (low and high 32 bits). */
-  record(id: number, ns: number, ripLow: number, ripHigh: number): void {
+  /** An exit begins: the time for `finish`, 0 when it is not timed. */
+  start(): number {
+    if (--this.untilTimed > 0 || this.timing === 'off') return 0;
+    this.untilTimed = this.gap();
+    return performance.now();
+  }
+
+  /** Exits to the next one that is timed: 1, or at random from 1 to 31, 16 on average. */
+  private gap(): number {
+    if (this.timing === 'all' || this.exits < TIMED_FIRST) return 1;
+    this.weight = TIMED_PERIOD;
+    let x = this.chance;
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    this.chance = x;
+    return 1 + ((x >>> 0) % (2 * TIMED_PERIOD - 1));
+  }
+
+  /** The exit of row `id` that began at `start` is over: the guest was at RIP (low and high 32 bits). */
+  finish(id: number, start: number, ripLow: number, ripHigh: number, vcpu = 0): void {
+    if (start !== 0) this.record(id, (performance.now() - start) * 1e6, ripLow, ripHigh, vcpu);
+    else if (this.timing !== 'off') this.tally(id, ripLow, ripHigh, vcpu);
+  }
+
+  /** One exit of row `id` that took `ns` and is just over. */
+  record(id: number, ns: number, ripLow: number, ripHigh: number, vcpu = 0): void {
+    if (this.timing === 'off') return;
+    this.tally(id, ripLow, ripHigh, vcpu);
+    const { weight } = this;
+    this.rows[id]?.time(ns, weight, vcpu);
+    this.rips.add(id, ripLow, ripHigh, weight);
+    const instructions = this.instructions(vcpu);
+    this.timeline.add(this.seriesOf[id] ?? 0, instructions, weight);
+    if (this.trace !== undefined) this.trace.add(id, vcpu, (performance.now() - this.begun) * 1e6 - ns, ns, ripLow, ripHigh, instructions);
+  }
+
+  private tally(id: number, ripLow: number, ripHigh: number, vcpu: number): void {
     const row = this.rows[id];
     if (row === undefined) throw new RangeError(`no exit reason ${id}`);
-    row.count++;
-    row.total += ns;
-    if (ns < row.min) row.min = ns;
-    if (ns > row.max) row.max = ns;
-    const delta = ns - row.mean;
-    row.mean += delta / row.count;
-    row.m2 += delta * (ns - row.mean);
-    const bucket = ns < 1 ? 0 : Math.min(HISTOGRAM_BUCKETS - 1, 31 - Math.clz32(Math.min(ns, 0x7fff_ffff)));
-    row.histogram[bucket] = (row.histogram[bucket] ?? 0) + 1;
+    row.add(vcpu);
     const at = this.exits++ % RING;
     this.ringRow[at] = id;
     this.ringRip[2 * at] = ripLow;
@@ -105,9 +148,9 @@ export class ExitLedger {
     return this.exits;
   }
 
-  /** Host time spent outside the guest for exits, ns. */
+  /** Host time spent outside the guest for exits, ns; what was not timed is taken to last as long as what was. */
   get totalNs(): number {
-    return this.rows.reduce((sum, row) => sum + row.total, 0);
+    return this.rows.reduce((sum, row) => sum + row.totalNs, 0);
   }
 
   /** Exits of `reason`, or of one of its sub-reasons. */
@@ -115,22 +158,40 @@ export class ExitLedger {
     return this.rows.reduce((sum, row) => (row.reason === reason && (sub === undefined || row.sub === sub) ? sum + row.count : sum), 0);
   }
 
-  /** All rows that have been recorded at least once, most samples first. */
+  /** What a row stands for. */
+  name(id: number): { readonly reason: string; readonly sub: string; readonly detail: string } {
+    return this.rows[id] ?? { reason: '', sub: '', detail: '' };
+  }
+
+  /** Every kind of exit that has happened, by reason and sub-reason, of all vCPUs; most samples first. */
   entries(): ExitStats[] {
-    return this.rows
-      .filter((row) => row.count > 0)
-      .map((row) => ({
-        reason: row.reason,
-        sub: row.sub,
-        count: row.count,
-        totalNs: row.total,
-        minNs: row.min,
-        maxNs: row.max,
-        meanNs: row.mean,
-        relStddevPercent: row.count > 1 && row.mean > 0 ? (100 * Math.sqrt(row.m2 / (row.count - 1) / row.count)) / row.mean : 0,
-        histogram: [...row.histogram],
-      }))
-      .sort((a, b) => b.count - a.count || compare(a.reason, b.reason) || compare(a.sub, b.sub));
+    return mergeRows(this.stats(), 'sub');
+  }
+
+  /** The same as finely as it is known: by detail and vCPU too. */
+  stats(): ExitStats[] {
+    return this.rows.flatMap((row) => row.stats());
+  }
+
+  /** Samples by reason and sub-reason, cheaply: for differences between two moments. */
+  counts(): { readonly reason: string; readonly sub: string; readonly count: number }[] {
+    const sums = new Map<string, { reason: string; sub: string; count: number }>();
+    for (const { reason, sub, count } of this.rows) {
+      const sum = sums.get(`${reason}\0${sub}`);
+      if (sum !== undefined) sum.count += count;
+      else if (count > 0) sums.set(`${reason}\0${sub}`, { reason, sub, count });
+    }
+    return [...sums.values()];
+  }
+
+  /** The guest addresses of the most exits. */
+  hotRips(n: number): HotRip[] {
+    return this.rips.top(n);
+  }
+
+  /** Exits by reason over the course of the run. */
+  timelineData(): TimelineData {
+    return this.timeline.data();
   }
 
   worldSwitches(): WorldSwitches {
@@ -143,12 +204,8 @@ export class ExitLedger {
     const n = Math.min(this.exits, RING);
     return Array.from({ length: n }, (_, i) => {
       const at = (this.exits - n + i) % RING;
-      const row = this.rows[this.ringRow[at] ?? 0];
-      return { reason: row?.reason ?? '', sub: row?.sub ?? '', rip: (BigInt(this.ringRip[2 * at + 1] ?? 0) << 32n) | BigInt(this.ringRip[2 * at] ?? 0) };
+      const { reason, sub } = this.name(this.ringRow[at] ?? 0);
+      return { reason, sub, rip: (BigInt(this.ringRip[2 * at + 1] ?? 0) << 32n) | BigInt(this.ringRip[2 * at] ?? 0) };
     });
   }
-}
-
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }

@@ -2,6 +2,7 @@ import type { DriveOptions } from '@pvm/machine';
 import { DESIGN_NAMES, type DesignName, designInfo } from './designs/index.ts';
 import { OPTIMISATIONS, type Optimisation } from './designs/optimisations.ts';
 import { PvmError } from './errors.ts';
+import type { LedgerTiming } from './ledger.ts';
 import { GUEST_OF, type PlatformKind } from './platform/index.ts';
 
 /** A chunk of output; the receiver may keep it. Returning a promise holds the guest until it settles. */
@@ -54,6 +55,10 @@ export interface VmOptions {
   commandLine?: string;
   /** Stop with `instruction-limit` after so many guest instructions. Default: no limit. */
   maxInstructions?: number;
+  /** What the exit ledger times: `sampled` (default) the first 65,536 exits and 1 of 16 after them, `all`, or `off`: it does not even count. */
+  ledger?: LedgerTiming;
+  /** Keep the last so many exits one by one (`ledger.trace`), 36 bytes each, at most 2^24. Default 0. */
+  traceLimit?: number;
   /** Stops the machine with `aborted`. */
   signal?: AbortSignal;
 }
@@ -85,6 +90,8 @@ export interface CheckedOptions {
   readonly drives: readonly DriveOptions[];
   readonly commandLine: string;
   readonly maxInstructions: number | undefined;
+  readonly ledger: LedgerTiming;
+  readonly traceLimit: number;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -156,6 +163,8 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   drives: (v) => (Array.isArray(v) && v.every(isDrive) ? undefined : 'an array of { file, readOnly?, snapshot?, serial? }'),
   commandLine: isString,
   maxInstructions: (v) => (Number.isSafeInteger(v) && Number(v) > 0 ? undefined : 'a positive integer'),
+  ledger: oneOf('sampled', 'all', 'off'),
+  traceLimit: (v) => (Number.isInteger(v) && Number(v) >= 0 && Number(v) <= 2 ** 24 ? undefined : 'a whole number up to 16777216'),
   signal: (v) => (v instanceof AbortSignal ? undefined : 'an AbortSignal'),
 };
 
@@ -197,6 +206,8 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     drives: options.drives ?? [],
     commandLine: options.commandLine ?? '',
     maxInstructions: options.maxInstructions,
+    ledger: options.ledger ?? 'sampled',
+    traceLimit: options.traceLimit ?? 0,
     signal: options.signal,
   };
 }

@@ -1,5 +1,4 @@
 import type { CpuStats } from '@pvm/cpu-jit';
-import type { ExitStats } from './ledger.ts';
 
 /** What a run cost, measured on this machine. */
 export interface Summary {
@@ -42,6 +41,16 @@ export function tierTimes(guestMs: number, cpu: CpuStats): Pick<Summary, 'interp
   };
 }
 
+/** Work on shadow or second-level page tables by name; names ending in Max are levels, all others counts. */
+export type PageTableCounters = Readonly<Record<string, number>>;
+
+/** Counters of the soft TLB and the page walker. */
+export interface TlbCounters {
+  readonly misses: number;
+  readonly flushes: number;
+  readonly walks: number;
+}
+
 /** An interval that the guest's program marked (`bench`). */
 export interface Interval {
   readonly id: number;
@@ -51,18 +60,26 @@ export interface Interval {
   readonly exits: number;
   readonly worldSwitches: number;
   readonly directSyscalls: number;
+  readonly directReturns: number;
+  readonly pageTables: PageTableCounters;
+  readonly tlb: TlbCounters;
   /** Exits of the interval by reason and sub-reason. */
   readonly byReason: readonly { readonly reason: string; readonly sub: string; readonly count: number }[];
 }
 
 /** Counters at one moment. */
 export interface Snapshot {
-  readonly ns: number;
+  /** Host time before and after the counters were read, ns: the reading stays outside the interval. */
+  readonly beforeNs: number;
+  readonly afterNs: number;
   readonly instructions: bigint;
   readonly exits: number;
   readonly worldSwitches: number;
   readonly directSyscalls: number;
-  readonly entries: readonly ExitStats[];
+  readonly directReturns: number;
+  readonly entries: readonly { readonly reason: string; readonly sub: string; readonly count: number }[];
+  readonly pageTables: PageTableCounters;
+  readonly tlb: TlbCounters;
 }
 
 /** What happened between two snapshots. */
@@ -70,13 +87,24 @@ export function interval(id: number, begin: Snapshot, end: Snapshot): Interval {
   const before = new Map(begin.entries.map((e) => [`${e.reason}\0${e.sub}`, e.count]));
   return {
     id,
-    ns: end.ns - begin.ns,
+    ns: end.beforeNs - begin.afterNs,
     instructions: end.instructions - begin.instructions,
     exits: end.exits - begin.exits,
     worldSwitches: end.worldSwitches - begin.worldSwitches,
     directSyscalls: end.directSyscalls - begin.directSyscalls,
+    directReturns: end.directReturns - begin.directReturns,
+    pageTables: differences(begin.pageTables, end.pageTables),
+    tlb: {
+      misses: end.tlb.misses - begin.tlb.misses,
+      flushes: end.tlb.flushes - begin.tlb.flushes,
+      walks: end.tlb.walks - begin.tlb.walks,
+    },
     byReason: end.entries
       .map((e) => ({ reason: e.reason, sub: e.sub, count: e.count - (before.get(`${e.reason}\0${e.sub}`) ?? 0) }))
       .filter((e) => e.count > 0),
   };
+}
+
+function differences(begin: PageTableCounters, end: PageTableCounters): PageTableCounters {
+  return Object.fromEntries(Object.entries(end).map(([name, n]) => [name, name.endsWith('Max') ? n : n - (begin[name] ?? 0)]));
 }

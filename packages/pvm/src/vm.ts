@@ -1,5 +1,5 @@
 import { CpuCore, type CpuHooks } from '@pvm/cpu-jit';
-import { V_TSC_MUL } from '@pvm/cpu-jit/layout';
+import { S_ICOUNT, S_LSTAR, V_TSC_MUL } from '@pvm/cpu-jit/layout';
 import { GuestRam } from '@pvm/machine';
 import { crashReport } from './crash-report.ts';
 import { type Design, FailedEntry, type StopReason, TripleFault } from './designs/design.ts';
@@ -11,7 +11,7 @@ import { type CheckedOptions, checkOptions, type VmOptions } from './options.ts'
 import { createPlatform, GuestTime, type Platform, randomSource } from './platform/index.ts';
 import { RunLoop } from './run-loop.ts';
 import { StdinReader } from './stdin.ts';
-import { type Interval, interval, type Snapshot, type Summary, tierTimes } from './summary.ts';
+import { type Interval, interval, type PageTableCounters, type Snapshot, type Summary, type TlbCounters, tierTimes } from './summary.ts';
 import { switcherModule } from './switcher/index.ts';
 
 /** How a run ended. */
@@ -99,7 +99,11 @@ export class Vm {
     this.options = options;
     this.core = core;
     this.stdin = new StdinReader(options.stdin);
-    this.ledger = new ExitLedger(() => this.design.directSwitches());
+    this.ledger = new ExitLedger(() => this.design.directSwitches(), {
+      timing: options.ledger,
+      traceLimit: options.traceLimit,
+      instructions: (vcpu) => this.retired(vcpu),
+    });
     const late: { design?: Design } = {};
     const ram = new GuestRam(core.memory.buffer, core.ramBase, core.ramBytes, (gpa, length) => {
       core.dirtyCode(core.ramBase + gpa, length);
@@ -260,6 +264,27 @@ export class Vm {
     return this.summary();
   }
 
+  /** Name of the design the machine runs under. */
+  get designName(): string {
+    return this.design.name;
+  }
+
+  /** Work on shadow or second-level page tables so far; empty when the design has none. */
+  pageTables(): PageTableCounters {
+    return this.design.pageTables?.() ?? {};
+  }
+
+  /** Counters of the soft TLB so far. */
+  tlb(): TlbCounters {
+    const { tlbMisses, tlbFlushes, walks } = this.core.stats(BOOT_VCPU);
+    return { misses: tlbMisses, flushes: tlbFlushes, walks };
+  }
+
+  /** MSR LSTAR of the guest, 0 when it is not set. */
+  get syscallEntry(): bigint {
+    return this.core.u64[(this.core.cpuAddress(BOOT_VCPU) + S_LSTAR) >>> 3] ?? 0n;
+  }
+
   /** Stops the machine and lets its memory go. */
   async dispose(): Promise<void> {
     if (this.state === 'running') this.halt('aborted', 130, 0);
@@ -286,9 +311,25 @@ export class Vm {
   }
 
   private snapshot(): Snapshot {
-    const ns = performance.now() * 1e6;
-    const { exits, total, directSyscalls } = this.ledger.worldSwitches();
-    return { ns, instructions: this.core.stats(BOOT_VCPU).instructions, exits, worldSwitches: total, directSyscalls, entries: this.ledger.entries() };
+    const beforeNs = performance.now() * 1e6;
+    const { exits, total, directSyscalls, directReturns } = this.ledger.worldSwitches();
+    const { instructions } = this.core.stats(BOOT_VCPU);
+    const counters = {
+      exits,
+      worldSwitches: total,
+      directSyscalls,
+      directReturns,
+      entries: this.ledger.counts(),
+      pageTables: this.pageTables(),
+      tlb: this.tlb(),
+    };
+    return { beforeNs, instructions, ...counters, afterNs: performance.now() * 1e6 };
+  }
+
+  /** Retired instructions as a number; read as two words, for this is done at exits. */
+  private retired(vcpu: number): number {
+    const at = (this.core.cpuAddress(vcpu) + S_ICOUNT) >>> 2;
+    return (this.core.u32[at] ?? 0) + (this.core.u32[at + 1] ?? 0) * 2 ** 32;
   }
 
   private summary(): Summary {

@@ -3,6 +3,7 @@ import type { EntryState, GuestRam } from '@pvm/machine';
 import type { ExitLedger } from '../ledger.ts';
 import type { CheckedOptions } from '../options.ts';
 import type { GuestTime, Platform, PlatformKind } from '../platform/index.ts';
+import type { PageTableCounters } from '../summary.ts';
 import type { Optimisation } from './optimisations.ts';
 
 /** Why a machine stopped. */
@@ -85,7 +86,7 @@ export interface Design {
   mmio(vcpu: number): 1 | 2;
   /** A device or the host wrote `length` bytes of guest RAM at `gpa`. */
   hostWrote(gpa: number, length: number): void;
-  /** When the exit that ended the run began (`performance.now`): in a hook, or just now. */
+  /** What `ExitLedger.start` said when the exit that ended the run began: in a hook, or just now. */
   exitStart(vcpu: number, reason: number): number;
   /** External interrupt `vector`, delivered as soon as the guest takes it. */
   injectInterrupt(vcpu: number, vector: number): void;
@@ -96,6 +97,8 @@ export interface Design {
   describe(vcpu: number): string[];
   /** Direct switches so far, by direction. */
   directSwitches(): { syscalls: number; returns: number };
+  /** Work on shadow or second-level tables so far, by name (`ShadowMmuStats` and the like); absent: there are none. */
+  pageTables?(): PageTableCounters;
   /** Shadow pages built, for the summary. */
   shadowPagesBuilt(): number;
 }

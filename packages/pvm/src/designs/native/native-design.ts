@@ -193,7 +193,7 @@ export abstract class NativeDesign implements Design {
   abstract mmuFault(vcpu: number): 0 | 1 | 2 | 3;
 
   mmio(): 2 {
-    const start = performance.now();
+    const start = this.ledger.start();
     const { vcpu, platform } = this;
     const gpa = Number(vcpu.get64(S_EXIT_GPA));
     const total = vcpu.get32(S_EXIT_SIZE);
@@ -212,7 +212,7 @@ export abstract class NativeDesign implements Design {
       }
     }
     const row = isWrite ? this.rows.mmioWrite : this.rows.mmioRead;
-    this.ledger.record(row, (performance.now() - start) * 1e6, vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4));
+    this.ledger.finish(row, start, vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4));
     return 2;
   }
 
@@ -220,7 +220,7 @@ export abstract class NativeDesign implements Design {
   hostWrote(_gpa: number, _length: number): void {}
 
   exitStart(): number {
-    return performance.now();
+    return this.ledger.start();
   }
 
   // ------------------------------------------------------------ events and reports

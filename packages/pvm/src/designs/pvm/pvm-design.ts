@@ -36,7 +36,9 @@ import { KvmClock } from '../../abi-v2/kvm-clock.ts';
 import type { IoBus } from '../../abi-v2/port-io.ts';
 import { PvmVcpu, vectorName } from '../../abi-v2/pvm-vcpu.ts';
 import { GuestPageFault } from '../../guest-memory.ts';
+import { errorClass, PAGE_FAULT } from '../../ledger/sub-reasons.ts';
 import type { ExitLedger } from '../../ledger.ts';
+import type { PageTableCounters } from '../../summary.ts';
 import { R11, RAX, RCX } from '../../vcpu-state.ts';
 import { type Design, type ExitOutcome, TripleFault } from '../design.ts';
 
@@ -197,7 +199,7 @@ export class PvmDesign implements Design {
     const error = vcpu.get32(S_EXC_ERROR);
     vcpu.set32(S_EXC, 0);
     if (vector === abi.VECTOR_PF) {
-      outcome.row = this.rows.guestFault;
+      outcome.row = this.rows.guestFault(error);
       vcpu.copy64(S_CR2, S_EXC_ADDR);
       if (this.prefault && !vcpu.smod) {
         vcpu.prefaultLow = vcpu.get32(S_EXC_ADDR);
@@ -205,11 +207,11 @@ export class PvmDesign implements Design {
         vcpu.prefaultAccess = vcpu.get32(S_EXIT_ACCESS) & 3;
       }
     } else if (vector === abi.VECTOR_GP && error === 0 && vcpu.smod) {
-      outcome.row = this.rows.exception(vector);
+      outcome.row = this.rows.exception(vector, error);
       this.privileged(vcpu, error, outcome);
       return;
     } else {
-      outcome.row = this.rows.exception(vector);
+      outcome.row = this.rows.exception(vector, error);
     }
     vcpu.deliver(vector, error);
   }
@@ -253,7 +255,7 @@ export class PvmDesign implements Design {
 
   // ------------------------------------------------------------ hooks of the CPU
   mmuFault(index: number): 0 | 1 | 2 | 3 {
-    const start = performance.now();
+    const start = this.ledger.start();
     const vcpu = this.vcpu(index);
     const access = vcpu.get32(S_EXIT_ACCESS) & 3;
     const low = vcpu.get32(S_EXIT_VA);
@@ -304,7 +306,7 @@ export class PvmDesign implements Design {
 
   mmio(index: number): 1 | 2 {
     const vcpu = this.vcpu(index);
-    return this.unbacked(vcpu, vcpu.get32(S_EXIT_ACCESS) & 3, performance.now());
+    return this.unbacked(vcpu, vcpu.get32(S_EXIT_ACCESS) & 3, this.ledger.start());
   }
 
   hostWrote(gpa: number, length: number): void {
@@ -312,11 +314,11 @@ export class PvmDesign implements Design {
   }
 
   private recordHook(row: number, start: number, vcpu: PvmVcpu): void {
-    this.ledger.record(row, (performance.now() - start) * 1e6, vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4));
+    this.ledger.finish(row, start, vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4), vcpu.index);
   }
 
   exitStart(index: number, reason: number): number {
-    return reason === EXIT_EXCEPTION && this.vcpu(index).get32(S_EXC) === abi.VECTOR_PF + 1 ? this.faultStart : performance.now();
+    return reason === EXIT_EXCEPTION && this.vcpu(index).get32(S_EXC) === abi.VECTOR_PF + 1 ? this.faultStart : this.ledger.start();
   }
 
   // ------------------------------------------------------------ events and reports
@@ -358,6 +360,10 @@ export class PvmDesign implements Design {
     return { syscalls: sum(P_DIRECT_SYSCALLS), returns: sum(P_DIRECT_ERETUS) };
   }
 
+  pageTables(): PageTableCounters {
+    return { ...this.mmu.stats() };
+  }
+
   shadowPagesBuilt(): number {
     return this.mmu.stats().pagesBuilt;
   }
@@ -367,6 +373,7 @@ export class PvmDesign implements Design {
 function internRows(ledger: ExitLedger) {
   const exceptions = new Map<number, number>();
   const hypercalls = new Map<number, number>();
+  const faults = new Map<number, number>();
   const once = (map: Map<number, number>, key: number, make: () => number) => {
     const known = map.get(key);
     if (known !== undefined) return known;
@@ -380,11 +387,12 @@ function internRows(ledger: ExitLedger) {
     int80: ledger.row('INT80'),
     badInt: ledger.row('#GP', 'INT n'),
     emulate: ledger.row('#GP', 'emulate'),
-    guestFault: ledger.row('#PF', 'guest'),
-    shadowFault: ledger.row('#PF', 'shadow'),
-    tableWrite: ledger.row('#PF', 'table write'),
-    mmio: ledger.row('#PF', 'mmio'),
-    exception: (vector: number) => once(exceptions, vector, () => ledger.row(vectorName(vector))),
+    guestFault: (error: number) => once(faults, error, () => ledger.row('#PF', PAGE_FAULT.guest, errorClass(abi.VECTOR_PF, error))),
+    shadowFault: ledger.row('#PF', PAGE_FAULT.shadow),
+    tableWrite: ledger.row('#PF', PAGE_FAULT.tableWrite),
+    mmio: ledger.row('#PF', PAGE_FAULT.mmio),
+    exception: (vector: number, error = 0) =>
+      once(exceptions, vector * 0x1_0000 + (error & 0xffff), () => ledger.row(vectorName(vector), '', errorClass(vector, error))),
     hypercall: (number: number) => once(hypercalls, number, () => ledger.row('HYPERCALL', hypercallName(number))),
   };
 }
