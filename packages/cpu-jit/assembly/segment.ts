@@ -202,7 +202,7 @@ export function sys_access(cpu: u32, selector: u32, what: u32): u32 {
   if (load<u32>(cpu, S_EXC)) return 0;
   setFlags(cpu, (getFlags(cpu) & ~ZF) | (ok ? ZF : 0));
   if (!ok) return 0;
-  return what == LAR ? high & 0x00f0_ff00 : what == LSL ? descriptorLimit() : 0;
+  return what == LAR ? high & 0x00ff_ff00 : what == LSL ? descriptorLimit() : 0;
 }
 
 function visible(cpu: u32, selector: u32, what: u32): bool {

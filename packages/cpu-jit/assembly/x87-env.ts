@@ -3,10 +3,11 @@
  * stored as zero, as processors that deprecate them do. A fault leaves the unit, and for loads all of it, as it was.
  */
 import {
-  S_CR0, S_EXC, S_RFLAGS, S_X87, S_X87_CW, S_X87_FDP, S_X87_FIP, S_X87_FOP, S_X87_SW, S_X87_TAGS, S_X87_TOP,
+  CS, S_CODE_SIZE, S_CR0, S_EXC, S_RFLAGS, S_SEG, S_X87, S_X87_CW, S_X87_FDP, S_X87_FIP, S_X87_FOP, S_X87_SW, S_X87_TAGS, S_X87_TOP,
+  SEG_BASE, SEG_STRIDE,
 } from '../src/layout';
 import { linear } from './cpu';
-import { load16, load32, load64, probeWrite, store16, store32, store64 } from './memory';
+import { load16, load32, load64, probeExec, probeWrite, store16, store32, store64 } from './memory';
 import { at, INTEGER_BIT, mOf, put, sOf, summarize, topOf } from './x87-core';
 
 const RFLAGS_VM: u32 = 1 << 17;
@@ -134,4 +135,24 @@ export function fx_rstor(cpu: u32, va: u64, wide: u32): void {
     put(cpu + ((((newSw >> 11) + i) & 7) << 4), s, m);
   }
   if (!load<u32>(cpu, S_EXC)) takeEnvironment(cpu);
+}
+
+/** Longest instruction, SDM vol. 2, 2.3.11. */
+const MAX_LENGTH: u64 = 15;
+
+/** FOP: the opcode of the instruction at FIP, from its bytes, which have just been executed. */
+export function fx_opcode(cpu: u32): void {
+  const long = load<u32>(cpu, S_CODE_SIZE) == 64;
+  let va = load<u64>(cpu, S_X87_FIP);
+  if (!long) va = (va + load<u64>(cpu, S_SEG + CS * SEG_STRIDE + SEG_BASE)) & 0xffff_ffff;
+  // No prefix is among the escapes D8..DF.
+  for (let end = va + MAX_LENGTH; va < end; va++) {
+    const hpa = probeExec(cpu, va);
+    if (!hpa) return;
+    const escape = load<u8>(hpa);
+    if ((escape & 0xf8) != 0xd8) continue;
+    const modrm = probeExec(cpu, va + 1);
+    if (modrm) store<u32>(cpu, (<u32>(escape & 7) << 8) | <u32>load<u8>(modrm), S_X87_FOP);
+    return;
+  }
 }

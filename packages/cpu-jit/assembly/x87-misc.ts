@@ -9,16 +9,21 @@ import { shiftRightSticky, subWide, wideLow } from './x87-wide';
 
 /** Quotient bits of the last remainder: C2 when it is only partial, else C0 C3 C1 = bits 2 1 0. */
 export let remainderCodes: u32 = 0;
+/** The last remainder was none, for a NaN or an invalid operation: C0 and C3 stay as they were. */
+export let remainderIsNone: bool = false;
 
 /** FPREM (truncated quotient) and FPREM1 (`nearest`): a rem b, always exact. */
 export function remainder(aS: u32, aM: u64, bS: u32, bM: u64, nearest: bool): void {
   remainderCodes = 0;
+  remainderIsNone = false;
   if (!isNormal(aS, aM) || !isNormal(bS, bM)) {
+    remainderIsNone = true;
     if (nans(aS, aM, bS, bM)) return;
     if (isInfinity(aS, aM) || isZero(bS, bM)) {
       setInvalid();
       return;
     }
+    remainderIsNone = false;
     if (denormals(aS, aM, bS, bM)) return;
     if (isZero(aS, aM)) {
       setZ(aS, aM);

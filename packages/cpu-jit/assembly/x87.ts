@@ -11,10 +11,10 @@ import {
   setCodes, setIndefinite, setUnderflow, setZ, SF, sOf, summarize, topOf, ZE, zM, zS,
 } from './x87-core';
 import {
-  classify, compare, exponentM, exponentS, extract, remainder, remainderCodes, roundToIntegral, scale, UNORDERED,
+  classify, compare, exponentM, exponentS, extract, remainder, remainderCodes, remainderIsNone, roundToIntegral, scale, UNORDERED,
 } from './x87-misc';
 
-export { fx_ldenv, fx_rstor, fx_save, fx_stenv } from './x87-env';
+export { fx_ldenv, fx_opcode, fx_rstor, fx_save, fx_stenv } from './x87-env';
 export { fx_cos, fx_f2xm1, fx_patan, fx_ptan, fx_sin, fx_sincos, fx_yl2x, fx_yl2xp1 } from './x87-functions';
 export {
   fx_commit, fx_ld_bcd, fx_ld_const, fx_ld_f32, fx_ld_f64, fx_ld_f80, fx_ld_int, fx_ld_st, fx_st_bcd, fx_st_f32, fx_st_f64,
@@ -102,14 +102,16 @@ export function fx_scale(cpu: u32): void {
 export function fx_rem(cpu: u32, nearest: u32): void {
   begin(cpu);
   const a = at(cpu, 0), b = at(cpu, 1);
-  let codes: u32 = 0;
+  let codes: u32 = 0, none = true;
   if (isEmpty(cpu, 0) || isEmpty(cpu, 1)) setUnderflow();
   else {
     remainder(sOf(a), mOf(a), sOf(b), mOf(b), nearest != 0);
     codes = remainderCodes;
+    none = remainderIsNone;
   }
   endPut(cpu, 0, 0);
-  if ((fl & BEFORE & ~cw) == 0) setCodes(cpu, C0 | C1 | C2 | C3, codes);
+  if (none) setCodes(cpu, C2, 0);
+  else if ((fl & BEFORE & ~cw) == 0) setCodes(cpu, C0 | C1 | C2 | C3, codes);
 }
 /** FXTRACT: ST(0) becomes the exponent, then the significand is pushed. */
 export function fx_xtract(cpu: u32): void {
@@ -219,6 +221,12 @@ export function fx_st_st(cpu: u32, i: u32, pops: u32): void {
   if (isEmpty(cpu, 0)) setUnderflow();
   else setZ(sOf(a), mOf(a));
   endPut(cpu, i, pops);
+}
+/** D9 D8+i, not documented: FSTP that raises nothing; of an empty register it only pops. */
+export function fx_st_unchecked(cpu: u32, i: u32): void {
+  const a = at(cpu, 0);
+  if (!isEmpty(cpu, 0)) putSt(cpu, i, sOf(a), mOf(a));
+  pop(cpu);
 }
 export function fx_xch(cpu: u32, i: u32): void {
   begin(cpu);

@@ -4,7 +4,7 @@ import {
   S_XMM, S_XSAVE_AREA, S_YMM_HIGH,
 } from "../src/layout";
 import { GP, raise } from "./cpu";
-import { load128, probeWrite, store128 } from "./memory";
+import { load128, load8, probeWrite, store128 } from "./memory";
 import { summarize } from "./x87-core";
 
 const X87: u32 = 1;
@@ -12,6 +12,8 @@ const SSE: u32 = 2;
 const AVX: u32 = 4;
 const MXCSR_MASK: u32 = 0xffff;
 const MXCSR_INIT: u32 = 0x1f80;
+const FXSAVE_SIZE: u32 = 512;
+/** Processors look at the last byte of an image first, at XCOMP_BV when they restore: page faults show that address. */
 const HEADER: u32 = 512;
 const AVX_AT: u32 = 576;
 const AVX_SIZE: u32 = 256;
@@ -84,6 +86,12 @@ function copyIn(cpu: u32, to: u32, va: u64, bytes: u32): bool {
   return true;
 }
 
+/** False with S_EXC set when the byte at `va` cannot be read. */
+function readable(cpu: u32, va: u64): bool {
+  load8(cpu, va);
+  return load<u32>(cpu, S_EXC) == 0;
+}
+
 /** #GP unless `va` is aligned to `to`. */
 function aligned(cpu: u32, va: u64, to: u32): bool {
   if (!(<u32>va & (to - 1))) return true;
@@ -93,7 +101,7 @@ function aligned(cpu: u32, va: u64, to: u32): bool {
 
 export function fxsave(cpu: u32, va: u64, rexw: u32): void {
   const bytes = 160 + vectorBytes(cpu);
-  if (!aligned(cpu, va, 16) || !probeWrite(cpu, va, bytes)) return;
+  if (!aligned(cpu, va, 16) || !probeWrite(cpu, va + FXSAVE_SIZE - 1, 1) || !probeWrite(cpu, va, bytes)) return;
   const image = cpu + S_XSAVE_AREA;
   putX87(cpu, image, rexw != 0);
   store<u32>(image, load<u32>(cpu, S_MXCSR), 24);
@@ -105,7 +113,7 @@ export function fxsave(cpu: u32, va: u64, rexw: u32): void {
 export function fxrstor(cpu: u32, va: u64, rexw: u32): void {
   const image = cpu + S_XSAVE_AREA;
   const bytes = 160 + vectorBytes(cpu);
-  if (!aligned(cpu, va, 16) || !copyIn(cpu, image, va, bytes)) return;
+  if (!aligned(cpu, va, 16) || !readable(cpu, va + FXSAVE_SIZE - 1) || !copyIn(cpu, image, va, bytes)) return;
   const mxcsr = load<u32>(image, 24);
   if (mxcsr & ~MXCSR_MASK) return raise(cpu, GP, 0);
   store<u32>(cpu, mxcsr, S_MXCSR);
@@ -132,7 +140,7 @@ export function xsave(cpu: u32, va: u64, rexw: u32, kind: u32): void {
   const used = inUse(cpu);
   const save = kind ? want & used : want;
   const bytes = want & AVX ? AVX_AT + AVX_SIZE : AVX_AT;
-  if (!aligned(cpu, va, 64) || !probeWrite(cpu, va, bytes)) return;
+  if (!aligned(cpu, va, 64) || !probeWrite(cpu, va + bytes - 1, 1) || !probeWrite(cpu, va, bytes)) return;
   const image = cpu + S_XSAVE_AREA;
   if (save & X87) {
     putX87(cpu, image, rexw != 0);
@@ -164,15 +172,16 @@ export function xsave(cpu: u32, va: u64, rexw: u32, kind: u32): void {
 export function xrstor(cpu: u32, va: u64, rexw: u32): void {
   const want = requested(cpu);
   const image = cpu + S_XSAVE_AREA;
-  if (!aligned(cpu, va, 64) || !copyIn(cpu, image, va, AVX_AT)) return;
+  if (!aligned(cpu, va, 64) || !readable(cpu, va + HEADER + 8) || !copyIn(cpu, image, va, AVX_AT)) return;
   const state = load<u64>(image, HEADER);
   const compaction = load<u64>(image, HEADER + 8);
   const compacted = (compaction & COMPACTED) != 0;
   const enabled = load<u64>(cpu, S_XCR0);
   const components = compaction & ~COMPACTED;
-  if (state & ~enabled || (compacted ? (components & ~enabled) | (state & ~components) : compaction | load<u64>(image, HEADER + 16))) {
-    return raise(cpu, GP, 0);
-  }
+  let reserved = load<u64>(image, HEADER + 16);
+  if (compacted) for (let i: u32 = 24; i < 64; i += 8) reserved |= load<u64>(image + i, HEADER);
+  const bad = compacted ? (components & ~enabled) | (state & ~components) : compaction;
+  if ((state & ~enabled) | bad | reserved) return raise(cpu, GP, 0);
   if (want & <u32>state & AVX && !copyIn(cpu, image + AVX_AT, va + AVX_AT, vectorBytes(cpu))) return;
   if (want & (compacted ? SSE : SSE | AVX)) {
     const mxcsr = compacted && !(state & SSE) ? MXCSR_INIT : load<u32>(image, 24);

@@ -111,7 +111,7 @@ function normalise(text: string): string {
 
 /** Encodings the SDM leaves out and processors execute. */
 const UNDOCUMENTED: ReadonlySet<string> = new Set(
-  'fstp_sti fcomp_sti fcom_sti fxch ffreep nop lfence mfence sfence wbinvd rdrand rdseed bsf bsr popcnt movbe vmmcall salc'.split(' '),
+  'fstp1 fneni fstp_sti fcomp_sti fcom_sti fxch ffreep nop lfence mfence sfence wbinvd rdrand rdseed bsf bsr popcnt movbe vmmcall salc'.split(' '),
 );
 /** Rows where objdump prints another width of the same register or operand, or an immediate as a part of the name. */
 const WIDTH_DIFFERS =

@@ -12,9 +12,10 @@ export interface MemoryChoice {
   readonly scale: number;
   /** Signed 32 bits; for `Ob`, `Ov` operands a whole address. */
   readonly disp: number;
-  /** In the GS segment. */
-  readonly gs?: boolean;
+  /** Segment override: FS or GS. */
+  readonly segment?: SegmentOverride;
 }
+export type SegmentOverride = 'fs' | 'gs';
 
 /** What an encoding is made of besides its form. */
 export interface Fields {
@@ -26,6 +27,8 @@ export interface Fields {
   /** Immediate or branch displacement, truncated to its field. */
   readonly imm: bigint;
   readonly lock?: boolean;
+  /** Segment of the implicit memory operand of string instructions, XLAT, MASKMOV. */
+  readonly segment?: SegmentOverride;
   /** Emit a REX prefix even if no bit of it is needed (then byte registers 4..7 are SPL, BPL, SIL, DIL). */
   readonly rex?: boolean;
   /** 32-bit addresses; forms whose `addrSize` is 4 have them anyway. */
@@ -39,6 +42,7 @@ export interface Encoded {
 }
 
 const RIP = 16;
+const SEGMENT_PREFIX = { fs: 0x64, gs: 0x65 } as const;
 const PREFIX = { '66': 0x66, f3: 0xf3, f2: 0xf2 } as const;
 
 /** Encodes one instruction. The caller checks the result by decoding it: some combinations of fields have no encoding. */
@@ -55,7 +59,8 @@ export function encode(form: Form, f: Fields): Encoded {
   if ((size === 'v' || size === 'y') && opSize === 8) w = true;
   const bytes: number[] = [];
   if (f.lock === true) bytes.push(0xf0);
-  if (mem?.gs === true) bytes.push(0x65);
+  const segment = mem?.segment ?? f.segment;
+  if (segment !== undefined) bytes.push(SEGMENT_PREFIX[segment]);
   if (f.addr32 === true || (row.asz === true && form.addrSize === 4)) bytes.push(0x67);
   if (!isVex) {
     const sized = size === 'v' || size === 'z' || size === 'd64';

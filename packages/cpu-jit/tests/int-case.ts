@@ -1,18 +1,18 @@
 /** Random instances of integer forms: an encoding, and states in which its operands lie where the harness has memory and code. */
 import { decode } from '../src/decoder/index.ts';
 import type { Form, Insn } from '../src/decoder/types.ts';
-import { GS } from '../src/layout.ts';
-import type { MemoryChoice } from './encoder.ts';
+import { FS, GS } from '../src/layout.ts';
+import type { MemoryChoice, SegmentOverride } from './encoder.ts';
 import { FLAGS, type IntState, START, WINDOW, WINDOW_BYTES } from './int-vectors.ts';
 import { type Prng, SPECIAL } from './prng.ts';
-import { DATA, DATA_BYTES, GS_BASE, READ_ONLY } from './program.ts';
+import { DATA, DATA_BYTES, FS_BASE, GS_BASE, READ_ONLY } from './program.ts';
 import { type RandomInsn, randomInsn } from './random-instruction.ts';
 
 const [RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI] = [0, 1, 2, 3, 4, 5, 6, 7];
 const RIP = 16;
 const ALL = Array.from({ length: 16 }, (_, n) => n);
-const STACK_USERS = new Set('push pop pushf popf call call_ind ret enter leave'.split(' '));
-const STRINGS = new Set('movs cmps stos lods scas'.split(' '));
+const STACK_USERS = new Set('push pop pushf popf call call_ind ret enter leave push_seg pop_seg callf'.split(' '));
+export const STRINGS: ReadonlySet<string> = new Set('movs cmps stos lods scas'.split(' '));
 const BIT_TESTS = new Set('bt bts btr btc'.split(' '));
 const LOOPS = new Set('loop loope loopne jrcxz'.split(' '));
 const MASK64 = (1n << 64n) - 1n;
@@ -33,8 +33,17 @@ export interface Instance {
   readonly at: number;
 }
 
+/** Where a memory operand may lie, and the segment it is addressed through. */
+export interface Placement {
+  /** Segment override; absent: GS at times. */
+  readonly segment?: SegmentOverride;
+  /** Offset from the window, and alignment in bytes, of the memory operand; absent: any place in the window. */
+  readonly at?: number;
+  readonly align?: number;
+}
+
 /** A random encoding of the form; undefined when it cannot be tried this way. */
-export function randomInstance(rng: Prng, form: Form): Instance | undefined {
+export function randomInstance(rng: Prng, form: Form, placement: Placement = {}): Instance | undefined {
   const { name } = form.row;
   for (let attempt = 0; attempt < 30; attempt++) {
     let at = 0;
@@ -43,9 +52,12 @@ export function randomInstance(rng: Prng, form: Form): Instance | undefined {
       at = BIT_TESTS.has(name) ? 24 : rng.below(WINDOW_BYTES - Math.max(size, 1) + 1);
       if (name === 'cmpxchg16b') at &= ~15;
       if (name === 'jmp_ind' || name === 'call_ind' || STACK_USERS.has(name)) at &= ~7;
-      const gs = rng.oneIn(8);
-      const start = gs ? WINDOW - GS_BASE : WINDOW;
-      if (form.row.operands.some((o) => o.startsWith('O'))) return { base: -1, index: -1, scale: 0, disp: start + at, gs };
+      at = placement.at ?? at & -(placement.align ?? 1);
+      const gs = placement.segment === undefined && rng.oneIn(8);
+      const segment = placement.segment ?? (gs ? 'gs' : undefined);
+      const start = WINDOW - (segment === undefined ? 0 : segment === 'gs' ? GS_BASE : FS_BASE);
+      const override = segment === undefined ? {} : { segment };
+      if (form.row.operands.some((o) => o.startsWith('O'))) return { base: -1, index: -1, scale: 0, disp: start + at, ...override };
       const disp = rng.pick([0, rng.below(256) - 128, rng.below(0x10000) - 0x8000, 8]);
       const base = rng.below(16);
       const index = rng.pick(ALL.filter((n) => n !== RSP && n !== base));
@@ -53,17 +65,17 @@ export function randomInstance(rng: Prng, form: Form): Instance | undefined {
         case 0:
           return { base: RIP, index: -1, scale: 0, disp: 0 };
         case 1:
-          return { base: -1, index: -1, scale: 0, disp: start + at, gs };
+          return { base: -1, index: -1, scale: 0, disp: start + at, ...override };
         case 2:
-          return { base: -1, index, scale: rng.below(4), disp: WINDOW - 0x1000 + at, gs };
+          return { base: -1, index, scale: rng.below(4), disp: WINDOW - 0x1000 + at, ...override };
         case 3:
         case 4:
-          return { base, index, scale: rng.below(4), disp, gs };
+          return { base, index, scale: rng.below(4), disp, ...override };
         default:
-          return { base, index: -1, scale: 0, disp, gs };
+          return { base, index: -1, scale: 0, disp, ...override };
       }
     };
-    const random = randomInsn(rng, form, { gprs: ALL, mem, addr32 });
+    const random = randomInsn(rng, form, { gprs: ALL, mem, addr32, ...(placement.segment === undefined ? {} : { segment: placement.segment }) });
     if (random === undefined) continue;
     const code = random.bytes.slice();
     if (random.ripField >= 0) new DataView(code.buffer).setInt32(random.ripField, WINDOW + at - (START + code.length), true);
@@ -97,13 +109,18 @@ function isUsable(insn: Insn, name: string): boolean {
 }
 
 /** A state to run the instance from. */
-export function randomState(rng: Prng, { random, form, at }: Instance, pool: readonly bigint[]): IntState {
-  const { insn } = random;
-  const { name } = form.row;
-  const size = BigInt(insn.opSize);
+export function randomState(rng: Prng, instance: Instance, pool: readonly bigint[]): IntState {
   const gprs = Array.from({ length: 16 }, () => rng.pick(pool));
   const start = rng.below(pool.length);
   const memory = Array.from({ length: 8 }, (_, k) => pool[(start + k) % pool.length] ?? 0n);
+  return arrange(rng, instance, gprs, memory);
+}
+
+/** The state with these registers and this memory, changed so that operands lie where they can be used, mostly. */
+export function arrange(rng: Prng, { random, form, at }: Instance, gprs: bigint[], memory: bigint[]): IntState {
+  const { insn } = random;
+  const { name } = form.row;
+  const size = BigInt(insn.opSize);
   const fixed = new Set<number>();
   const fix = (n: number, v: bigint) => {
     gprs[n] = v & MASK64;
@@ -129,12 +146,12 @@ export function randomState(rng: Prng, { random, form, at }: Instance, pool: rea
     const down = (flags & 0x400) !== 0;
     const span = insn.opSize * Math.max(n, 1);
     const place = () => short(BigInt(WINDOW + (down ? span - insn.opSize : 0) + rng.below(WINDOW_BYTES - span)));
-    fix(RSI, place());
+    fix(RSI, place() - segmentBase(insn));
     fix(RDI, place());
     if (insn.rep !== 0) fix(RCX, short(BigInt(n)));
   } else flags &= rng.oneIn(4) ? FLAGS : 0x8d5;
   if (LOOPS.has(name)) fix(RCX, short(BigInt(rng.pick([0, 1, 2]))));
-  if (name === 'xlat') fix(RBX, short(BigInt(WINDOW + rng.below(WINDOW_BYTES)) - ((gprs[RAX] ?? 0n) & 0xffn)));
+  if (name === 'xlat') fix(RBX, short(BigInt(WINDOW + rng.below(WINDOW_BYTES)) - segmentBase(insn) - ((gprs[RAX] ?? 0n) & 0xffn)));
   if (name === 'div' || name === 'idiv') {
     if (rng.oneIn(2)) fix(RDX, rng.pick([0n, MASK64]));
     if (insn.opSize === 1) fix(RAX, rng.oneIn(3) ? rng.u64() : BigInt(rng.below(0x4000)));
@@ -204,7 +221,8 @@ function equalAccumulator(insn: Insn, gprs: bigint[], fixed: ReadonlySet<number>
   else if (insn.row.name === 'cmpxchg8b') gprs[RDX] = low >> 32n;
 }
 
-const segmentBase = (insn: Insn): bigint => (insn.mem?.seg === GS ? BigInt(GS_BASE) : 0n);
+/** Base of the segment of the memory operand, explicit or implicit. */
+export const segmentBase = (insn: Insn): bigint => (insn.seg === GS ? BigInt(GS_BASE) : insn.seg === FS ? BigInt(FS_BASE) : 0n);
 
 /** Offset of the memory operand in the window; NaN when it has none that depends on registers. */
 function operandOffset(insn: Insn, gprs: readonly bigint[]): number {

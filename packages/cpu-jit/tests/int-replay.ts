@@ -1,13 +1,11 @@
 /** Replays integer vectors in the interpreter and in compiled code. */
-import { readFileSync } from 'node:fs';
 import { decode, formatInsn } from '../src/decoder/index.ts';
 import type { Insn } from '../src/decoder/types.ts';
-import { compileRegions } from '../src/jit/compile.ts';
-import { discover } from '../src/jit/region.ts';
 import { EXIT_EXCEPTION, GS, NEXT, NEXT_CHECK, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_ICOUNT, S_RFLAGS, S_RIP, S_SEG, SEG_BASE, SEG_STRIDE } from '../src/layout.ts';
-import { CPU, RAM_BASE, RuntimeMachine } from '../src/testing/runtime-machine.ts';
+import { CPU, RuntimeMachine } from '../src/testing/runtime-machine.ts';
 import { FLAGS, type IntCase, type IntEncoding, type IntState, PAGE_FAULT, START, WINDOW, WINDOW_BYTES } from './int-vectors.ts';
 import { CODE, CODE_BYTES, DATA, DATA_BYTES, GS_BASE, type Machine, READ_ONLY } from './program.ts';
+import { regionFunctions } from './region-functions.ts';
 import { Tier } from './tiers.ts';
 
 const GP = 13;
@@ -78,16 +76,11 @@ export async function compiled(encodings: readonly IntEncoding[]): Promise<Execu
   machine.map(BigInt(READ_ONLY), BigInt(READ_ONLY), 5n);
   machine.setCpl(3);
   machine.set64(S_SEG + GS * SEG_STRIDE + SEG_BASE, BigInt(GS_BASE));
-  const functions = new Map<IntEncoding, (cpu: number) => number>();
-  const imports = importsOf(machine);
-  const BATCH = 250;
-  for (let i = 0; i < encodings.length; i += BATCH) {
-    const batch = encodings.slice(i, i + BATCH);
-    for (const [n, f] of link(imports, batch).entries()) {
-      const encoding = batch[n];
-      if (encoding !== undefined) functions.set(encoding, f);
-    }
-  }
+  const made = regionFunctions(
+    machine,
+    encodings.map((e) => e.code),
+  );
+  const functions = new Map(encodings.map((e, i) => [e, made[i]]));
   const { rt, view } = machine;
   return (encoding, before) => {
     const f = functions.get(encoding);
@@ -126,43 +119,6 @@ export async function compiled(encodings: readonly IntEncoding[]): Promise<Execu
 }
 
 const STATUS = 0x8d5;
-
-/** What compiled code calls: the runtime, and functions of the interpreter's module. */
-function importsOf(machine: RuntimeMachine): WebAssembly.ModuleImports {
-  const { memory, table, rt } = machine;
-  const runtime = { ...(rt as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: rt.syscall_native };
-  table.grow(1 << 14);
-  const bytes = readFileSync(new URL('../build/interp.wasm', import.meta.url));
-  const interpreter = new WebAssembly.Instance(new WebAssembly.Module(new Uint8Array(bytes)), { env: runtime });
-  return { ...runtime, ...interpreter.exports };
-}
-
-function link(imports: WebAssembly.ModuleImports, batch: readonly IntEncoding[]): ((cpu: number) => number)[] {
-  const regions = batch.map(({ code }) => {
-    const bytes = new Uint8Array(CODE_BYTES).fill(HLT);
-    bytes.set(code, START - CODE);
-    const region = discover({
-      hpa: RAM_BASE + START,
-      codeSize: 64,
-      page: (delta) => {
-        const at = START + delta * 4096;
-        return at >= CODE && at < CODE + CODE_BYTES ? RAM_BASE + at : 0;
-      },
-      decode: (hpa) => {
-        const insn = decode(bytes, hpa - RAM_BASE - CODE, 15, 64);
-        return typeof insn === 'string' ? undefined : insn;
-      },
-      wasEntered: () => true,
-      startsOther: () => false,
-      targets: () => [],
-    });
-    if (region === undefined) throw new RangeError(`no region at ${Buffer.from(code).toString('hex')}`);
-    return region;
-  });
-  const module = new WebAssembly.Module(compileRegions(regions) as Uint8Array<ArrayBuffer>);
-  const { exports } = new WebAssembly.Instance(module, { env: imports });
-  return batch.map((_, i) => exports[`r${i}`] as (cpu: number) => number);
-}
 
 /** Flags the SDM leaves undefined for this instruction and state. */
 function undefinedFlags(insn: Insn): number {

@@ -10,6 +10,7 @@
 import { readFileSync } from 'node:fs';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { CODE, DATA } from './program.ts';
+import { VectorReader, VectorWriter } from './vector-stream.ts';
 
 /** Where the instruction is; HLT is all around it. */
 export const START = CODE + 0x2000;
@@ -45,49 +46,11 @@ export const INT_VECTORS = new URL('./vectors/int.bin.gz', import.meta.url);
 const MAGIC = 'XINT';
 export const PAGE_FAULT = 14;
 
-class Writer {
-  private readonly chunks: Buffer[] = [];
-  private buffer = Buffer.alloc(1 << 16);
-  private at = 0;
-  private room(n: number): number {
-    if (this.at + n > this.buffer.length) {
-      this.chunks.push(this.buffer.subarray(0, this.at));
-      this.buffer = Buffer.alloc(1 << 16);
-      this.at = 0;
-    }
-    this.at += n;
-    return this.at - n;
-  }
-  u8(v: number): void {
-    const at = this.room(1);
-    this.buffer.writeUInt8(v, at);
-  }
-  u16(v: number): void {
-    const at = this.room(2);
-    this.buffer.writeUInt16LE(v, at);
-  }
-  i16(v: number): void {
-    const at = this.room(2);
-    this.buffer.writeInt16LE(v, at);
-  }
-  u32(v: number): void {
-    const at = this.room(4);
-    this.buffer.writeUInt32LE(v, at);
-  }
-  u64(v: bigint): void {
-    const at = this.room(8);
-    this.buffer.writeBigUInt64LE(v, at);
-  }
-  bytes(): Buffer {
-    return Buffer.concat([...this.chunks, this.buffer.subarray(0, this.at)]);
-  }
-}
-
 /** Packs vectors; values that are not in `pool` (at most 256 entries) become overrides. */
 export function packIntVectors(pool: readonly bigint[], encodings: readonly IntEncoding[]): Uint8Array {
-  const w = new Writer();
+  const w = new VectorWriter();
   const index = new Map(pool.map((v, i) => [v, i]));
-  for (const c of MAGIC) w.u8(c.charCodeAt(0));
+  w.ascii(MAGIC);
   w.u32(pool.length);
   for (const v of pool) w.u64(v);
   w.u32(encodings.length);
@@ -100,7 +63,7 @@ export function packIntVectors(pool: readonly bigint[], encodings: readonly IntE
   return gzipSync(w.bytes(), { level: 9 });
 }
 
-function packCase(w: Writer, { before, after, trap, error, address, rip }: IntCase, pool: readonly bigint[], index: ReadonlyMap<bigint, number>): void {
+function packCase(w: VectorWriter, { before, after, trap, error, address, rip }: IntCase, pool: readonly bigint[], index: ReadonlyMap<bigint, number>): void {
   const overrides: [number, bigint][] = [];
   for (const [n, v] of before.gprs.entries()) {
     const i = index.get(v);
@@ -138,37 +101,26 @@ function packCase(w: Writer, { before, after, trap, error, address, rip }: IntCa
 
 /** Throws `TypeError` for a file that is something else. */
 export function readIntVectors(url: URL = INT_VECTORS): IntEncoding[] {
-  const bytes = gunzipSync(readFileSync(url));
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  let at = 0;
-  const skip = (n: number) => {
-    at += n;
-    return at - n;
-  };
-  const u8 = () => view.getUint8(skip(1));
-  const u16 = () => view.getUint16(skip(2), true);
-  const u32 = () => view.getUint32(skip(4), true);
-  const u64 = () => view.getBigUint64(skip(8), true);
-  const magic = String.fromCharCode(...bytes.subarray(skip(4), at));
-  if (magic !== MAGIC) throw new TypeError(`${url.pathname}: expected ${MAGIC} at the start, got ${JSON.stringify(magic)}`);
-  const pool = Array.from({ length: u32() }, u64);
+  const r = new VectorReader(gunzipSync(readFileSync(url)));
+  r.expect(MAGIC, url.pathname);
+  const pool = Array.from({ length: r.u32() }, () => r.u64());
   const pick = (i: number) => pool[i % pool.length] ?? 0n;
   const readCase = (): IntCase => {
-    const gprs = Array.from({ length: 16 }, () => pick(u8()));
-    const start = u8();
+    const gprs = Array.from({ length: 16 }, () => pick(r.u8()));
+    const start = r.u8();
     const memory = Array.from({ length: 8 }, (_, k) => pick(start + k));
-    const flags = u16();
-    for (let n = u8(); n > 0; n--) {
-      const i = u8();
-      if (i < 16) gprs[i] = u64();
-      else memory[i - 16] = u64();
+    const flags = r.u16();
+    for (let n = r.u8(); n > 0; n--) {
+      const i = r.u8();
+      if (i < 16) gprs[i] = r.u64();
+      else memory[i - 16] = r.u64();
     }
-    const trap = u8() - 1;
-    const error = trap === PAGE_FAULT ? u8() : 0;
-    const address = trap === PAGE_FAULT ? u64() : 0n;
-    const rip = view.getInt16(skip(2), true);
-    const mask = u32();
-    const values = [...gprs, BigInt(flags), ...memory].map((v, i) => (((mask >> i) & 1) === 0 ? v : i === 16 ? BigInt(u16()) : u64()));
+    const trap = r.u8() - 1;
+    const error = trap === PAGE_FAULT ? r.u8() : 0;
+    const address = trap === PAGE_FAULT ? r.u64() : 0n;
+    const rip = r.i16();
+    const mask = r.u32();
+    const values = [...gprs, BigInt(flags), ...memory].map((v, i) => (((mask >> i) & 1) === 0 ? v : i === 16 ? BigInt(r.u16()) : r.u64()));
     return {
       before: { gprs, flags, memory },
       after: { gprs: values.slice(0, 16), flags: Number(values[16]), memory: values.slice(17) },
@@ -178,9 +130,8 @@ export function readIntVectors(url: URL = INT_VECTORS): IntEncoding[] {
       rip,
     };
   };
-  return Array.from({ length: u32() }, () => {
-    const length = u8();
-    const code = bytes.subarray(skip(length), at);
-    return { code, cases: Array.from({ length: u8() }, readCase) };
+  return Array.from({ length: r.u32() }, () => {
+    const code = r.take(r.u8());
+    return { code, cases: Array.from({ length: r.u8() }, readCase) };
   });
 }

@@ -13,6 +13,8 @@ export interface NativeState {
   readonly xmm: Uint8Array;
 }
 export interface NativeCase extends NativeState {
+  /** The first 160 bytes of an FXSAVE image (MXCSR is not looked at); absent: the state after FNINIT. */
+  readonly x87?: Uint8Array;
   readonly code: Uint8Array;
   /** Offset of the code in the code pages; it starts there. */
   readonly codeAt: number;
@@ -25,13 +27,25 @@ export interface NativeResult extends NativeState {
   readonly error: number;
   readonly address: bigint;
   readonly rip: bigint;
+  readonly x87: Uint8Array;
+  /** Of ES, DS, FS, GS. */
+  readonly selectors: readonly number[];
+  readonly fsBase: bigint;
+  readonly gsBase: bigint;
   readonly data: Uint8Array;
   /** Only for cases that give all data pages. */
   readonly stack: Uint8Array;
   readonly code: Uint8Array;
 }
 
-const STATE_BYTES = 17 * 8 + 8 + 256;
+const XMM = 17 * 8 + 8;
+const X87 = XMM + 256;
+export const X87_BYTES = 160;
+const SELECTORS = X87 + X87_BYTES;
+const BASES = SELECTORS + 8;
+const STATE_BYTES = BASES + 16;
+/** x87 control word after FNINIT. */
+const INITIAL_CW = 0x37f;
 const RESULT_BYTES = 24;
 
 /** The compiled harness; undefined where gcc is missing. */
@@ -42,7 +56,7 @@ export class Native {
   static create(): Native | undefined {
     const native = new Native();
     const source = fileURLToPath(new URL('./native/harness.c', import.meta.url));
-    const built = spawnSync('gcc', ['-O1', '-o', native.path, source], { encoding: 'utf8' });
+    const built = spawnSync('gcc', ['-O1', '-fno-stack-protector', '-o', native.path, source], { encoding: 'utf8' });
     if (built.status === 0 && existsSync(native.path)) return native;
     native.dispose();
     return undefined;
@@ -81,7 +95,9 @@ function pack(c: NativeCase): Uint8Array {
   });
   view.setBigUint64(16 + 128, BigInt(c.flags), true);
   view.setUint32(16 + 136, c.mxcsr, true);
-  out.set(c.xmm, 16 + 144);
+  out.set(c.xmm, 16 + XMM);
+  if (c.x87 === undefined) view.setUint16(16 + X87, INITIAL_CW, true);
+  else out.set(c.x87, 16 + X87);
   out.set(c.code, 16 + STATE_BYTES);
   out.set(c.data, 16 + STATE_BYTES + c.code.length);
   return out;
@@ -102,7 +118,11 @@ function unpack(bytes: Uint8Array, at: number, dataLength: number): NativeResult
     gprs: Array.from({ length: 16 }, (_, n) => view.getBigUint64(state + n * 8, true)),
     flags: Number(view.getBigUint64(state + 128, true)),
     mxcsr: view.getUint32(state + 136, true),
-    xmm: bytes.slice(at + state + 144, at + state + 400),
+    xmm: bytes.slice(at + state + XMM, at + state + X87),
+    x87: bytes.slice(at + state + X87, at + state + SELECTORS),
+    selectors: [0, 1, 2, 3].map((n) => view.getUint16(state + SELECTORS + n * 2, true)),
+    fsBase: view.getBigUint64(state + BASES, true),
+    gsBase: view.getBigUint64(state + BASES + 8, true),
     data: bytes.slice(data, stack),
     stack: bytes.slice(stack, code),
     code: bytes.slice(code, code + (whole ? CODE_BYTES : 0)),

@@ -5,7 +5,8 @@ export const CODE = 0x10_0000;
 export const CODE_BYTES = 0x4000;
 export const DATA = 0x11_0000;
 export const DATA_BYTES = 0x2000;
-/** Base of the GS segment. */
+/** Bases of the FS and GS segments. */
+export const FS_BASE = DATA + 0x400;
 export const GS_BASE = DATA + 0x800;
 /** A page that can be read but not written. What follows the data is not mapped. */
 export const READ_ONLY = 0x11_8000;

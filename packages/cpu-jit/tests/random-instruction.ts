@@ -1,7 +1,7 @@
 /** Random instructions of a form, for generated programs and vectors. */
 import { decode } from '../src/decoder/index.ts';
 import type { Form, Insn } from '../src/decoder/types.ts';
-import { type Encoded, encode, type Fields, type MemoryChoice } from './encoder.ts';
+import { type Encoded, encode, type Fields, type MemoryChoice, type SegmentOverride } from './encoder.ts';
 import type { Prng } from './prng.ts';
 
 /** Rows whose result depends on the machine, need privilege, or leave user mode in ways a native run cannot follow. */
@@ -32,6 +32,8 @@ export interface RandomOptions {
   /** Address of a memory operand of `size` bytes. */
   readonly mem: (size: number) => MemoryChoice;
   readonly addr32?: boolean;
+  /** Of the implicit memory operand. */
+  readonly segment?: SegmentOverride;
 }
 
 export interface RandomInsn extends Encoded {
@@ -63,6 +65,7 @@ export function randomInsn(rng: Prng, form: Form, options: RandomOptions): Rando
       lock: lockable && rng.oneIn(4),
       rex: rng.oneIn(3) && form.row.vex !== true,
       addr32: options.addr32 === true,
+      ...(options.segment === undefined ? {} : { segment: options.segment }),
     };
     const encoded = encode(form, fields);
     const bytes = new Uint8Array(16);

@@ -260,8 +260,8 @@ class ProgramGenerator {
       case 1:
         return { base: -1, ...none, disp: DATA + offset, target: 0 };
       case 4:
-        if (rng.oneIn(2)) return { base: -1, ...none, disp: DATA + offset - GS_BASE, gs: true, target: 0 };
-        return { base: R15, ...none, disp: -GS_BASE + offset, gs: true, target: 0 };
+        if (rng.oneIn(2)) return { base: -1, ...none, disp: DATA + offset - GS_BASE, segment: 'gs', target: 0 };
+        return { base: R15, ...none, disp: -GS_BASE + offset, segment: 'gs', target: 0 };
       case 2:
         return { base: RSP, ...none, disp: aligned ? -64 : -rng.between(32, 120), target: 0 };
       case 3: {

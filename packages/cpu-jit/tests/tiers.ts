@@ -94,6 +94,12 @@ export class Tier {
     map(STACK, STACK_BYTES, 7);
   }
 
+  /** Maps a page below 2 MiB for supervisor accesses, such as those to descriptor tables. */
+  mapSystemPage(page: number): void {
+    const { core } = this;
+    core.view.setBigUint64(core.ramBase + TABLES + 3 * PAGE + (page / PAGE) * 8, BigInt(page | 3), true);
+  }
+
   private bytes(at: number, n: number): Uint8Array {
     return this.core.u8.slice(this.core.ramBase + at, this.core.ramBase + at + n);
   }

@@ -22,6 +22,8 @@ const RBP = 5;
 /** Where our names, one for each operation, differ from what is written in assembly. */
 const SPELLINGS: Readonly<Record<string, string>> = {
   imul1: 'imul',
+  fstp1: 'fstp',
+  fneni: 'fnop',
   imul2: 'imul',
   imul3: 'imul',
   jmp_ind: 'jmp',

@@ -38,7 +38,7 @@ export const tableX87 = [
   { map: 'x87', op: 0xd9, ext: 7, mod: 'mem', name: 'fnstcw', operands: ['Mw'] },
   ...registers(0xd9, 0, ['fld_sti', 'fxch'], ['STi']),
   ...functions(0xd9, 2, ['fnop']),
-  ...registers(0xd9, 3, ['fstp_sti'], ['STi']),
+  ...registers(0xd9, 3, ['fstp1'], ['STi']),
   ...functions(0xd9, 4, ['fchs', 'fabs', '', '', 'ftst', 'fxam']),
   ...functions(0xd9, 5, CONSTANTS),
   ...functions(0xd9, 6, FUNCTIONS_6),
@@ -56,7 +56,7 @@ export const tableX87 = [
   { map: 'x87', op: 0xdb, ext: 7, mod: 'mem', name: 'fstp_m80', operands: ['Mt'] },
   ...registers(0xdb, 0, ['fcmovnb', 'fcmovne', 'fcmovnbe', 'fcmovnu', '', 'fucomi', 'fcomi'], ['ST0', 'STi']),
   // DB E0, E1, E4 are FENI, FDISI, FSETPM of the 8087 and 80287: no operation since the 80387.
-  ...functions(0xdb, 4, ['fnop', 'fnop', 'fnclex', 'fninit', 'fnop']),
+  ...functions(0xdb, 4, ['fneni', 'fneni', 'fnclex', 'fninit', 'fneni']),
 
   ...memoryArithmetic(0xdc, 'f', 'm64', 'Mq'),
   ...registers(0xdc, 0, ['fadd_sti_st0', 'fmul_sti_st0'], ['STi', 'ST0']),

@@ -171,7 +171,9 @@ const move: Semantics = (e) => {
   guard(e);
   const value = quadword(e, 1);
   const toMmx = e.form.operands[0]?.kind === 'mmx';
+  // A store that faults has put TOP to 0 already, as processors do.
   if (toMmx) enterMmx(e);
+  else e.setState(S_X87_TOP, 4, e.i32(0));
   e.write(0, toMmx || e.size(0) === 8 ? value : e.wrap(value));
   if (!toMmx) enterMmx(e);
 };

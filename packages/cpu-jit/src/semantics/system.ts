@@ -243,6 +243,8 @@ function iret(e: Emitter): void {
 }
 
 const nothing: Semantics = () => {};
+/** CLFLUSH and its like: there is no cache, but they fault as loads do. */
+const flushLine: Semantics = (e) => void e.read(0);
 const undefinedOpcode: Semantics = (e) => e.raise(VECTOR.UD);
 /** Instructions that a CPU by itself does not have. */
 function undefinedWhenNative(otherwise: Semantics): Semantics {
@@ -259,7 +261,8 @@ function names(list: string, f: Semantics): Record<string, Semantics> {
 export const system: Record<string, Semantics> = {
   // WAITPKG, caches and prefetching have nothing to act on; fences order what is in order already.
   ...names('nop pause endbr32 endbr64 prefetchw prefetchnta prefetcht0 prefetcht1 prefetcht2', nothing),
-  ...names('clflush clflushopt clwb lfence mfence sfence', nothing),
+  ...names('lfence mfence sfence', nothing),
+  ...names('clflush clflushopt clwb', flushLine),
   ...names('invd wbinvd', requireCpl0),
   monitor: undefinedWhenNative(requireCpl0),
   ...names('ud0 ud1 ud2', undefinedOpcode),

@@ -3,12 +3,12 @@
  *
  * Memory is read before the unit changes; results for memory are computed, stored, and only then committed (flags and pop),
  * so every fault is precise. Arithmetic exceptions are recorded by the helpers; an unmasked one is raised as #MF by the
- * next waiting instruction, whatever CR0.NE says. The instruction pointer is kept, one store beside a call; like processors
- * that announce "FDP only on x87 exceptions" (CPUID.7.0:EBX[6]) no operand pointer or opcode is kept.
+ * next waiting instruction, whatever CR0.NE says. The instruction pointer is kept, one store beside a call; as on processors
+ * that announce "FDP only on x87 exceptions" (CPUID.7.0:EBX[6]) operand pointer and opcode only of what raised an unmasked one.
  */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { S_CR0, S_SCRATCH, S_X87_CW, S_X87_FIP, S_X87_SW } from '../layout.ts';
+import { S_CR0, S_SCRATCH, S_X87_CW, S_X87_FDP, S_X87_FIP, S_X87_SW } from '../layout.ts';
 import { bit, CF, PF, ZF } from './common.ts';
 
 const NM = 7;
@@ -36,6 +36,11 @@ function computing(f: (e: Emitter, ready: () => void) => void): Semantics {
   return (e) => {
     guard(e, true);
     f(e, () => e.setState(S_X87_FIP, 8, e.thisRip()));
+    // None was pending before, or the guard had raised #MF.
+    e.if(e.and(e.state(S_X87_SW, 4), e.i32(ES)), () => {
+      e.call('fx_opcode', 'none', []);
+      if (e.isMem(0)) e.setState(S_X87_FDP, 8, e.address(0, { segment: false }));
+    });
   };
 }
 /** One helper call, with constants and the registers `st` (operand numbers of STi) as arguments. */
@@ -151,10 +156,13 @@ function storesOf(helper: string, args: readonly number[], pops: number): Semant
     e.if(e.geS(status, e.i32(0)), () => {
       if (high === undefined) e.write(0, e.trunc(value, size));
       else {
-        // The upper part first: where the operand spans two pages this leaves the more conspicuous half untouched.
         const address = e.let(e.address(0));
-        e.store(e.add(address, e.i64(8)), 2, high);
+        e.if(e.gtU(e.and(e.wrap(address), e.i32(0xfff)), e.i32(0x1000 - 10)), () => {
+          e.call('probeWrite', 'i32', [address, e.i32(10)]);
+          e.checkException();
+        });
         e.store(address, 8, value);
+        e.store(e.add(address, e.i64(8)), 2, high);
       }
     });
     ready();
@@ -226,6 +234,7 @@ export const x87: Record<string, Semantics> = {
   fisttp_m64: storesOf('fx_st_int', [8, 1], 1),
   fst_sti: calls('fx_st_st', { st: 0 }, 0),
   fstp_sti: calls('fx_st_st', { st: 0 }, 1),
+  fstp1: calls('fx_st_unchecked', { st: 0 }),
 
   fxch: calls('fx_xch', { st: 0 }),
   ffree: calls('fx_free', { st: 0 }, 0),
@@ -233,6 +242,7 @@ export const x87: Record<string, Semantics> = {
   fincstp: calls('fx_rotate', 1),
   fdecstp: calls('fx_rotate', 7),
   fnop: computing((_e, ready) => ready()),
+  fneni: control(false, () => {}),
 
   fchs: calls('fx_sign', 0xffff, 0x8000),
   fabs: calls('fx_sign', 0x7fff, 0),

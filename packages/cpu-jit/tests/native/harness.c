@@ -1,5 +1,5 @@
 // Runs user code natively from given states and reports the states it ends in: the oracle of the instruction tests.
-//   gcc -O1 -o harness harness.c && ./harness < cases > results
+//   gcc -O1 -fno-stack-protector -o harness harness.c && ./harness < cases > results
 //
 // Code is at CODE; it ends with the first signal: HLT gives SIGSEGV with trap 13 at its address, which is how cases end. A case on
 // standard input: u32 bytes of code, u32 offset at which it goes (the rest of the code pages is HLT), u32 bytes of data, u32 their offset in the
@@ -11,9 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <asm/prctl.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -23,6 +22,7 @@
 #define DATA 0x110000ul
 #define DATA_BYTES 0x2000
 #define GS_BASE (DATA + 0x800)
+#define FS_BASE (DATA + 0x400)
 #define READ_ONLY 0x118000ul
 #define STACK 0x120000ul
 #define STACK_BYTES 0x4000
@@ -32,6 +32,11 @@ struct state {
   uint64_t gpr[16], flags;
   uint32_t mxcsr, unused;
   uint8_t xmm[256];
+  // The first 160 bytes of an FXSAVE image; MXCSR in it is not looked at.
+  uint8_t x87[160];
+  // Of ES, DS, FS, GS, and the bases of the last two; cases start with null selectors, FS_BASE and GS_BASE.
+  uint16_t selectors[4];
+  uint64_t fs_base, gs_base;
 };
 struct header {
   uint32_t code, code_at, data, data_at;
@@ -49,6 +54,38 @@ static struct result result;
 static uint64_t entry;
 static ucontext_t home;
 static struct _libc_fpstate home_fp;
+// The C library's own, for its thread-local variables: nothing of it may be called between the setting and the restoring of FS.
+static uint64_t home_fs_base;
+
+static void set_fs_base(uint64_t base) { __asm__ volatile("wrfsbase %0" : : "r"(base)); }
+static void set_gs_base(uint64_t base) { __asm__ volatile("wrgsbase %0" : : "r"(base)); }
+static uint64_t get_fs_base(void) {
+  uint64_t base;
+  __asm__ volatile("rdfsbase %0" : "=r"(base));
+  return base;
+}
+static uint64_t get_gs_base(void) {
+  uint64_t base;
+  __asm__ volatile("rdgsbase %0" : "=r"(base));
+  return base;
+}
+
+// Notes the segment registers and makes them what the C library needs.
+static void save_segments(void) {
+  __asm__ volatile("mov %%es,%0; mov %%ds,%1; mov %%fs,%2; mov %%gs,%3"
+                   : "=m"(state.selectors[0]), "=m"(state.selectors[1]), "=m"(state.selectors[2]), "=m"(state.selectors[3]));
+  state.fs_base = get_fs_base();
+  state.gs_base = get_gs_base();
+  __asm__ volatile("mov %0,%%es; mov %0,%%ds; mov %0,%%fs; mov %0,%%gs" : : "r"(0));
+  set_fs_base(home_fs_base);
+  set_gs_base(GS_BASE);
+}
+
+// Everything but MXCSR, which lies between.
+static void copy_x87(void *to, const void *from) {
+  memcpy(to, from, 24);
+  memcpy((char *)to + 32, (const char *)from + 32, 128);
+}
 
 static void enter(int number, siginfo_t *info, void *context) {
   (void)number, (void)info;
@@ -60,11 +97,14 @@ static void enter(int number, siginfo_t *info, void *context) {
   u->uc_mcontext.gregs[REG_RIP] = entry;
   memcpy(u->uc_mcontext.fpregs->_xmm, state.xmm, 256);
   u->uc_mcontext.fpregs->mxcsr = state.mxcsr;
+  copy_x87(u->uc_mcontext.fpregs, state.x87);
   // XSTATE_BV: x87 and SSE are not in their initial state.
   *(uint64_t *)((char *)u->uc_mcontext.fpregs + 512) |= 3;
+  set_fs_base(FS_BASE);
 }
 
 static void leave(int number, siginfo_t *info, void *context) {
+  save_segments();
   ucontext_t *u = context;
   result.trap = u->uc_mcontext.gregs[REG_TRAPNO];
   result.error = u->uc_mcontext.gregs[REG_ERR];
@@ -75,6 +115,8 @@ static void leave(int number, siginfo_t *info, void *context) {
   state.flags = u->uc_mcontext.gregs[REG_EFL] & FLAGS;
   state.mxcsr = u->uc_mcontext.fpregs->mxcsr;
   memcpy(state.xmm, u->uc_mcontext.fpregs->_xmm, 256);
+  copy_x87(state.x87, u->uc_mcontext.fpregs);
+  copy_x87(u->uc_mcontext.fpregs, &home_fp);
   memcpy(u->uc_mcontext.gregs, home.uc_mcontext.gregs, sizeof home.uc_mcontext.gregs);
   u->uc_mcontext.fpregs->mxcsr = home_fp.mxcsr;
 }
@@ -99,8 +141,9 @@ int main(void) {
   map(DATA, DATA_BYTES, PROT_READ | PROT_WRITE);
   map(READ_ONLY, 4096, PROT_READ);
   map(STACK, STACK_BYTES, PROT_READ | PROT_WRITE);
-  // The C library uses FS only.
-  if (syscall(SYS_arch_prctl, ARCH_SET_GS, GS_BASE)) return perror("arch_prctl"), 1;
+  if (!(getauxval(AT_HWCAP2) & 2)) return fputs("this kernel keeps FSGSBASE to itself\n", stderr), 1;
+  home_fs_base = get_fs_base();
+  set_gs_base(GS_BASE);
   static uint8_t stack[262144];
   stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
   sigaltstack(&alternate, 0);

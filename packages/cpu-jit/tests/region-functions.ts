@@ -1,0 +1,59 @@
+/** Encodings compiled as one region each, as compiled code would run them, for tests that call them directly. */
+import { readFileSync } from 'node:fs';
+import { decode } from '../src/decoder/index.ts';
+import { compileRegions } from '../src/jit/compile.ts';
+import { discover } from '../src/jit/region.ts';
+import { RAM_BASE, type RuntimeMachine } from '../src/testing/runtime-machine.ts';
+import { START } from './int-vectors.ts';
+import { CODE, CODE_BYTES } from './program.ts';
+
+const HLT = 0xf4;
+/** Encodings to a module. */
+const BATCH = 250;
+
+export type RegionFunction = (cpu: number) => number;
+
+/** A function for each encoding, which is followed by HLTs and lies at START. */
+export function regionFunctions(machine: RuntimeMachine, codes: readonly Uint8Array[]): RegionFunction[] {
+  const imports = importsOf(machine);
+  const functions: RegionFunction[] = [];
+  for (let i = 0; i < codes.length; i += BATCH) functions.push(...link(imports, codes.slice(i, i + BATCH)));
+  return functions;
+}
+
+/** What compiled code calls: the runtime, and functions of the interpreter's module. */
+function importsOf(machine: RuntimeMachine): WebAssembly.ModuleImports {
+  const { memory, table, rt } = machine;
+  const runtime = { ...(rt as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: rt.syscall_native };
+  table.grow(1 << 14);
+  const bytes = readFileSync(new URL('../build/interp.wasm', import.meta.url));
+  const interpreter = new WebAssembly.Instance(new WebAssembly.Module(new Uint8Array(bytes)), { env: runtime });
+  return { ...runtime, ...interpreter.exports };
+}
+
+function link(imports: WebAssembly.ModuleImports, batch: readonly Uint8Array[]): RegionFunction[] {
+  const regions = batch.map((code) => {
+    const bytes = new Uint8Array(CODE_BYTES).fill(HLT);
+    bytes.set(code, START - CODE);
+    const region = discover({
+      hpa: RAM_BASE + START,
+      codeSize: 64,
+      page: (delta) => {
+        const at = START + delta * 4096;
+        return at >= CODE && at < CODE + CODE_BYTES ? RAM_BASE + at : 0;
+      },
+      decode: (hpa) => {
+        const insn = decode(bytes, hpa - RAM_BASE - CODE, 15, 64);
+        return typeof insn === 'string' ? undefined : insn;
+      },
+      wasEntered: () => true,
+      startsOther: () => false,
+      targets: () => [],
+    });
+    if (region === undefined) throw new RangeError(`no region at ${Buffer.from(code).toString('hex')}`);
+    return region;
+  });
+  const module = new WebAssembly.Module(compileRegions(regions) as Uint8Array<ArrayBuffer>);
+  const { exports } = new WebAssembly.Instance(module, { env: imports });
+  return batch.map((_, i) => exports[`r${i}`] as RegionFunction);
+}
