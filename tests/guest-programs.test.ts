@@ -23,13 +23,14 @@ async function run(options: VmOptions): Promise<Run> {
   }
 }
 
-/** Every design that runs programs; `pvm` compiled as well as interpreted. */
-const machines = [
+/** Every design that runs programs; `pvm` compiled as well as interpreted, and with both revisions of its ABI. */
+const machines: readonly VmOptions[] = [
   { design: 'pvm', jit: 'on' },
+  { design: 'pvm', abi: 'rfc-v1', jit: 'on' },
   ...DESIGN_NAMES.filter((design) => designInfo(design).platforms.includes('program')).map((design) => ({ design, jit: 'off' as const })),
-] satisfies VmOptions[];
+];
 
-describe.each(machines)('programs under design $design with jit: $jit', (machine) => {
+describe.each(machines)('programs under design $design with $abi jit $jit', (machine) => {
   test('an ordinary C program prints what it prints on a real machine', async () => {
     const expected = readFileSync(new URL('../guests/tests/hello.expected', import.meta.url), 'utf8');
     expect(await run({ program: testPrograms.hello, ...machine })).toEqual({ stdout: expected, stderr: 'to standard error\n', exitCode: 0, signal: 0 });
@@ -67,11 +68,12 @@ describe.each(machines)('programs under design $design with jit: $jit', (machine
 });
 
 test.each([
-  ['5', 'pvm'],
-  ['6', 'pvm'],
-  ['5', 'bare'],
-] as const)('random system calls leave the guest kernel standing (seed %s, design %s)', async (seed, design) => {
-  const result = await run({ program: testPrograms.fuzz, args: [seed, '20000'], design, jit: 'off' });
+  ['5', 'pvm', 'v2'],
+  ['6', 'pvm', 'v2'],
+  ['5', 'pvm', 'rfc-v1'],
+  ['5', 'bare', 'auto'],
+] as const)('random system calls leave the guest kernel standing (seed %s, design %s %s)', async (seed, design, abi) => {
+  const result = await run({ program: testPrograms.fuzz, args: [seed, '20000'], design, abi, jit: 'off' });
   expect(result).toMatchObject({ exitCode: 42, signal: 0 });
 });
 

@@ -126,7 +126,7 @@ static enum layer find_layer(void)
 		panic(problem);
 	if (!pvm_address_is_legal(KERNEL_BASE) || !pvm_address_is_legal(DIRECT_BASE))
 		panic("the hypervisor's address range does not contain this kernel's addresses");
-	return LAYER_PVM_V2;
+	return pvm_is_rfc() ? LAYER_PVM_RFC : LAYER_PVM_V2;
 }
 
 u64 boot_relocate(const u8 *boot_params)

@@ -18,7 +18,9 @@ _start:
 	jnz 1f
 	movq %rax, %cr3
 	jmp 2f
+	/* One table for kernel and programs; v2 ignores the third argument. */
 1:	movq %rax, %r10
+	movq %rax, %rdx
 	movl $PVM_HC_LOAD_PGTBL, %eax
 	movl $PVM_LOAD_PGTBL_FLUSH, %ebx
 	syscall

@@ -62,6 +62,7 @@ void kernel_main(void)
 	static const struct paravirt_ops *const layers[] = {
 		[LAYER_NATIVE] = &native_ops,
 		[LAYER_PVM_V2] = &pvm_v2_ops,
+		[LAYER_PVM_RFC] = &pvm_rfc_ops,
 	};
 
 	pv = layers[boot_info.layer];

@@ -1,5 +1,6 @@
 /* Per-CPU data: the page GS points at in supervisor mode. Its head is the PVCS, if there is one. */
 #pragma once
+#include "paravirt/pvm_rfc.h"
 #include "paravirt/pvm_v2.h"
 
 #define PERCPU_USER_RSP 128
@@ -14,7 +15,10 @@
 
 #ifndef __ASSEMBLER__
 struct percpu {
-	struct pvcs_v2 pvcs_v2;
+	union {
+		struct pvcs_v2 pvcs_v2;
+		struct pvcs_rfc pvcs_rfc;
+	};
 	u64 user_rsp;
 	u64 kernel_stack;
 	u32 work;

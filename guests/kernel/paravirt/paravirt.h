@@ -15,6 +15,7 @@ enum layer {
 	/* Privilege level 0: a real CPU, or a hypervisor that looks like one. */
 	LAYER_NATIVE,
 	LAYER_PVM_V2,
+	LAYER_PVM_RFC,
 };
 
 struct paravirt_ops {
@@ -35,6 +36,6 @@ struct paravirt_ops {
 	s64 (*null_hypercall)(void);
 };
 
-extern const struct paravirt_ops native_ops, pvm_v2_ops;
+extern const struct paravirt_ops native_ops, pvm_v2_ops, pvm_rfc_ops;
 /* The one in use. */
 extern const struct paravirt_ops *pv;

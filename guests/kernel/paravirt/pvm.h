@@ -69,6 +69,8 @@ static inline void pvm_cpuid(u32 leaf, u32 subleaf, u32 out[4])
 
 /* NULL when a CPU at privilege level 3 is a PVM guest in supervisor mode, else what speaks against it. */
 const char *pvm_detect(void);
+/* Whether the hypervisor speaks revision rfc-v1 (pvm_rfc.c). */
+bool pvm_is_rfc(void);
 /* True when the hypervisor lets this guest use a canonical address. */
 bool pvm_address_is_legal(u64 address);
 

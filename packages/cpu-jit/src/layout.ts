@@ -247,8 +247,9 @@ export const P_SMOD = 0x880;
 export const P_DIRECT = 0x884;
 /** HPA of the PVCS page, 0: none. */
 export const P_PVCS = 0x888;
-/** 1: the ABI revision is v2. */
-export const P_ABI_V2 = 0x88c;
+/** By how many bytes user_gsbase, eflags, pkru and rip lie further on in the PVCS than revision v2 has them, and rcx and r11 twice as many: 0 for v2, 8 for
+ *  rfc-v1, which also exchanges RSP and CR3 on every change of mode. */
+export const P_PVCS_SHIFT = 0x88c;
 export const P_RETU_RIP = 0x890;
 export const P_EVENT_ENTRY = 0x898;
 /** Shadow roots, TLB arrays and contexts of the current guest table, user then kernel; root 0: not valid. */
@@ -266,6 +267,7 @@ export const P_RFLAGS_ALLOWED = 0x8c8;
 /** rfc-v1: SUPERVISOR_RSP, RETS_RIP, SWITCH_CR3. */
 export const P_SUPERVISOR_RSP = 0x8d0;
 export const P_RETS_RIP = 0x8d8;
+export const P_SWITCH_CR3 = 0x8e0;
 
 // Counters kept by Wasm, u64 each; read by the report.
 export const C_TLB_MISSES = 0x900;

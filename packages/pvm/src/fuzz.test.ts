@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { ABI_REVISIONS } from './abi/revision.ts';
 import { FailedEntry, TripleFault } from './designs/design.ts';
 import { map, testGuest } from './testing/guest.ts';
 
@@ -51,11 +52,17 @@ const VALUES: readonly bigint[] = [
   BigInt(map.umodData),
   BigInt(map.umodCode),
   BigInt(map.retu),
+  BigInt(map.rets),
+  BigInt(map.userPml4),
   map.window,
   0x4b56_4df0n,
   0x4b56_4df1n,
   0x4b56_4df4n,
+  0x4b56_4df2n,
+  0x4b56_4df3n,
   0x4b56_4df5n,
+  0x4b56_4df6n,
+  0x4b56_4df7n,
   0xc000_0080n,
   0xc000_0101n,
   0xffff_8000_0000_0000n,
@@ -69,9 +76,10 @@ describe('random guest code', () => {
     const random = generator(seed);
     const pick = <T>(list: readonly T[]): T => list[random() % list.length] as T;
     for (let round = 0; round < 30; round++) {
-      const g = await testGuest({ directSwitch: (random() & 1) === 0, prefault: (random() & 1) === 0 });
-      if (random() % 8 !== 0) g.attach();
-      for (const at of [map.smodCode, map.umodCode, map.umodEvent, map.smodEvent, map.lstar]) {
+      const abi = pick(['auto', ...ABI_REVISIONS] as const);
+      const g = await testGuest({ abi, directSwitch: (random() & 1) === 0, prefault: (random() & 1) === 0 });
+      if (random() % 8 !== 0) abi === 'rfc-v1' ? g.attachRfcV1() : g.attach();
+      for (const at of [map.smodCode, map.umodCode, map.umodEvent, map.smodException, map.smodEvent, map.lstar]) {
         const code = Array.from({ length: 200 }, () => (random() % 5 === 0 ? pick(SPICE) : [random() & 0xff])).flat();
         g.code(at, code.slice(0, 256));
       }

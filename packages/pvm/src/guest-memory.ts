@@ -1,5 +1,5 @@
 import { ACCESS_READ, ACCESS_WRITE } from '@pvm/cpu-jit/layout';
-import type { PvmVcpu } from './abi-v2/pvm-vcpu.ts';
+import type { PvmVcpu } from './abi/pvm-vcpu.ts';
 
 /** An access of the hypervisor on the guest's behalf that the guest's tables forbid: becomes a #PF. */
 export class GuestPageFault extends Error {

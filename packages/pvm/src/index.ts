@@ -1,6 +1,8 @@
 /** PVM: run a program in a guest whose every exit is counted. Start with `createVm`. */
 
 export { MachineError, type MachineErrorCode } from '@pvm/machine';
+export type { AbiChoice } from './abi/pvm-vcpu.ts';
+export { ABI_REVISIONS, type AbiRevision } from './abi/revision.ts';
 export type { DesignInfo, StopReason } from './designs/design.ts';
 export { DESIGN_NAMES, type DesignName, designInfo } from './designs/index.ts';
 export { OPTIMISATIONS, type Optimisation } from './designs/optimisations.ts';

@@ -1,4 +1,6 @@
 import type { DriveOptions } from '@pvm/machine';
+import type { AbiChoice } from './abi/pvm-vcpu.ts';
+import { ABI_REVISIONS } from './abi/revision.ts';
 import { DESIGN_NAMES, type DesignName, designInfo } from './designs/index.ts';
 import { OPTIMISATIONS, type Optimisation } from './designs/optimisations.ts';
 import { PvmError } from './errors.ts';
@@ -26,8 +28,8 @@ export interface VmOptions {
   memory?: number | string;
   /** Memory for shadow page tables, like `memory`. Default 16 MiB. */
   shadowMemory?: number | string;
-  /** Revision of the PVM guest ABI. `auto` and `v2` are what the embedded kernel speaks. Default `auto`. */
-  abi?: 'auto' | 'v2';
+  /** Revision of the PVM guest ABI. `auto`: v2 until the guest writes an MSR that only rfc-v1 has, before its first event. Default `auto`. */
+  abi?: AbiChoice;
   /** Virtualisation design, see `DESIGNS`. Default: `pvm` for a program, `bare` for a stock kernel. */
   design?: DesignName;
   /** Switches of the design to turn on or off, see `OPTIMISATIONS`. Default: what the design has by default. */
@@ -65,6 +67,7 @@ export interface VmOptions {
 
 /** Options with defaults filled in and sizes in bytes. */
 export interface CheckedOptions {
+  readonly abi: AbiChoice;
   readonly design: DesignName;
   readonly platform: PlatformKind;
   /** All that the design has. */
@@ -145,7 +148,7 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
       : 'a string, a Uint8Array or an async iterable of them',
   memory: isSize,
   shadowMemory: isSize,
-  abi: oneOf('auto', 'v2'),
+  abi: oneOf('auto', ...ABI_REVISIONS),
   design: oneOf(...DESIGN_NAMES),
   optimisations: (v) =>
     record(isBoolean, '')(v) === undefined && Object.keys(v as object).every((name) => name in OPTIMISATIONS)
@@ -182,6 +185,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
   const { design, platform } = chooseMachine(options);
   const memory = size('memory', options.memory ?? (platform === 'pc' ? 512 : 64) * MIB, MIN_MEMORY, MAX_MEMORY, 4096);
   return {
+    abi: options.abi ?? 'auto',
     design,
     platform,
     optimisations: checkOptimisations(design, options.optimisations ?? {}),

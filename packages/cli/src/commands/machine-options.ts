@@ -1,4 +1,4 @@
-import { DESIGN_NAMES, type DesignName, designInfo, nearest, OPTIMISATIONS, type Optimisation, type VmOptions } from '@pvm/pvm';
+import { ABI_REVISIONS, type AbiChoice, DESIGN_NAMES, type DesignName, designInfo, nearest, OPTIMISATIONS, type Optimisation, type VmOptions } from '@pvm/pvm';
 import type { Options } from 'yargs';
 import { UsageError } from '../errors.ts';
 
@@ -7,7 +7,7 @@ export interface MachineArgs {
   readonly memory: string | undefined;
   readonly shadowMemory: string;
   readonly jit: 'on' | 'off' | 'sync';
-  readonly abi: 'auto' | 'v2';
+  readonly abi: AbiChoice;
   readonly design: DesignName | undefined;
   readonly opt: readonly string[];
   readonly directSwitch: boolean | undefined;
@@ -24,7 +24,12 @@ export const MACHINE_OPTIONS: Readonly<Record<string, Options>> = {
     requiresArg: true,
     describe: 'Compile hot code: in the background, never, or at once on the main thread',
   },
-  abi: { choices: ['auto', 'v2'], default: 'auto', requiresArg: true, describe: 'Revision of the PVM guest ABI' },
+  abi: {
+    choices: ['auto', ...ABI_REVISIONS],
+    default: 'auto',
+    requiresArg: true,
+    describe: 'Revision of the PVM guest ABI; auto: v2, until the guest turns out to speak rfc-v1',
+  },
   design: {
     choices: DESIGN_NAMES,
     requiresArg: true,

@@ -1,10 +1,13 @@
 import * as layout from '@pvm/cpu-jit/layout';
 import wabt from 'wabt';
+import { PVCS_RSP } from '../abi-rfc-v1/constants.ts';
 import * as abi from '../abi-v2/constants.ts';
 
 /** Fields that layout.ts describes by base and stride. */
 const derived: Readonly<Record<string, number>> = {
+  PVCS_RSP,
   RCX: layout.S_GPR + 8,
+  RSP: layout.S_GPR + 4 * 8,
   R11: layout.S_GPR + 11 * 8,
   GS_BASE: layout.S_SEG + layout.GS * layout.SEG_STRIDE + layout.SEG_BASE,
   CS_SELECTOR: layout.S_SEG + layout.CS * layout.SEG_STRIDE + layout.SEG_SELECTOR,

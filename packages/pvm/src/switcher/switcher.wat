@@ -3,7 +3,8 @@
 ;; itself ("direct switch"), and leaves for the hypervisor (EXIT_SYSCALL, nothing changed) in every other case.
 ;;
 ;; Upper-case names are constants of cpu-jit's layout.ts and of abi-v2/constants.ts, put in by scripts/build-switcher.ts:
-;; S_* fields of the vCPU state block, V_* and P_* its control block, PVCS_* fields of the guest's PVCS page.
+;; S_* fields of the vCPU state block, V_* and P_* its control block, PVCS_* fields of the guest's PVCS page as revision v2
+;; lays it out; rfc-v1 has the middle fields P_PVCS_SHIFT (8) bytes further on, the last two twice that, and PVCS_RSP between.
 ;; On entry S_RIP is at the SYSCALL, S_EXIT_INSN_LEN is its length and S_ICOUNT does not count it yet.
 (module
   (import "env" "memory" (memory 1 65536 shared))
@@ -21,7 +22,7 @@
 
   ;; umod SYSCALL: save the user's state in the PVCS, continue at LSTAR in smod.
   (func $user_syscall (param $cpu i32) (result i32)
-    (local $pvcs i32) (local $flags i32) (local $next i64) (local $entry i64)
+    (local $pvcs i32) (local $middle i32) (local $last i32) (local $flags i32) (local $next i64) (local $entry i64)
     ;; Compat mode, another stack segment or single-step: the hypervisor does it.
     (if (i32.ne (i32.load offset=CS_SELECTOR (local.get $cpu)) (i32.const USER_CS))
       (then (return (i32.const EXIT_SYSCALL))))
@@ -31,16 +32,18 @@
       (then (return (i32.const EXIT_SYSCALL))))
 
     (local.set $pvcs (i32.load offset=P_PVCS (local.get $cpu)))
+    (local.set $middle (i32.add (local.get $pvcs) (i32.load offset=P_PVCS_SHIFT (local.get $cpu))))
+    (local.set $last (i32.add (local.get $middle) (i32.load offset=P_PVCS_SHIFT (local.get $cpu))))
     (local.set $flags (i32.or (call $getFlags (local.get $cpu)) (i32.load offset=S_RFLAGS (local.get $cpu))))
     (local.set $next (i64.add (i64.load offset=S_RIP (local.get $cpu)) (i64.load32_u offset=S_EXIT_INSN_LEN (local.get $cpu))))
     (i32.store offset=PVCS_USER_CS (local.get $pvcs) (i32.const USER_CS_SS))
-    (i64.store offset=PVCS_USER_GSBASE (local.get $pvcs) (i64.load offset=GS_BASE (local.get $cpu)))
-    (i32.store offset=PVCS_EFLAGS (local.get $pvcs) (local.get $flags))
-    (i32.store offset=PVCS_PKRU (local.get $pvcs) (i32.load offset=S_PKRU (local.get $cpu)))
-    (i64.store offset=PVCS_RIP (local.get $pvcs) (local.get $next))
+    (i64.store offset=PVCS_USER_GSBASE (local.get $middle) (i64.load offset=GS_BASE (local.get $cpu)))
+    (i32.store offset=PVCS_EFLAGS (local.get $middle) (local.get $flags))
+    (i32.store offset=PVCS_PKRU (local.get $middle) (i32.load offset=S_PKRU (local.get $cpu)))
+    (i64.store offset=PVCS_RIP (local.get $middle) (local.get $next))
     ;; SYSCALL itself puts RIP into RCX and RFLAGS into R11 before anything is saved.
-    (i64.store offset=PVCS_RCX (local.get $pvcs) (local.get $next))
-    (i64.store offset=PVCS_R11 (local.get $pvcs) (i64.extend_i32_u (local.get $flags)))
+    (i64.store offset=PVCS_RCX (local.get $last) (local.get $next))
+    (i64.store offset=PVCS_R11 (local.get $last) (i64.extend_i32_u (local.get $flags)))
 
     (i64.store offset=GS_BASE (local.get $cpu) (i64.load offset=S_KERNEL_GS_BASE (local.get $cpu)))
     ;; All status flags 0: an explicit result of 1 is neither zero nor negative nor of even parity.
@@ -53,6 +56,11 @@
     (i64.store offset=RCX (local.get $cpu) (local.get $entry))
     (i64.store offset=S_RIP (local.get $cpu) (local.get $entry))
 
+    (if (i32.load offset=P_PVCS_SHIFT (local.get $cpu))
+      (then
+        (i64.store offset=PVCS_RSP (local.get $pvcs) (i64.load offset=RSP (local.get $cpu)))
+        (i64.store offset=RSP (local.get $cpu) (i64.load offset=P_SUPERVISOR_RSP (local.get $cpu)))
+        (call $exchange_cr3 (local.get $cpu))))
     (i32.store offset=P_SMOD (local.get $cpu) (i32.const 1))
     (i32.store offset=V_ROOT (local.get $cpu) (i32.load offset=P_KERNEL_ROOT (local.get $cpu)))
     (i32.store offset=S_TLB (local.get $cpu) (i32.load offset=P_KERNEL_TLB (local.get $cpu)))
@@ -62,11 +70,13 @@
 
   ;; smod SYSCALL at RETU_RIP: restore the user's state from the PVCS. Any other smod SYSCALL is a hypercall.
   (func $eretu (param $cpu i32) (result i32)
-    (local $pvcs i32) (local $flags i32) (local $unused_bits i64)
+    (local $pvcs i32) (local $middle i32) (local $last i32) (local $flags i32) (local $unused_bits i64)
     (if (i64.ne (i64.load offset=S_RIP (local.get $cpu)) (i64.load offset=P_RETU_RIP (local.get $cpu)))
       (then (return (i32.const EXIT_SYSCALL))))
     (local.set $pvcs (i32.load offset=P_PVCS (local.get $cpu)))
-    (local.set $flags (i32.load offset=PVCS_EFLAGS (local.get $pvcs)))
+    (local.set $middle (i32.add (local.get $pvcs) (i32.load offset=P_PVCS_SHIFT (local.get $cpu))))
+    (local.set $last (i32.add (local.get $middle) (i32.load offset=P_PVCS_SHIFT (local.get $cpu))))
+    (local.set $flags (i32.load offset=PVCS_EFLAGS (local.get $middle)))
     ;; A waiting interrupt, single-step or segments other than the flat 64-bit ones: the hypervisor does it.
     (if (i32.and (i32.load offset=PVCS_EVENT_FLAGS (local.get $pvcs)) (i32.const EVENT_FLAG_IP))
       (then (return (i32.const EXIT_SYSCALL))))
@@ -78,21 +88,33 @@
     ;; The bits of an address above its 48 (57 with five-level tables) are a copy of the highest one.
     (local.set $unused_bits (select (i64.const 7) (i64.const 16) (i32.eq (i32.load offset=V_LEVELS (local.get $cpu)) (i32.const 5))))
     (i64.store offset=GS_BASE (local.get $cpu)
-      (i64.shr_s (i64.shl (i64.load offset=PVCS_USER_GSBASE (local.get $pvcs)) (local.get $unused_bits)) (local.get $unused_bits)))
-    (i32.store offset=S_PKRU (local.get $cpu) (i32.load offset=PVCS_PKRU (local.get $pvcs)))
+      (i64.shr_s (i64.shl (i64.load offset=PVCS_USER_GSBASE (local.get $middle)) (local.get $unused_bits)) (local.get $unused_bits)))
+    (i32.store offset=S_PKRU (local.get $cpu) (i32.load offset=PVCS_PKRU (local.get $middle)))
     (call $setFlags (local.get $cpu) (i32.and (local.get $flags) (i32.const RFLAGS_STATUS)))
     (i32.store offset=S_RFLAGS (local.get $cpu)
       (i32.or (i32.and (i32.and (local.get $flags) (i32.load offset=P_RFLAGS_ALLOWED (local.get $cpu))) (i32.const RFLAGS_NOT_STATUS)) (i32.const RFLAGS_SMOD)))
-    (i64.store offset=S_RIP (local.get $cpu) (i64.load offset=PVCS_RIP (local.get $pvcs)))
-    (i64.store offset=RCX (local.get $cpu) (i64.load offset=PVCS_RCX (local.get $pvcs)))
-    (i64.store offset=R11 (local.get $cpu) (i64.load offset=PVCS_R11 (local.get $pvcs)))
+    (i64.store offset=S_RIP (local.get $cpu) (i64.load offset=PVCS_RIP (local.get $middle)))
+    (i64.store offset=RCX (local.get $cpu) (i64.load offset=PVCS_RCX (local.get $last)))
+    (i64.store offset=R11 (local.get $cpu) (i64.load offset=PVCS_R11 (local.get $last)))
 
+    (if (i32.load offset=P_PVCS_SHIFT (local.get $cpu))
+      (then
+        (i64.store offset=P_SUPERVISOR_RSP (local.get $cpu) (i64.load offset=RSP (local.get $cpu)))
+        (i64.store offset=RSP (local.get $cpu) (i64.load offset=PVCS_RSP (local.get $pvcs)))
+        (call $exchange_cr3 (local.get $cpu))))
     (i32.store offset=P_SMOD (local.get $cpu) (i32.const 0))
     (i32.store offset=V_ROOT (local.get $cpu) (i32.load offset=P_USER_ROOT (local.get $cpu)))
     (i32.store offset=S_TLB (local.get $cpu) (i32.load offset=P_USER_TLB (local.get $cpu)))
     (i32.store offset=S_CTX (local.get $cpu) (i32.load offset=T_CTX_USER (call $contexts (local.get $cpu))))
     (i64.store offset=P_DIRECT_ERETUS (local.get $cpu) (i64.add (i64.load offset=P_DIRECT_ERETUS (local.get $cpu)) (i64.const 1)))
     (return_call $retire (local.get $cpu)))
+
+  ;; rfc-v1: CR3 is always the table of the current mode, SWITCH_CR3 that of the other. Nothing is flushed.
+  (func $exchange_cr3 (param $cpu i32)
+    (local $other i64)
+    (local.set $other (i64.load offset=P_SWITCH_CR3 (local.get $cpu)))
+    (i64.store offset=P_SWITCH_CR3 (local.get $cpu) (i64.load offset=S_CR3 (local.get $cpu)))
+    (i64.store offset=S_CR3 (local.get $cpu) (local.get $other)))
 
   ;; Where the context numbers of the current slot's two TLB arrays are, less T_CTX. Read from the table, never from a
   ;; copy: flushes replace them.

@@ -2,8 +2,8 @@ import { readFile } from 'node:fs/promises';
 import { PvmError } from '../errors.ts';
 import { parseSymbols, type SymbolTable } from './symbol-table.ts';
 
-/** What MSR LSTAR points to: in Linux, in Linux as a PVM guest, in our guest kernel. */
-const SYSCALL_ENTRIES = ['entry_SYSCALL_64_pvm', 'entry_SYSCALL_64', 'syscall_entry'];
+/** What MSR LSTAR points to: in Linux, in Linux as a PVM guest, in our guest kernel by its layer. */
+const SYSCALL_ENTRIES = ['entry_SYSCALL_64_pvm', 'entry_SYSCALL_64', 'native_syscall_entry', 'pvm_v2_syscall_entry', 'pvm_rfc_syscall_entry'];
 const KERNEL_HALF = 1n << 63n;
 const PAGE_MASK = 0xfffn;
 

@@ -32,10 +32,10 @@ it('undoes the move of a relocated kernel with the help of MSR LSTAR', () => {
 
 it('reads the functions of an ELF, each no further than its size', () => {
   const table = parseSymbols(kernel, 'kernel');
-  const entry = table.address('syscall_entry') ?? 0n;
+  const entry = table.address('pvm_v2_syscall_entry') ?? 0n;
   expect(entry).toBeGreaterThan(0n);
-  expect(table.find(entry)).toBe('syscall_entry');
-  expect(table.find(entry + 1n)).toBe('syscall_entry+0x1');
+  expect(table.find(entry)).toBe('pvm_v2_syscall_entry');
+  expect(table.find(entry + 1n)).toBe('pvm_v2_syscall_entry+0x1');
   expect(table.find(0x10n)).toBeUndefined();
 });
 

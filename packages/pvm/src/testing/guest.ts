@@ -1,12 +1,15 @@
 import { CpuCore } from '@pvm/cpu-jit';
 import { S_ICOUNT, V_TSC_MUL } from '@pvm/cpu-jit/layout';
 import { GuestRam } from '@pvm/machine';
+import type { PvmPlatform } from '../abi/devices.ts';
+import { KvmClock } from '../abi/kvm-clock.ts';
+import { writeMsr } from '../abi/msrs.ts';
+import type { AbiChoice, PvmVcpu } from '../abi/pvm-vcpu.ts';
+import * as rfc from '../abi-rfc-v1/constants.ts';
 import * as abi from '../abi-v2/constants.ts';
-import { KvmClock } from '../abi-v2/kvm-clock.ts';
-import { writeMsr } from '../abi-v2/msrs.ts';
-import type { PvmVcpu } from '../abi-v2/pvm-vcpu.ts';
 import { PvmDesign } from '../designs/pvm/pvm-design.ts';
 import { ExitLedger } from '../ledger.ts';
+import { InterruptQueue } from '../platform/interrupt-queue.ts';
 import { RunLoop, type SliceEnd } from '../run-loop.ts';
 import { switcherModule } from '../switcher/index.ts';
 import { number, type RegisterName } from './assemble.ts';
@@ -16,6 +19,11 @@ const PML4 = 0x1000;
 const PDPT = 0x2000;
 const PD = 0x3000;
 const PT = 0x4000;
+/** The same for the table of umod under rfc-v1, which has only umod's pages. */
+const USER_PML4 = 0x5000;
+const USER_PDPT = 0x6000;
+const USER_PD = 0x7000;
+const USER_PT = 0x8000;
 const P_RW_U = 7n;
 const P_RW = 3n;
 
@@ -24,11 +32,14 @@ export const map = {
   /** CR3. */
   pml4: PML4,
   pageTable: PT,
+  userPml4: USER_PML4,
   smodCode: 0x2_0000,
   umodEvent: 0x2_1000,
   smodEvent: 0x2_1000 + abi.EVENT_ENTRY_SMOD_OFFSET,
+  smodException: 0x2_1000 + rfc.EVENT_ENTRY_SMOD_EXCEPTION,
   lstar: 0x2_2000,
   retu: 0x2_3000,
+  rets: 0x2_4000,
   pvcs: 0x3_0000,
   smodStack: 0x4_0000,
   /** The first page that umod may use; 16 of them. */
@@ -40,6 +51,12 @@ export const map = {
   kernelGs: 0x1234_5000n,
 } as const;
 
+export interface TestGuestOptions {
+  abi?: AbiChoice;
+  directSwitch?: boolean;
+  prefault?: boolean;
+}
+
 /** A hand-made PVM guest: page tables, PVCS and entry points are in place, code is put in by tests. */
 export class TestGuest {
   readonly core: CpuCore;
@@ -48,35 +65,40 @@ export class TestGuest {
   readonly vcpu: PvmVcpu;
   readonly ram: GuestRam;
   readonly clock: KvmClock;
+  readonly platform: PvmPlatform;
   /** Port writes so far, and what port reads answer. */
   readonly portWrites: [port: number, size: number, value: number][] = [];
   portValue = 0;
   private readonly loop: RunLoop;
 
-  constructor(core: CpuCore, ledger: ExitLedger, directSwitch: boolean, prefault: boolean) {
+  constructor(core: CpuCore, ledger: ExitLedger, options: Required<TestGuestOptions>) {
     this.core = core;
     this.ledger = ledger;
     this.ram = new GuestRam(core.memory.buffer, core.ramBase, core.ramBytes);
     const tsc = () => core.u64[(core.cpuAddress(0) + S_ICOUNT) >>> 3] ?? 0n;
     const wallClock = () => 5_000_000_007n;
-    this.design = new PvmDesign({
-      core,
-      ram: this.ram,
-      ledger,
-      io: { in: () => this.portValue, out: (port, size, value) => void this.portWrites.push([port, size, value]) },
-      tsc,
-      wallClock,
-      directSwitch,
-      prefault,
-    });
+    const queue = new InterruptQueue();
+    this.platform = {
+      kind: 'program',
+      readPort: () => this.portValue,
+      writePort: (port, size, value) => void this.portWrites.push([port, size, value]),
+      readMmio: () => 0xffff_ffff,
+      writeMmio: () => undefined,
+      readMsr: () => undefined,
+      writeMsr: () => false,
+      interrupts: () => queue,
+      sendInterrupt: (_vcpu, vector) => queue.add(vector),
+      sendNmi: () => queue.addNmi(),
+    };
+    this.design = new PvmDesign({ core, ram: this.ram, ledger, platform: this.platform, tsc, wallClock, ...options });
     this.clock = new KvmClock(this.ram, tsc, wallClock);
     this.vcpu = this.design.vcpu(0);
     this.loop = new RunLoop(core, 0, this.design, ledger, undefined, { stopped: () => false, afterExit: () => undefined, maxInstructions: undefined });
     core.u32[(core.cpuAddress(0) + V_TSC_MUL) >>> 2] = 1;
     this.mapMemory();
-    for (const at of [map.umodEvent, map.smodEvent, map.lstar]) this.code(at, [0xf4]);
-    this.code(map.retu, [0x0f, 0x05]);
-    this.vcpu.boot({ rip: BigInt(map.smodCode), rsi: 0n, cr3: BigInt(PML4) });
+    for (const at of [map.umodEvent, map.smodException, map.smodEvent, map.lstar]) this.code(at, [0xf4]);
+    for (const at of [map.retu, map.rets]) this.code(at, [0x0f, 0x05]);
+    this.vcpu.boot({ rip: BigInt(map.smodCode), rsi: 0n, cr3: BigInt(PML4), codeSelector: 0x10 });
     this.set('rsp', map.smodStack);
   }
 
@@ -92,7 +114,11 @@ export class TestGuest {
     for (let i = 0; i < 512; i++) {
       const user = i >= map.umodCode >> 12 && i < (map.umodCode >> 12) + 16;
       view.setBigUint64(PT + 8 * i, BigInt(i << 12) | (user ? P_RW_U : P_RW), true);
+      if (user) view.setBigUint64(USER_PT + 8 * i, BigInt(i << 12) | P_RW_U, true);
     }
+    view.setBigUint64(USER_PML4, BigInt(USER_PDPT) | P_RW_U, true);
+    view.setBigUint64(USER_PDPT, BigInt(USER_PD) | P_RW_U, true);
+    view.setBigUint64(USER_PD, BigInt(USER_PT) | P_RW_U, true);
   }
 
   /** Set the PVCS and the entry points, as a kernel does once. */
@@ -104,9 +130,25 @@ export class TestGuest {
       [0xc000_0082, BigInt(map.lstar)],
       [0xc000_0102, map.kernelGs],
     ] as const) {
-      if (!writeMsr(this.vcpu, this.clock, index, value)) throw new Error(`MSR 0x${index.toString(16)} refused 0x${value.toString(16)}`);
+      this.writeMsr(index, value);
     }
     return this;
+  }
+  /** The same for rfc-v1. The stack of smod begins at `map.smodStack`, with a red zone of 128 bytes below RSP. */
+  attachRfcV1(): this {
+    this.attach();
+    for (const [index, value] of [
+      [rfc.MSR_PVM_SWITCH_CR3, BigInt(USER_PML4)],
+      [rfc.MSR_PVM_SUPERVISOR_RSP, BigInt(map.smodStack)],
+      [rfc.MSR_PVM_SUPERVISOR_REDZONE, 128n],
+      [rfc.MSR_PVM_RETS_RIP, BigInt(map.rets)],
+    ] as const) {
+      this.writeMsr(index, value);
+    }
+    return this;
+  }
+  private writeMsr(index: number, value: bigint): void {
+    if (!writeMsr(this.vcpu, this.clock, this.platform, index, value)) throw new Error(`MSR 0x${index.toString(16)} refused 0x${value.toString(16)}`);
   }
 
   /** Put machine code (or data) at a guest-physical address. */
@@ -124,10 +166,12 @@ export class TestGuest {
   umod(...parts: readonly (readonly number[])[]): this {
     this.code(map.umodCode, ...parts);
     this.pvcs32(abi.PVCS_USER_CS, abi.USER_CS_SS);
-    this.pvcs64(abi.PVCS_RIP, BigInt(map.umodCode));
-    this.pvcs32(abi.PVCS_EFLAGS, 0x202);
+    const { name, pvcs } = this.vcpu.revision;
+    this.pvcs64(pvcs.rip, BigInt(map.umodCode));
+    this.pvcs32(pvcs.eflags, 0x202);
     this.vcpu.rip = BigInt(map.retu);
-    this.set('rsp', map.umodStack);
+    if (name === 'v2') this.set('rsp', map.umodStack);
+    else this.pvcs64(rfc.PVCS_RSP, BigInt(map.umodStack));
     return this;
   }
 
@@ -177,7 +221,7 @@ let shared: Promise<CpuCore> | undefined;
 const late: { design?: PvmDesign } = {};
 
 /** A fresh guest on a CPU that the tests of a file share. */
-export async function testGuest(options: { directSwitch?: boolean; prefault?: boolean } = {}): Promise<TestGuest> {
+export async function testGuest(options: TestGuestOptions = {}): Promise<TestGuest> {
   shared ??= switcherModule().then((switcher) =>
     CpuCore.create({
       ramBytes: RAM,
@@ -190,7 +234,7 @@ export async function testGuest(options: { directSwitch?: boolean; prefault?: bo
   const core = await shared;
   core.reset(0);
   const ledger = new ExitLedger(() => late.design?.directSwitches() ?? { syscalls: 0, returns: 0 });
-  const guest = new TestGuest(core, ledger, options.directSwitch ?? true, options.prefault ?? false);
+  const guest = new TestGuest(core, ledger, { abi: 'auto', directSwitch: true, prefault: false, ...options });
   late.design = guest.design;
   return guest;
 }

@@ -27,14 +27,15 @@ import {
 } from '@pvm/cpu-jit/layout';
 import type { EntryState, GuestRam } from '@pvm/machine';
 import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, ShadowMmu } from '@pvm/shadow-mmu';
-import { isLegal } from '../../abi-v2/address-range.ts';
-import * as abi from '../../abi-v2/constants.ts';
-import { installPvmCpuid } from '../../abi-v2/cpuid.ts';
-import { emulate, emulateUser } from '../../abi-v2/emulate.ts';
-import { hypercall, hypercallName } from '../../abi-v2/hypercalls.ts';
-import { KvmClock } from '../../abi-v2/kvm-clock.ts';
-import type { IoBus } from '../../abi-v2/port-io.ts';
-import { PvmVcpu, vectorName } from '../../abi-v2/pvm-vcpu.ts';
+import { isLegal } from '../../abi/address-range.ts';
+import * as abi from '../../abi/constants.ts';
+import { installPvmCpuid } from '../../abi/cpuid.ts';
+import type { PvmPlatform } from '../../abi/devices.ts';
+import { emulate, emulateUser } from '../../abi/emulate.ts';
+import { hypercall, hypercallName } from '../../abi/hypercalls.ts';
+import { KvmClock } from '../../abi/kvm-clock.ts';
+import { type AbiChoice, PvmVcpu } from '../../abi/pvm-vcpu.ts';
+import { vectorName } from '../../abi/vectors.ts';
 import { GuestPageFault } from '../../guest-memory.ts';
 import { errorClass, PAGE_FAULT } from '../../ledger/sub-reasons.ts';
 import type { ExitLedger } from '../../ledger.ts';
@@ -48,18 +49,19 @@ const DR6_BS = 1n << 14n;
 export interface PvmDesignOptions {
   readonly core: CpuCore;
   readonly ram: GuestRam;
-  readonly io: IoBus;
+  readonly platform: PvmPlatform;
   readonly ledger: ExitLedger;
   /** TSC of a vCPU. */
   readonly tsc: (vcpu: number) => bigint;
   /** Nanoseconds since 1970 UTC. */
   readonly wallClock: () => bigint;
+  readonly abi: AbiChoice;
   readonly directSwitch: boolean;
   /** Fill the shadow of a page when the guest returns from its fault handler. */
   readonly prefault: boolean;
 }
 
-/** PVM: guest kernel and user at privilege level 3 on shadow page tables, ABI revision v2. */
+/** PVM: guest kernel and user at privilege level 3 on shadow page tables. */
 export class PvmDesign implements Design {
   readonly name = 'pvm';
   readonly mmu: ShadowMmu;
@@ -67,7 +69,7 @@ export class PvmDesign implements Design {
   readonly timerRow: number;
   private readonly core: CpuCore;
   private readonly ledger: ExitLedger;
-  private readonly io: IoBus;
+  private readonly platform: PvmPlatform;
   private readonly prefault: boolean;
   private readonly vcpus: readonly PvmVcpu[];
   private readonly clocks: readonly KvmClock[];
@@ -79,7 +81,7 @@ export class PvmDesign implements Design {
     const { core, ledger } = options;
     this.core = core;
     this.ledger = ledger;
-    this.io = options.io;
+    this.platform = options.platform;
     this.prefault = options.prefault;
     this.rows = internRows(ledger);
     this.interruptRow = ledger.row('INTERRUPT');
@@ -99,9 +101,12 @@ export class PvmDesign implements Design {
       },
       isLegal: (_low, high, levels) => isLegal(this.vcpu(0).range, high, levels),
     });
-    this.vcpus = Array.from({ length: core.vcpus }, (_, i) => new PvmVcpu(core, i, this.mmu, options.directSwitch));
+    this.vcpus = Array.from(
+      { length: core.vcpus },
+      (_, i) => new PvmVcpu(core, i, { mmu: this.mmu, interrupts: options.platform.interrupts(i), abi: options.abi, directSwitch: options.directSwitch }),
+    );
     this.clocks = this.vcpus.map((v) => new KvmClock(options.ram, () => options.tsc(v.index), options.wallClock));
-    for (const vcpu of this.vcpus) installPvmCpuid(vcpu, { apic: false });
+    for (const vcpu of this.vcpus) installPvmCpuid(vcpu, { apic: options.platform.kind === 'pc' });
   }
 
   /** The ABI state of a vCPU. */
@@ -112,7 +117,7 @@ export class PvmDesign implements Design {
   }
 
   boot(entry: EntryState): void {
-    this.vcpu(0).boot({ rip: entry.rip, rsi: entry.registers.rsi ?? 0n, cr3: BigInt(entry.cr3) });
+    this.vcpu(0).boot({ rip: entry.rip, rsi: entry.registers.rsi ?? 0n, cr3: BigInt(entry.cr3), codeSelector: entry.segments.cs.selector });
   }
 
   prepareEntry(index: number): boolean {
@@ -182,8 +187,10 @@ export class PvmDesign implements Design {
       this.fillAfterFault(vcpu);
       return rows.eretu;
     }
+    const synthetic = vcpu.revision.syntheticReturn(vcpu);
+    if (synthetic !== undefined) return this.ledger.row(synthetic);
     const row = rows.hypercall(vcpu.reg32(RAX));
-    hypercall(vcpu, this.clock(vcpu), length);
+    hypercall(vcpu, this.clock(vcpu), this.platform, length);
     return row;
   }
 
@@ -228,7 +235,7 @@ export class PvmDesign implements Design {
       if (vector !== undefined) vcpu.deliver(vector, error);
       return;
     }
-    const result = emulate(vcpu, this.clock(vcpu), this.io, insn);
+    const result = emulate(vcpu, this.clock(vcpu), this.platform, insn);
     outcome.row = this.ledger.row(vectorName(abi.VECTOR_GP), result.sub);
     if ('fault' in result) vcpu.deliver(result.fault, error);
     else outcome.wait = result.wait;
@@ -323,35 +330,30 @@ export class PvmDesign implements Design {
 
   // ------------------------------------------------------------ events and reports
   injectInterrupt(index: number, vector: number): void {
-    this.vcpu(index).raiseInterrupt(vector);
+    this.platform.sendInterrupt(index, vector);
   }
   injectNmi(index: number): void {
-    this.vcpu(index).raiseNmi();
+    this.platform.sendNmi(index);
   }
   halted(index: number): 'no' | 'wakeable' | 'dead' {
     const vcpu = this.vcpu(index);
-    if (!vcpu.halted) return 'no';
+    if (!vcpu.halted || vcpu.wakeUp()) return 'no';
     return vcpu.virtualIf ? 'wakeable' : 'dead';
   }
 
   describe(index: number): string[] {
     const vcpu = this.vcpu(index);
-    const hex = (n: number) => n.toString(16).padStart(4, '0');
-    const lines = [`mode ${vcpu.smod ? 'smod' : 'umod'}  virtual IF ${vcpu.virtualIf ? 1 : 0}`];
+    const lines = [`ABI ${vcpu.revision.name}  mode ${vcpu.smod ? 'smod' : 'umod'}  virtual IF ${vcpu.virtualIf ? 1 : 0}`];
     if (vcpu.pvcs === 0) return [...lines, 'no PVCS'];
     const { view } = this.core;
-    const word = (offset: number) => view.getUint16(vcpu.pvcs + offset, true);
+    const at = vcpu.revision.pvcs;
     const quad = (offset: number) =>
       view
         .getBigUint64(vcpu.pvcs + offset, true)
         .toString(16)
         .padStart(16, '0');
-    lines.push(
-      `PVCS at gpa 0x${vcpu.pvcsAddress.toString(16)}: flags ${hex(word(abi.PVCS_EVENT_FLAGS))} vector ${hex(word(abi.PVCS_EVENT_VECTOR))} errcode ${hex(word(abi.PVCS_EVENT_ERRCODE))} cr2 ${quad(abi.PVCS_CR2)}`,
-    );
-    lines.push(
-      `     rip ${quad(abi.PVCS_RIP)} rcx ${quad(abi.PVCS_RCX)} r11 ${quad(abi.PVCS_R11)} eflags ${view.getUint32(vcpu.pvcs + abi.PVCS_EFLAGS, true).toString(16)}`,
-    );
+    lines.push(`PVCS at gpa 0x${vcpu.pvcsAddress.toString(16)}: flags ${quad(abi.PVCS_EVENT_FLAGS)} cr2 ${quad(at.cr2)}`);
+    lines.push(`     rip ${quad(at.rip)} rcx ${quad(at.rcx)} r11 ${quad(at.r11)} eflags ${view.getUint32(vcpu.pvcs + at.eflags, true).toString(16)}`);
     return lines;
   }
 

@@ -1,6 +1,7 @@
 import { GS, S_CR4, S_GPR, S_RIP } from '@pvm/cpu-jit/layout';
 import { R10, R11, RAX, RBX, RCX, RDX } from '../vcpu-state.ts';
 import * as abi from './constants.ts';
+import type { Devices } from './devices.ts';
 import type { KvmClock } from './kvm-clock.ts';
 import { readMsr, writeMsr } from './msrs.ts';
 import { ATTR_DATA, CR4_LA57, type PvmVcpu } from './pvm-vcpu.ts';
@@ -37,23 +38,24 @@ export function hypercallName(number: number): string {
  *
  * @throws TripleFault
  */
-export function hypercall(vcpu: PvmVcpu, clock: KvmClock, length: number): void {
+export function hypercall(vcpu: PvmVcpu, clock: KvmClock, devices: Devices, length: number): void {
   vcpu.skip(length);
   vcpu.copy64(S_GPR + 8 * RCX, S_RIP);
   vcpu.setRegNumber(R11, vcpu.rflags);
-  const result = dispatch(vcpu, clock, vcpu.reg32(RAX));
+  const result = dispatch(vcpu, clock, devices, vcpu.reg32(RAX));
   if (typeof result === 'bigint') vcpu.setReg(RAX, result);
   else vcpu.setRegNumber(RAX, result);
 }
 
 /** RAX of the call: a number where that is wide enough. */
-function dispatch(vcpu: PvmVcpu, clock: KvmClock, number: number): number | bigint {
+function dispatch(vcpu: PvmVcpu, clock: KvmClock, devices: Devices, number: number): number | bigint {
   switch (number) {
     case abi.HC_LOAD_PGTBL: {
       const flags = vcpu.reg32(RBX);
       const cr4 = vcpu.get64(S_CR4);
       vcpu.set64(S_CR4, (flags & abi.LOAD_PGTBL_LA57) !== 0 ? cr4 | CR4_LA57 : cr4 & ~CR4_LA57);
-      vcpu.loadCr3(vcpu.reg(R10), (flags & abi.LOAD_PGTBL_FLUSH) !== 0);
+      vcpu.revision.setRoots(vcpu);
+      vcpu.loadRoots((flags & abi.LOAD_PGTBL_FLUSH) !== 0);
       return 0;
     }
     case abi.HC_IRQ_WIN:
@@ -76,14 +78,14 @@ function dispatch(vcpu: PvmVcpu, clock: KvmClock, number: number): number | bigi
     case abi.HC_LOAD_GS:
       return loadGs(vcpu, vcpu.reg32(RBX) & 0xffff);
     case abi.HC_RDMSR:
-      return readMsr(vcpu, clock, vcpu.reg32(RBX)) ?? 0;
+      return readMsr(vcpu, clock, devices, vcpu.reg32(RBX)) ?? 0;
     case abi.HC_WRMSR:
-      return writeMsr(vcpu, clock, vcpu.reg32(RBX), vcpu.reg(R10)) ? 0 : EIO;
+      return writeMsr(vcpu, clock, devices, vcpu.reg32(RBX), vcpu.reg(R10)) ? 0 : EIO;
     case abi.HC_LOAD_TLS:
       [RBX, R10, RDX].forEach((register, i) => {
         vcpu.tls[i] = sanitise(vcpu.reg(register));
       });
-      return 0;
+      return vcpu.revision.loadTlsResult;
     case abi.KVM_HC_VAPIC_POLL_IRQ:
     case abi.KVM_HC_KICK_CPU:
     case abi.KVM_HC_SCHED_YIELD:

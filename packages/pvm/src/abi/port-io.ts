@@ -2,14 +2,8 @@ import type { Insn } from '@pvm/cpu-jit';
 import { DS, ES, FS, GS } from '@pvm/cpu-jit/layout';
 import { checkWritable, readVirtual, writeVirtual } from '../guest-memory.ts';
 import { RAX, RCX, RDI, RDX, RSI } from '../vcpu-state.ts';
+import type { Devices } from './devices.ts';
 import type { PvmVcpu } from './pvm-vcpu.ts';
-
-/** The board, as the emulator sees it. */
-export interface IoBus {
-  in(port: number, size: 1 | 2 | 4): number;
-  /** A returned promise suspends the vCPU until it settles. */
-  out(port: number, size: 1 | 2 | 4, value: number): Promise<void> | undefined;
-}
 
 /** What came of an instruction: `sub` is its ledger sub-reason. */
 export type Emulation =
@@ -22,7 +16,7 @@ const RFLAGS_DF = 1 << 10;
 const MAX_ELEMENTS = 4096n;
 
 /** IN, OUT, INS, OUTS. @throws GuestPageFault */
-export function portIo(vcpu: PvmVcpu, io: IoBus, insn: Insn): Emulation {
+export function portIo(vcpu: PvmVcpu, devices: Devices, insn: Insn): Emulation {
   const { name } = insn.row;
   const immediate = insn.row.op >= 0xe4 && insn.row.op <= 0xe7;
   const port = immediate ? insn.immLow & 0xff : Number(vcpu.reg(RDX) & 0xffffn);
@@ -30,7 +24,7 @@ export function portIo(vcpu: PvmVcpu, io: IoBus, insn: Insn): Emulation {
   const sub = `${name.toUpperCase()} 0x${port.toString(16)}`;
   switch (name) {
     case 'in': {
-      const value = BigInt(io.in(port, size) >>> 0);
+      const value = BigInt(devices.readPort(port, size) >>> 0);
       const mask = (1n << BigInt(8 * size)) - 1n;
       vcpu.setReg(RAX, size === 4 ? value : (vcpu.reg(RAX) & ~mask) | (value & mask));
       vcpu.skip(insn.length);
@@ -39,12 +33,12 @@ export function portIo(vcpu: PvmVcpu, io: IoBus, insn: Insn): Emulation {
     case 'out': {
       const value = Number(vcpu.reg(RAX) & 0xffff_ffffn) & (size === 4 ? -1 : (1 << (8 * size)) - 1);
       vcpu.skip(insn.length);
-      return { sub, wait: io.out(port, size, value >>> 0) };
+      return { sub, wait: devices.writePort(port, size, value >>> 0) };
     }
     case 'ins':
-      return { sub, wait: stringIo(vcpu, insn, RDI, size, (at) => input(vcpu, io, port, size, at)) };
+      return { sub, wait: stringIo(vcpu, insn, RDI, size, (at) => input(vcpu, devices, port, size, at)) };
     default:
-      return { sub, wait: stringIo(vcpu, insn, RSI, size, (at) => output(vcpu, io, port, size, at, insn)) };
+      return { sub, wait: stringIo(vcpu, insn, RSI, size, (at) => output(vcpu, devices, port, size, at, insn)) };
   }
 }
 
@@ -67,18 +61,18 @@ function stringIo(vcpu: PvmVcpu, insn: Insn, index: number, size: number, elemen
   return wait;
 }
 
-function input(vcpu: PvmVcpu, io: IoBus, port: number, size: 1 | 2 | 4, at: bigint): undefined {
+function input(vcpu: PvmVcpu, devices: Devices, port: number, size: 1 | 2 | 4, at: bigint): undefined {
   const data = new DataView(new ArrayBuffer(4));
   const address = at + base(vcpu, ES);
   // A page fault must come before the device is read.
   checkWritable(vcpu, address, size);
-  data.setUint32(0, io.in(port, size) >>> 0, true);
+  data.setUint32(0, devices.readPort(port, size) >>> 0, true);
   writeVirtual(vcpu, address, new Uint8Array(data.buffer, 0, size));
 }
 
-function output(vcpu: PvmVcpu, io: IoBus, port: number, size: 1 | 2 | 4, at: bigint, insn: Insn): Promise<void> | undefined {
+function output(vcpu: PvmVcpu, devices: Devices, port: number, size: 1 | 2 | 4, at: bigint, insn: Insn): Promise<void> | undefined {
   const data = readVirtual(vcpu, at + base(vcpu, insn.mem?.seg ?? DS), size);
-  return io.out(port, size, size === 1 ? data.getUint8(0) : size === 2 ? data.getUint16(0, true) : data.getUint32(0, true));
+  return devices.writePort(port, size, size === 1 ? data.getUint8(0) : size === 2 ? data.getUint16(0, true) : data.getUint32(0, true));
 }
 
 /** Only FS and GS have a base in 64-bit mode. */

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import * as abi from '../abi-v2/constants.ts';
 import { cpuid } from '../cpuid.ts';
 import * as asm from '../testing/assemble.ts';
 import { map, testGuest } from '../testing/guest.ts';
-import * as abi from './constants.ts';
 
 describe('a 64-bit boot entry', () => {
   it('starts in smod at privilege level 3 with IF set', async () => {

@@ -4,7 +4,6 @@ import {
   P_EVENT_ENTRY,
   P_RETU_RIP,
   S_APIC_BASE,
-  S_CR3,
   S_CSTAR,
   S_EFER,
   S_KERNEL_GS_BASE,
@@ -21,9 +20,11 @@ import {
   SEG_BASE,
   SEG_STRIDE,
 } from '@pvm/cpu-jit/layout';
+import * as rfc from '../abi-rfc-v1/constants.ts';
 import { TripleFault } from '../designs/design.ts';
 import { packRange, parseRange } from './address-range.ts';
 import * as abi from './constants.ts';
+import type { Devices } from './devices.ts';
 import type { KvmClock } from './kvm-clock.ts';
 import { EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, type PvmVcpu } from './pvm-vcpu.ts';
 
@@ -64,10 +65,13 @@ const CONSTANTS: ReadonlyMap<number, bigint> = new Map([
   [IA32_MTRR_DEF_TYPE, 0x806n],
 ]);
 
+/** Written by a guest before its first event, they say that it speaks rfc-v1. */
+const RFC_V1_SIGNS: ReadonlySet<number> = new Set([rfc.MSR_PVM_SWITCH_CR3, rfc.MSR_PVM_SUPERVISOR_RSP, rfc.MSR_PVM_RETS_RIP]);
+
 const EFER_WRITABLE = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
 
 /** RDMSR. @returns undefined for #GP */
-export function readMsr(vcpu: PvmVcpu, clock: KvmClock, index: number): bigint | undefined {
+export function readMsr(vcpu: PvmVcpu, clock: KvmClock, devices: Devices, index: number): bigint | undefined {
   const known = FIELDS.get(index);
   if (known !== undefined) return vcpu.get64(known.field);
   switch (index) {
@@ -84,12 +88,12 @@ export function readMsr(vcpu: PvmVcpu, clock: KvmClock, index: number): bigint |
     case abi.MSR_PVM_EVENT_ENTRY:
       return vcpu.get64(P_EVENT_ENTRY);
     default:
-      return clock.readMsr(index) ?? CONSTANTS.get(index);
+      return vcpu.revision.readMsr(vcpu, index) ?? clock.readMsr(index) ?? devices.readMsr(vcpu.index, index) ?? CONSTANTS.get(index);
   }
 }
 
 /** WRMSR. @returns false for #GP. @throws TripleFault for an event entry that is not canonical */
-export function writeMsr(vcpu: PvmVcpu, clock: KvmClock, index: number, value: bigint): boolean {
+export function writeMsr(vcpu: PvmVcpu, clock: KvmClock, devices: Devices, index: number, value: bigint): boolean {
   const known = FIELDS.get(index);
   if (known !== undefined) {
     if (known.canonical && !vcpu.isCanonical(value)) return false;
@@ -106,7 +110,7 @@ export function writeMsr(vcpu: PvmVcpu, clock: KvmClock, index: number, value: b
       if ((value & ~EFER_WRITABLE) !== 0n || ((value ^ old) & EFER_LME) !== 0n) return false;
       // PVM keeps SCE set and the guest in long mode.
       vcpu.set64(S_EFER, (value & EFER_NXE) | EFER_SCE | EFER_LME | EFER_LMA);
-      if (((value ^ old) & EFER_NXE) !== 0n) vcpu.loadCr3(vcpu.get64(S_CR3), true);
+      if (((value ^ old) & EFER_NXE) !== 0n) vcpu.loadRoots(true);
       return true;
     }
     case IA32_STAR:
@@ -124,14 +128,20 @@ export function writeMsr(vcpu: PvmVcpu, clock: KvmClock, index: number, value: b
     case abi.MSR_PVM_VCPU_STRUCT:
       return vcpu.setPvcs(value);
     case abi.MSR_PVM_EVENT_ENTRY:
-      for (const offset of [0n, 256n, 512n]) {
-        if (!vcpu.isCanonical(value + offset)) throw new TripleFault(`event entry 0x${value.toString(16)} + ${offset} is not canonical`);
+      for (const offset of abi.EVENT_ENTRIES) {
+        if (!vcpu.isCanonical(value + BigInt(offset))) throw new TripleFault(`event entry 0x${value.toString(16)} + ${offset} is not canonical`);
       }
       vcpu.set64(P_EVENT_ENTRY, value);
       return true;
     default:
-      return clock.writeMsr(index, value) || CONSTANTS.has(index);
+      return writeRevisionMsr(vcpu, index, value) ?? (clock.writeMsr(index, value) || devices.writeMsr(vcpu.index, index, value) || CONSTANTS.has(index));
   }
+}
+
+/** MSRs of one revision only. Those of rfc-v1 may decide that the guest speaks it. Undefined: not one of them. */
+function writeRevisionMsr(vcpu: PvmVcpu, index: number, value: bigint): boolean | undefined {
+  if (RFC_V1_SIGNS.has(index)) vcpu.becomeRfcV1();
+  return vcpu.revision.writeMsr(vcpu, index, value) ?? (index === rfc.MSR_PVM_SUPERVISOR_REDZONE ? vcpu.keepRedZone(value) : undefined);
 }
 
 const NAMES: ReadonlyMap<number, string> = new Map([
@@ -147,6 +157,10 @@ const NAMES: ReadonlyMap<number, string> = new Map([
   [abi.MSR_PVM_VCPU_STRUCT, 'PVM_VCPU_STRUCT'],
   [abi.MSR_PVM_EVENT_ENTRY, 'PVM_EVENT_ENTRY'],
   [abi.MSR_PVM_RETU_RIP, 'PVM_RETU_RIP'],
+  [rfc.MSR_PVM_SUPERVISOR_RSP, 'PVM_SUPERVISOR_RSP'],
+  [rfc.MSR_PVM_SUPERVISOR_REDZONE, 'PVM_SUPERVISOR_REDZONE'],
+  [rfc.MSR_PVM_RETS_RIP, 'PVM_RETS_RIP'],
+  [rfc.MSR_PVM_SWITCH_CR3, 'PVM_SWITCH_CR3'],
 ]);
 
 /** Name of an MSR for reports. */

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import * as abi from '../abi-v2/constants.ts';
 import { TripleFault } from '../designs/design.ts';
 import * as asm from '../testing/assemble.ts';
 import { map, type TestGuest, testGuest } from '../testing/guest.ts';
 import { DEFAULT_RANGE, packRange } from './address-range.ts';
-import * as abi from './constants.ts';
 
 /** One hypercall from smod; then the guest halts. */
 async function call(
@@ -11,7 +11,7 @@ async function call(
   args: { rbx?: bigint | number; r10?: bigint | number; rdx?: bigint | number } = {},
   prepare: (g: TestGuest) => void = () => undefined,
 ) {
-  const g = (await testGuest()).attach().smod(asm.syscall, asm.hlt);
+  const g = (await testGuest({ abi: 'v2' })).attach().smod(asm.syscall, asm.hlt);
   prepare(g);
   g.set('rax', number)
     .set('rbx', args.rbx ?? 0)

@@ -4,10 +4,11 @@ import { cpuid } from '../cpuid.ts';
 import { readVirtual } from '../guest-memory.ts';
 import { RAX, RBX, RCX, RDX, RSP } from '../vcpu-state.ts';
 import * as abi from './constants.ts';
+import type { Devices } from './devices.ts';
 import { lookupDataSegment } from './hypercalls.ts';
 import type { KvmClock } from './kvm-clock.ts';
 import { msrName, readMsr, writeMsr } from './msrs.ts';
-import { type Emulation, type IoBus, portIo } from './port-io.ts';
+import { type Emulation, portIo } from './port-io.ts';
 import { ATTR_CODE64, ATTR_DATA, CR0_FIXED_SET, CR4_FSGSBASE, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_SMEP, type PvmVcpu } from './pvm-vcpu.ts';
 
 /** Linear address of the `invlpg` that starts the synthetic CPUID: "PVM" and its marks. */
@@ -24,7 +25,7 @@ const CR3_NO_FLUSH = 1n << 63n;
  * Emulate the privileged instruction at RIP in smod, which the CPU refused because it runs at privilege level 3. On success
  * RIP is behind it. @throws GuestPageFault, TripleFault
  */
-export function emulate(vcpu: PvmVcpu, clock: KvmClock, io: IoBus, insn: Insn): Emulation {
+export function emulate(vcpu: PvmVcpu, clock: KvmClock, devices: Devices, insn: Insn): Emulation {
   const done = (sub: string): Emulation => {
     vcpu.skip(insn.length);
     return { sub };
@@ -47,10 +48,10 @@ export function emulate(vcpu: PvmVcpu, clock: KvmClock, io: IoBus, insn: Insn): 
     case 'out':
     case 'ins':
     case 'outs':
-      return portIo(vcpu, io, insn);
+      return portIo(vcpu, devices, insn);
     case 'rdmsr': {
       const index = Number(BigInt.asUintN(32, vcpu.reg(RCX)));
-      const value = readMsr(vcpu, clock, index);
+      const value = readMsr(vcpu, clock, devices, index);
       if (value === undefined) return fault(`RDMSR ${msrName(index)}`);
       vcpu.setReg(RAX, value & 0xffff_ffffn);
       vcpu.setReg(RDX, value >> 32n);
@@ -58,7 +59,7 @@ export function emulate(vcpu: PvmVcpu, clock: KvmClock, io: IoBus, insn: Insn): 
     }
     case 'wrmsr': {
       const index = Number(BigInt.asUintN(32, vcpu.reg(RCX)));
-      if (!writeMsr(vcpu, clock, index, edxEax(vcpu))) return fault(`WRMSR ${msrName(index)}`);
+      if (!writeMsr(vcpu, clock, devices, index, edxEax(vcpu))) return fault(`WRMSR ${msrName(index)}`);
       return done(`WRMSR ${msrName(index)}`);
     }
     case 'mov_r_cr':
@@ -178,7 +179,7 @@ function movCr(vcpu: PvmVcpu, insn: Insn): boolean {
       if ((value & ~CR4_ALLOWED) !== (old & CR4_LA57)) return false;
       // SMEP follows NX; PAE and FSGSBASE cannot be turned off.
       vcpu.set64(S_CR4, (value & ~CR4_SMEP) | CR4_PAE | CR4_FSGSBASE);
-      if (((value ^ old) & CR4_PCIDE) !== 0n) vcpu.loadCr3(vcpu.get64(S_CR3), true);
+      if (((value ^ old) & CR4_PCIDE) !== 0n) vcpu.loadRoots(true);
       return true;
     }
     case 8:

@@ -4,12 +4,14 @@ import {
   DS,
   ES,
   GS,
-  P_ABI_V2,
   P_DIRECT,
+  P_DIRECT_ERETUS,
+  P_DIRECT_SYSCALLS,
   P_EVENT_ENTRY,
   P_KERNEL_ROOT,
   P_KERNEL_TLB,
   P_PVCS,
+  P_PVCS_SHIFT,
   P_RFLAGS_ALLOWED,
   P_SMOD,
   P_USER_ROOT,
@@ -17,7 +19,6 @@ import {
   PAGING_SHADOW,
   S_CPL,
   S_CR0,
-  S_CR2,
   S_CR3,
   S_CR4,
   S_CTX,
@@ -45,12 +46,16 @@ import {
   V_SLOT,
   V_SYSCALL_MODE,
 } from '@pvm/cpu-jit/layout';
-import type { BootState } from '@pvm/machine';
+import type { InterruptSink } from '@pvm/machine';
 import { MODE_LA57, MODE_NX, MODE_SMEP, type ShadowMmu } from '@pvm/shadow-mmu';
+import { rfcV1 } from '../abi-rfc-v1/revision.ts';
+import { v2 } from '../abi-v2/revision.ts';
 import { FailedEntry, TripleFault } from '../designs/design.ts';
 import { R11, RCX, RSI, VcpuState } from '../vcpu-state.ts';
 import { type AddressRange, DEFAULT_RANGE } from './address-range.ts';
 import * as abi from './constants.ts';
+import type { AbiRevision, Revision } from './revision.ts';
+import { vectorName } from './vectors.ts';
 
 // SDM vol. 3, 2.5 and 2.2.1.
 export const CR0_FIXED_SET = 0x8005_0033n; // PG AM WP NE ET MP PE
@@ -73,43 +78,70 @@ const GS_BASE = S_SEG + GS * SEG_STRIDE + SEG_BASE;
 const CR3_ADDRESS = 0x000f_ffff_ffff_f000n;
 const NO_VECTOR = -1;
 
-/** One vCPU under ABI v2: its modes, its page tables and the delivery of events. */
+export interface PvmVcpuOptions {
+  readonly mmu: ShadowMmu;
+  readonly interrupts: InterruptSink;
+  readonly abi: AbiChoice;
+  readonly directSwitch: boolean;
+}
+
+/** State of a vCPU at the first instruction, beside "smod, flat segments, everything else zero". */
+export interface PvmBootState {
+  readonly rip: bigint;
+  readonly rsi: bigint;
+  readonly cr3: bigint;
+  readonly codeSelector: number;
+}
+
+/** Which revision the guest speaks: one of them, or what the guest shows (see `PvmVcpu.becomeRfcV1`). */
+export type AbiChoice = AbiRevision | 'auto';
+
+/** One vCPU of a PVM guest: its modes, its page tables and the delivery of events. */
 export class PvmVcpu extends VcpuState {
   readonly mmu: ShadowMmu;
+  /** Where external interrupts and NMIs come from. */
+  readonly interrupts: InterruptSink;
   /** Legal upper-half window. */
   range: AddressRange = DEFAULT_RANGE;
   /** GDT entries 12-14, set by LOAD_TLS. */
   readonly tls = new BigUint64Array(abi.GDT_TLS_COUNT);
-  /** Whether the switcher may work at all (the `directSwitch` option). */
+  /** Whether the switcher may work at all (the switch `direct-switch`). */
   readonly directSwitch: boolean;
+  revision: Revision;
+  /** The choice is `auto` and nothing has been done yet in the way of one revision. */
+  private undecided: boolean;
   /** Guest-physical address of the PVCS, -1: none. */
   private pvcsGpa = -1;
-  private readonly pendingVectors = new Set<number>();
-  private nmiPending = false;
   /** User address of the last injected #PF, filled in the shadow before the ERETU that follows; with its access. */
   prefaultLow = 0;
   prefaultHigh = 0;
   prefaultAccess = -1;
   halted = false;
+  /** rfc-v1: MSR SUPERVISOR_REDZONE, and an NMI was delivered from which the guest has not returned. */
+  redZone = 0n;
+  nmiBlocked = false;
 
-  constructor(core: CpuCore, index: number, mmu: ShadowMmu, directSwitch: boolean) {
+  constructor(core: CpuCore, index: number, options: PvmVcpuOptions) {
     super(core, index);
-    this.mmu = mmu;
-    this.directSwitch = directSwitch;
+    this.mmu = options.mmu;
+    this.interrupts = options.interrupts;
+    this.directSwitch = options.directSwitch;
+    this.undecided = options.abi === 'auto';
+    this.revision = options.abi === 'rfc-v1' ? rfcV1 : v2;
   }
 
-  /** State at a 64-bit boot entry: directly in smod. */
-  boot(state: BootState): void {
+  /** State at a 64-bit boot entry: directly in smod. `codeSelector` is the CS that the boot protocol asks for. */
+  boot(state: PvmBootState): void {
     this.set32(V_PAGING, PAGING_SHADOW);
     this.set32(V_SYSCALL_MODE, SYSCALL_PVM);
-    this.set32(P_ABI_V2, 1);
+    this.set32(P_PVCS_SHIFT, this.revision.pvcsShift);
     this.set32(P_RFLAGS_ALLOWED, abi.RFLAGS_ERETU);
     this.set32(S_CPL, 3);
     this.set64(S_CR0, CR0_FIXED_SET);
     this.set64(S_CR4, CR4_PAE | CR4_FSGSBASE);
     this.set64(S_EFER, EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE);
     this.set64(S_XCR0, 1n);
-    this.set64(S_STAR, (BigInt(abi.USER32_CS) << 48n) | (BigInt(abi.USER_CS) << 32n));
+    this.set64(S_STAR, (BigInt(abi.USER32_CS) << 48n) | (BigInt(state.codeSelector) << 32n));
     this.set32(P_SMOD, 1);
     this.setSegment(CS, abi.USER_CS, ATTR_CODE64);
     for (const segment of [SS, DS, ES]) this.setSegment(segment, abi.USER_DS, ATTR_DATA);
@@ -117,6 +149,25 @@ export class PvmVcpu extends VcpuState {
     this.rip = state.rip;
     this.setReg(RSI, state.rsi);
     this.loadCr3(state.cr3, true);
+  }
+
+  /**
+   * With `auto`, a guest that writes an MSR of rfc-v1 before its first event and before any change of mode speaks that revision.
+   * @returns whether it does from now on
+   */
+  becomeRfcV1(): boolean {
+    if (!this.undecided || this.get64(P_DIRECT_SYSCALLS) + this.get64(P_DIRECT_ERETUS) !== 0n) return false;
+    this.undecided = false;
+    this.revision = rfcV1;
+    this.set32(P_PVCS_SHIFT, rfcV1.pvcsShift);
+    this.loadRoots(true);
+    return true;
+  }
+
+  /** The red zone, written while the choice is still open: it is of use only in rfc-v1, where it then holds. @returns false (#GP) when the choice is made */
+  keepRedZone(value: bigint): boolean {
+    if (this.undecided) this.redZone = value;
+    return this.undecided;
   }
 
   // ------------------------------------------------------------ modes and page tables
@@ -132,14 +183,20 @@ export class PvmVcpu extends VcpuState {
     this.set32(S_CTX, this.get32(T_CTX + 8 * this.get32(V_SLOT) + (smod ? 0 : 4)));
   }
 
-  /** Load CR3: a root already shadowed is only switched to. Its low bits (PCID, marks of the guest) do not name another table. */
+  /** Load CR3. Its low bits (PCID, marks of the guest) do not name another table. */
   loadCr3(cr3: bigint, flush: boolean): void {
+    this.set64(S_CR3, cr3);
+    this.loadRoots(flush);
+  }
+
+  /** Make the tables of both modes current, from smod: a pair already shadowed is only switched to. */
+  loadRoots(flush: boolean): void {
+    const { kernel, user } = this.revision.roots(this);
     const cr4 = this.get64(S_CR4);
     // SMEP is on exactly when NX is: user pages are not executable in the kernel shadow.
-    const mode = ((cr4 & CR4_LA57) !== 0n ? MODE_LA57 : 0) | ((this.get64(S_EFER) & EFER_NXE) !== 0n ? MODE_NX | MODE_SMEP : 0);
-    const root = Number(cr3 & CR3_ADDRESS);
-    this.set64(S_CR3, cr3);
-    const slot = this.mmu.load(this.index, root, root, mode, flush);
+    const noExecute = this.revision.smep ? MODE_NX | MODE_SMEP : MODE_NX;
+    const mode = ((cr4 & CR4_LA57) !== 0n ? MODE_LA57 : 0) | ((this.get64(S_EFER) & EFER_NXE) !== 0n ? noExecute : 0);
+    const slot = this.mmu.load(this.index, Number(kernel & CR3_ADDRESS), Number(user & CR3_ADDRESS), mode, flush);
     const arrays = TLB_BASE + this.index * TLB_CPU_SIZE;
     this.set32(V_SLOT, slot);
     this.set32(V_LEVELS, this.mmu.levels(this.index));
@@ -199,6 +256,10 @@ export class PvmVcpu extends VcpuState {
   clearInterruptWaits(): void {
     if (this.pvcs !== 0) this.eventFlags &= ~abi.EVENT_FLAG_IP;
   }
+  /** RFLAGS as smod sees them: IF is the virtual one. */
+  get virtualRflags(): number {
+    return (this.rflags & ~abi.RFLAGS_IF) | (this.virtualIf ? abi.RFLAGS_IF : 0);
+  }
 
   // ------------------------------------------------------------ events
   /**
@@ -208,7 +269,8 @@ export class PvmVcpu extends VcpuState {
    */
   deliver(vector: number, error: number): void {
     if (this.pvcs === 0) throw new TripleFault(`${vectorName(vector)} before the guest set a PVCS (MSR_PVM_VCPU_STRUCT)`);
-    if (this.smod) this.deliverFromSmod(vector, error);
+    this.undecided = false;
+    if (this.smod) this.revision.deliverFromSmod(this, vector, error);
     else this.enterSmod(P_EVENT_ENTRY, vector, error);
   }
 
@@ -219,42 +281,24 @@ export class PvmVcpu extends VcpuState {
   }
 
   private enterSmod(entryField: number, vector: number, error: number): void {
-    const { pvcs } = this;
+    const { pvcs, revision } = this;
+    const at = revision.pvcs;
     const { view, u32 } = this.core;
-    const flags = this.rflags;
+    this.undecided = false;
     view.setUint16(pvcs + abi.PVCS_USER_CS, this.selector(CS), true);
     view.setUint16(pvcs + abi.PVCS_USER_SS, this.selector(SS), true);
-    this.store64(pvcs + abi.PVCS_USER_GSBASE, GS_BASE);
-    u32[(pvcs + abi.PVCS_EFLAGS) >>> 2] = flags;
-    u32[(pvcs + abi.PVCS_PKRU) >>> 2] = this.get32(S_PKRU);
-    this.store64(pvcs + abi.PVCS_RIP, S_RIP);
-    this.store64(pvcs + abi.PVCS_RCX, S_GPR + 8 * RCX);
-    this.store64(pvcs + abi.PVCS_R11, S_GPR + 8 * R11);
-    if (vector !== NO_VECTOR) this.storeEvent(vector, error);
+    this.store64(pvcs + at.userGsBase, GS_BASE);
+    u32[(pvcs + at.eflags) >>> 2] = this.rflags;
+    u32[(pvcs + at.pkru) >>> 2] = this.get32(S_PKRU);
+    this.store64(pvcs + at.rip, S_RIP);
+    this.store64(pvcs + at.rcx, S_GPR + 8 * RCX);
+    this.store64(pvcs + at.r11, S_GPR + 8 * R11);
+    if (vector !== NO_VECTOR) revision.storeUserEvent(this, vector, error);
     this.loadUserSegments(abi.USER_CS, abi.USER_DS);
     this.copy64(GS_BASE, S_KERNEL_GS_BASE);
+    revision.changeMode(this, true);
     this.enterAt(entryField, 0);
     this.setMode(true);
-  }
-
-  private deliverFromSmod(vector: number, error: number): void {
-    const { pvcs } = this;
-    const { view, u32 } = this.core;
-    const live = view.getUint16(pvcs + abi.PVCS_EVENT_VECTOR, true);
-    if ((live & 0xff00) !== 0) {
-      const bit = vector === abi.VECTOR_NMI ? abi.EVENT_VECTOR_NMI : vector === abi.VECTOR_MC ? abi.EVENT_VECTOR_MCE : 0;
-      if (bit === 0) throw new TripleFault(`${vectorName(vector)} in supervisor mode while event ${vectorName(live & 0xff)} is still in the PVCS`);
-      view.setUint16(pvcs + abi.PVCS_EVENT_VECTOR, live | bit, true);
-      return;
-    }
-    const virtualIf = this.virtualIf ? abi.RFLAGS_IF : 0;
-    u32[(pvcs + abi.PVCS_EFLAGS) >>> 2] = (this.rflags & ~abi.RFLAGS_IF) | virtualIf;
-    this.store64(pvcs + abi.PVCS_RIP, S_RIP);
-    this.store64(pvcs + abi.PVCS_RCX, S_GPR + 8 * RCX);
-    this.store64(pvcs + abi.PVCS_R11, S_GPR + 8 * R11);
-    this.storeEvent(vector | abi.EVENT_VECTOR_STD, error);
-    this.setVirtualIf(false);
-    this.enterAt(P_EVENT_ENTRY, abi.EVENT_ENTRY_SMOD_OFFSET);
   }
 
   /** CS and SS; most often they hold these selectors already. */
@@ -263,14 +307,8 @@ export class PvmVcpu extends VcpuState {
     if (this.selector(SS) !== ss) this.setSegment(SS, ss, ATTR_DATA);
   }
 
-  private storeEvent(vector: number, error: number): void {
-    const { view } = this.core;
-    view.setUint16(this.pvcs + abi.PVCS_EVENT_VECTOR, vector, true);
-    view.setUint16(this.pvcs + abi.PVCS_EVENT_ERRCODE, error, true);
-    if ((vector & 0xff) === abi.VECTOR_PF) this.store64(this.pvcs + abi.PVCS_CR2, S_CR2);
-  }
-
-  private enterAt(field: number, offset: number): void {
+  /** Continue in smod at the address that a field holds, plus `offset`. */
+  enterAt(field: number, offset: number): void {
     this.copy64(S_RIP, field);
     this.add64(S_RIP, offset);
     this.copy64(S_GPR + 8 * RCX, S_RIP);
@@ -288,29 +326,29 @@ export class PvmVcpu extends VcpuState {
     if (cs !== abi.USER_CS && cs !== abi.USER32_CS) throw new FailedEntry(`ERETU to user_cs 0x${cs.toString(16)}: neither 0x33 nor 0x23`);
     if (ss !== abi.USER_DS) throw new FailedEntry(`ERETU to user_ss 0x${ss.toString(16)}: not 0x2b`);
     this.loadUserSegments(cs, ss);
-    this.set64(GS_BASE, this.canonicalise(view.getBigUint64(pvcs + abi.PVCS_USER_GSBASE, true)));
-    this.set32(S_PKRU, view.getUint32(pvcs + abi.PVCS_PKRU, true));
-    this.rflags = (view.getUint32(pvcs + abi.PVCS_EFLAGS, true) & abi.RFLAGS_ERETU) | abi.RFLAGS_SMOD;
-    this.load64(S_RIP, pvcs + abi.PVCS_RIP);
-    this.load64(S_GPR + 8 * RCX, pvcs + abi.PVCS_RCX);
-    this.load64(S_GPR + 8 * R11, pvcs + abi.PVCS_R11);
+    const at = this.revision.pvcs;
+    this.undecided = false;
+    this.set64(GS_BASE, this.canonicalise(view.getBigUint64(pvcs + at.userGsBase, true)));
+    this.set32(S_PKRU, view.getUint32(pvcs + at.pkru, true));
+    this.rflags = (view.getUint32(pvcs + at.eflags, true) & abi.RFLAGS_ERETU) | abi.RFLAGS_SMOD;
+    this.load64(S_RIP, pvcs + at.rip);
+    this.load64(S_GPR + 8 * RCX, pvcs + at.rcx);
+    this.load64(S_GPR + 8 * R11, pvcs + at.r11);
     this.clearInterruptWaits();
+    this.revision.changeMode(this, false);
     this.setMode(false);
     this.retire();
   }
 
   // ------------------------------------------------------------ external events
-  /** An external interrupt; delivered as soon as the guest takes one. */
-  raiseInterrupt(vector: number): void {
-    this.pendingVectors.add(vector);
-    this.halted = false;
-  }
-  raiseNmi(): void {
-    this.nmiPending = true;
-    this.halted = false;
-  }
   get interruptPending(): boolean {
-    return this.nmiPending || this.pendingVectors.size > 0;
+    return this.interrupts.hasWork();
+  }
+
+  /** What HLT waits for came: an NMI, or an interrupt that the guest takes. */
+  wakeUp(): boolean {
+    if (this.interrupts.hasNmi() || (this.virtualIf && this.interrupts.pendingVector() >= 0)) this.halted = false;
+    return !this.halted;
   }
 
   /**
@@ -318,57 +356,21 @@ export class PvmVcpu extends VcpuState {
    * switcher whether it may work. @returns true when an interrupt was delivered
    */
   prepareEntry(): boolean {
+    const { interrupts, revision } = this;
     let delivered = false;
-    if (this.nmiPending && this.pvcs !== 0) {
-      this.nmiPending = false;
-      this.deliver(abi.VECTOR_NMI, 0);
-      delivered = true;
-    }
-    // The highest vector has priority (SDM vol. 3, 11.8.3.1).
-    if (this.pendingVectors.size > 0 && this.pvcs !== 0) {
-      if (this.virtualIf && !this.eventLive()) {
-        const vector = Math.max(...this.pendingVectors);
-        this.pendingVectors.delete(vector);
-        this.deliver(vector, 0);
+    if (this.pvcs !== 0) {
+      if (interrupts.hasNmi() && (!this.smod || revision.takesNmi(this)) && interrupts.takeNmi()) {
+        this.deliver(abi.VECTOR_NMI, 0);
         delivered = true;
       }
-      if (this.pendingVectors.size > 0) this.eventFlags |= abi.EVENT_FLAG_IP;
+      if (interrupts.pendingVector() >= 0 && this.virtualIf && (!this.smod || revision.takesInterrupt(this))) {
+        this.deliver(interrupts.acknowledge(), 0);
+        delivered = true;
+      }
+      if (interrupts.pendingVector() >= 0) this.eventFlags |= abi.EVENT_FLAG_IP;
     }
-    this.set32(P_DIRECT, this.directSwitch && this.pvcs !== 0 && !this.interruptPending && this.prefaultAccess < 0 ? 1 : 0);
+    const direct = this.directSwitch && this.pvcs !== 0 && !interrupts.hasWork() && this.prefaultAccess < 0 && revision.canSwitch(this);
+    this.set32(P_DIRECT, direct ? 1 : 0);
     return delivered;
   }
-
-  private eventLive(): boolean {
-    return this.smod && (this.core.view.getUint16(this.pvcs + abi.PVCS_EVENT_VECTOR, true) & 0xff00) !== 0;
-  }
-}
-
-const VECTOR_NAMES = [
-  '#DE',
-  '#DB',
-  'NMI',
-  '#BP',
-  '#OF',
-  '#BR',
-  '#UD',
-  '#NM',
-  '#DF',
-  '',
-  '#TS',
-  '#NP',
-  '#SS',
-  '#GP',
-  '#PF',
-  '',
-  '#MF',
-  '#AC',
-  '#MC',
-  '#XM',
-  '#VE',
-  '#CP',
-];
-
-/** `#PF` and so on; `vector 0x80` for those without a name. */
-export function vectorName(vector: number): string {
-  return VECTOR_NAMES[vector] || `vector 0x${vector.toString(16)}`;
 }
