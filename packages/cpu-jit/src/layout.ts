@@ -29,17 +29,17 @@ export const TLB_CPU_SIZE = 0x0010_0000;
 
 /** Jump caches: per vCPU `JC_ENTRIES` entries of `JC_ENTRY_SIZE` bytes, rip -> code. */
 export const JC_BASE = 0x0090_0000;
-export const JC_ENTRIES = 16384;
+export const JC_ENTRIES = 65536;
 export const JC_ENTRY_SIZE = 32;
-export const JC_CPU_SIZE = 0x0008_0000;
+export const JC_CPU_SIZE = 0x0020_0000;
 
 /** Hash of decoded blocks by host-physical address: heads, then descriptors. */
-export const BLOCK_HEADS = 0x00d0_0000;
+export const BLOCK_HEADS = 0x0190_0000;
 export const BLOCK_HEAD_COUNT = 65536;
 /** Bitmap, one bit per 4 KiB frame of linear memory: some TLB may hold a write tag for the frame. 128 KiB. */
-export const FRAME_WRITTEN = 0x00d4_0000;
+export const FRAME_WRITTEN = 0x0194_0000;
 /** Targets that indirect jumps and calls were seen to take in the interpreter: entries by hash of the site's RIP. 128 KiB. */
-export const PROFILE_BASE = 0x00d6_0000;
+export const PROFILE_BASE = 0x0196_0000;
 export const PROFILE_ENTRIES = 1024;
 export const PROFILE_ENTRY_SIZE = 128;
 /** Site's RIP u64, count u32, then up to PROFILE_TARGETS RIPs u64. */
@@ -47,19 +47,19 @@ export const PROFILE_SITE = 0;
 export const PROFILE_COUNT = 8;
 export const PROFILE_LIST = 16;
 export const PROFILE_TARGETS = 14;
-export const BLOCK_DESCS = 0x00d8_0000;
+export const BLOCK_DESCS = 0x0198_0000;
 export const BLOCK_DESC_SIZE = 64;
 export const BLOCK_DESC_COUNT = 131072;
 /** Arena of decoded instruction records, bump-allocated, emptied as a whole. */
-export const RECORD_ARENA = 0x0160_0000;
-export const RECORD_ARENA_END = 0x0400_0000;
+export const RECORD_ARENA = 0x0220_0000;
+export const RECORD_ARENA_END = 0x04c0_0000;
 
 /** Per 4 KiB frame of linear memory: u64 bitmap, one bit per 64 bytes that hold decoded code. */
-export const CODE_BITS = 0x0400_0000;
-export const CODE_BITS_END = 0x0480_0000;
+export const CODE_BITS = 0x04c0_0000;
+export const CODE_BITS_END = 0x0540_0000;
 
 /** Pool of 4 KiB frames for shadow page tables (second-level tables, guest-invisible pages). */
-export const FRAME_POOL_BASE = 0x0480_0000;
+export const FRAME_POOL_BASE = 0x0540_0000;
 
 // ---------------------------------------------------------------- vCPU state block
 

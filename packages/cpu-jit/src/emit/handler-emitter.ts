@@ -336,7 +336,7 @@ export class HandlerEmitter extends Emitter {
   private lookup(address: Val): { va: number; entry: number } {
     const va = this.bind(address);
     const entry = this.newLocal('i32');
-    this.emit(this.m.local.set(entry, tlbEntry(this.b, this.m, va, this.tlb())));
+    this.emit(this.m.local.set(entry, tlbEntry(this.m, this.m.local.get(va, this.b.i64), this.tlb())));
     return { va, entry };
   }
 

@@ -1,13 +1,14 @@
 import type binaryen from 'binaryen';
 import { TLB_ADDEND, TLB_ARRAY_SIZE, TLB_ENTRY_SIZE, TLB_EXEC, TLB_READ, TLB_WRITE } from '../layout.ts';
 
-const TAG = { read: TLB_READ, write: TLB_WRITE, exec: TLB_EXEC } as const;
-const PAGE_MASK = ~0xfffn;
+/** Offset of the tag that an access compares. A page with a write tag has a read tag as well. */
+export const TAG = { read: TLB_READ, write: TLB_WRITE, exec: TLB_EXEC } as const;
+export const PAGE_MASK = ~0xfffn;
 
-/** Address of the TLB entry for the virtual address in local `va` (i64), given the array pointer: index = bits 12..21. */
-export function tlbEntry(b: typeof binaryen, m: binaryen.Module, va: number, array: binaryen.ExpressionRef): binaryen.ExpressionRef {
+/** Address of the TLB entry for virtual address `va` (i64), given the array pointer: index = bits 12..21. */
+export function tlbEntry(m: binaryen.Module, va: binaryen.ExpressionRef, array: binaryen.ExpressionRef): binaryen.ExpressionRef {
   const shift = 12 - Math.log2(TLB_ENTRY_SIZE);
-  const scaled = m.i32.wrap(m.i64.shr_u(m.local.get(va, b.i64), m.i64.const(BigInt(shift))));
+  const scaled = m.i32.shr_u(m.i32.wrap(va), m.i32.const(shift));
   return m.i32.add(m.i32.and(scaled, m.i32.const(TLB_ARRAY_SIZE - TLB_ENTRY_SIZE)), array);
 }
 

@@ -39,17 +39,26 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
 }
 
 /**
- * Compiles with V8's optimising tier at once: baseline code is 3 to 4 times slower and a hot loop can stay in it for seconds.
- * The flags are put back, since Binaryen and the interpreter are large modules that must stay lazy.
+ * V8 while it compiles regions: the optimising tier at once, because baseline code is 3 to 4 times slower and a hot loop can stay in it for
+ * seconds; unlikely arms out of line; and nothing that makes code longer, which costs more time than it gains: our exits inlined, loops
+ * peeled. Compiled code never nests, so it needs no checks of the stack.
  */
+const FLAGS = [
+  ['--experimental-wasm-branch-hinting', '--experimental-wasm-branch-hinting'],
+  ['--no-liftoff', '--liftoff'],
+  ['--no-wasm-lazy-compilation', '--wasm-lazy-compilation'],
+  ['--no-wasm-inlining', '--wasm-inlining'],
+  ['--no-wasm-loop-peeling', '--wasm-loop-peeling'],
+  ['--no-wasm-loop-unrolling', '--wasm-loop-unrolling'],
+  ['--no-wasm-stack-checks', '--wasm-stack-checks'],
+] as const;
+
+/** Flags are those of the process, so they are put back: Binaryen and the interpreter are large modules that must stay lazy. */
 function compileOptimised(wasm: Uint8Array): WebAssembly.Module {
-  setFlagsFromString('--experimental-wasm-branch-hinting');
-  setFlagsFromString('--no-liftoff');
-  setFlagsFromString('--no-wasm-lazy-compilation');
+  for (const [during] of FLAGS) setFlagsFromString(during);
   try {
     return new WebAssembly.Module(wasm as Uint8Array<ArrayBuffer>);
   } finally {
-    setFlagsFromString('--liftoff');
-    setFlagsFromString('--wasm-lazy-compilation');
+    for (const [, after] of FLAGS) setFlagsFromString(after);
   }
 }

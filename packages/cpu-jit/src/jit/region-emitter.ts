@@ -1,8 +1,6 @@
 import type binaryen from 'binaryen';
 import type { Form, Insn, MemOperand, OperandForm } from '../decoder/types.ts';
 import type { Emitter } from '../emit/emitter.ts';
-import { exactName } from '../emit/slow-paths.ts';
-import { hostLoad, hostStore, tlbAddress, tlbEntry, tlbHit, typeOfSize } from '../emit/tlb-path.ts';
 import type { Val } from '../emit/val.ts';
 import { controlOffset, debugOffset, popAdjustment, segmentBaseOffset } from '../interp/record.ts';
 import {
@@ -22,7 +20,8 @@ import {
   SEG_STRIDE,
 } from '../layout.ts';
 import type { GuestBlock, Region } from './region.ts';
-import { type Imports, LOCAL, RegionState } from './region-state.ts';
+import { FAULT, RegionMemory } from './region-memory.ts';
+import { type Imports, LOCAL, type Symbolic } from './region-state.ts';
 
 const RIP = 16;
 
@@ -41,8 +40,14 @@ export interface BlockCode {
   readonly terminator: Terminator;
 }
 
-/** Labels around the region's code: a fault has stored RIP and the count; an exit has them in locals. */
-const FAULT = 'fault';
+/** Root of addresses that are relative to the region's RIP; the one below it is that of absolute ones. */
+const RIP_ROOT = -1;
+/** Instructions that replace all flags, but for shifts by zero. Only to choose between two right ways. */
+const REPLACES_FLAGS = new Set(
+  'add or adc sbb and sub xor cmp test neg imul mul shl shr sar popcnt lzcnt tzcnt andn bzhi comiss comisd ucomiss ucomisd ptest xadd cmpxchg'.split(' '),
+);
+
+/** Label around the region's code; an exit has stored RIP and the count in locals. */
 const OUT = 'out';
 /** Values of LOCAL.reason beside the EXIT_* and NEXT_* codes: which function an exit goes on with. */
 const CHAIN = -1;
@@ -54,18 +59,18 @@ const SYSCALL = -3;
  * region. All exits go through one place that stores what the region may have changed, and all faults through another, so that
  * the code of each access stays small.
  */
-export class RegionEmitter extends RegionState {
+export class RegionEmitter extends RegionMemory {
   form: Form;
   readonly codeSize: 16 | 32 | 64;
   readonly flat: boolean;
   /** Segments other than the flat ones that 32-bit code uses (bit set). */
   otherSegments = 0;
   protected insn: Insn;
-  private offset = 0;
-  private index = 0;
   private terminator: Terminator | undefined;
-  /** Address values of memory operands -> their key in `places`. */
-  private readonly placeKeys = new WeakMap<Val, string>();
+  /** Roots of base + index << scale, by the roots of the two. */
+  private readonly sums = new Map<string, number>();
+  /** Index of the last instruction of the block that replaces all flags. */
+  private lastReplacer = -1;
   private readonly region: Region;
 
   constructor(b: typeof binaryen, m: binaryen.Module, region: Region, first: Insn, imports: Imports) {
@@ -81,10 +86,12 @@ export class RegionEmitter extends RegionState {
   emitBlock(block: GuestBlock, semantics: (insn: Insn, e: Emitter) => void): BlockCode {
     const { m } = this;
     this.body = [];
-    this.forgetFlags();
+    this.startBlock();
+    this.sums.clear();
     this.ended = false;
     this.terminator = undefined;
     this.offset = block.start;
+    this.lastReplacer = block.insns.findLastIndex((insn) => REPLACES_FLAGS.has(insn.row.name));
     for (const [i, insn] of block.insns.entries()) {
       this.insn = insn;
       this.form = insn;
@@ -101,6 +108,7 @@ export class RegionEmitter extends RegionState {
       }
     }
     this.flagsToLocals();
+    this.finishGroups();
     return { block, code: m.block(null, this.body), terminator: this.terminator };
   }
 
@@ -166,6 +174,9 @@ export class RegionEmitter extends RegionState {
     return offset === 0 ? base : m.i64.add(base, m.i64.const(BigInt(offset)));
   }
 
+  protected flagsAreReplaced(): boolean {
+    return this.lastReplacer >= this.index;
+  }
   private operand(i: number): OperandForm {
     const o = this.form.operands[i];
     if (o === undefined) throw new Error(`${this.form.row.name} has no operand ${i}`);
@@ -273,9 +284,6 @@ export class RegionEmitter extends RegionState {
     const { m } = this;
     const { mem, addrSize } = this.insn;
     if (mem === null) throw new Error(`${this.form.row.name}: operand ${i} is not memory`);
-    const key = options?.segment === false ? undefined : this.placeKey(mem);
-    const known = key === undefined ? undefined : this.places.get(key);
-    if (known !== undefined) return this.local('i64', known.va);
     const terms: binaryen.ExpressionRef[] = [];
     let disp = BigInt(mem.disp + popAdjustment(this.insn));
     if (mem.dispHigh !== undefined) disp = BigInt.asIntN(64, (BigInt(mem.dispHigh) << 32n) | BigInt(mem.disp >>> 0));
@@ -295,162 +303,27 @@ export class RegionEmitter extends RegionState {
         ea = m.i64.and(ea, m.i64.const(0xffff_ffffn));
       }
     }
-    const address = this.let(this.expr('i64', ea));
-    if (key !== undefined) this.placeKeys.set(address, key);
-    return address;
+    const isPlain = base === S_ZERO || options?.segment === false;
+    return this.know(this.let(this.expr('i64', ea)), isPlain && addrSize === 8 ? this.symbolicAddress(mem, Number(disp)) : undefined);
   }
-  /** What a memory operand's address is computed from; undefined where that may change without a register being written. */
-  private placeKey(mem: MemOperand): string | undefined {
-    const base = segmentBaseOffset(mem.seg, this.flat ? 64 : this.codeSize);
-    if (this.isConditional || base !== S_ZERO || this.insn.addrSize !== 8) return undefined;
-    const disp = mem.base === RIP ? mem.disp + this.offset + this.insn.length : mem.disp + popAdjustment(this.insn);
-    return [mem.base, mem.index, mem.scale, disp, mem.dispHigh ?? 0].join();
+  /** An address as a root and a constant; undefined when its registers make a sum that the block has no name for. */
+  private symbolicAddress(mem: MemOperand, disp: number): Symbolic | undefined {
+    if (mem.base === RIP) return { root: RIP_ROOT, offset: disp };
+    if (mem.dispHigh !== undefined) return undefined;
+    const base = mem.base >= 0 ? this.registerNow(mem.base) : { root: RIP_ROOT - 1, offset: 0 };
+    if (mem.index < 0) return { root: base.root, offset: base.offset + disp };
+    const index = this.registerNow(mem.index);
+    return { root: this.sumRoot(base.root, index.root, mem.scale), offset: base.offset + index.offset * 2 ** mem.scale + disp };
   }
-
-  // ------------------------------------------------------------ memory
-  private bind(v: Val): number {
-    const index = this.newLocal(v.type);
-    this.emit(this.m.local.set(index, v.take()));
-    return index;
-  }
-  private lookup(address: Val): { va: number; entry: number } {
-    // The same operand again, as in a load and a later store of one variable: the entry is the same, only the check is made anew.
-    for (const place of this.places.values()) if (place.va === address.index) return place;
-    const { m, b } = this;
-    const key = this.placeKeys.get(address);
-    const va = key === undefined ? this.bind(address) : this.lastingLocal('i64');
-    const entry = key === undefined ? this.newLocal('i32') : this.lastingLocal('i32');
-    if (key !== undefined) this.emit(m.local.set(va, address.take()));
-    this.emit(m.local.set(entry, tlbEntry(b, m, va, m.local.get(LOCAL.tlb, b.i32))));
-    const { mem } = this.insn;
-    if (key !== undefined && mem !== null) {
-      const bit = (n: number) => (n >= 0 && n < 16 ? 1 << n : 0);
-      this.places.set(key, { va, entry, registers: bit(mem.base) | bit(mem.index) });
+  /** The root that stands for the sum of two. */
+  private sumRoot(base: number, index: number, scale: number): number {
+    const key = `${base} ${index} ${scale}`;
+    let root = this.sums.get(key);
+    if (root === undefined) {
+      root = this.newRoot();
+      this.sums.set(key, root);
     }
-    return { va, entry };
-  }
-  /** Marks an arm of an `if` as the one to expect (see branch-hints.ts). */
-  private likely(statement: binaryen.ExpressionRef): binaryen.ExpressionRef {
-    return this.m.block(null, [this.m.nop(), statement]);
-  }
-  /** The slow path: RIP and the count exact, then the runtime; leaves on a fault. `use` places the call. */
-  private slow(
-    op: 'load' | 'loadw' | 'store',
-    size: number,
-    va: number,
-    use: (call: binaryen.ExpressionRef) => binaryen.ExpressionRef,
-    value?: binaryen.ExpressionRef,
-  ): binaryen.ExpressionRef {
-    const { m, b } = this;
-    const type = typeOfSize(size);
-    const name = exactName(op, size);
-    const isStore = value !== undefined;
-    this.importHelper(name, { params: isStore ? ['i32', 'i64', 'i64', 'i64', type] : ['i32', 'i64', 'i64', 'i64'], result: isStore ? 'none' : type });
-    const args = [this.cpu(), m.local.get(va, b.i64), this.ripOf(this.offset), this.countBefore()];
-    if (isStore) args.push(value);
-    const call = use(m.call(name, args, isStore ? b.none : b[type]));
-    const hasFault = m.i32.load(S_EXC, 4, this.cpu());
-    if (!this.flagsAreApart) return m.block(null, [call, m.br(FAULT, hasFault)]);
-    const outer = this.body;
-    this.body = [];
-    this.packFlags();
-    const leave = m.block(null, [...this.body, m.br(FAULT)]);
-    this.body = outer;
-    return m.block(null, [call, m.if(hasFault, leave)]);
-  }
-  load(address: Val, size: number): Val {
-    const { m, b } = this;
-    const { va, entry } = this.lookup(address);
-    const type = typeOfSize(size);
-    const result = this.newLocal(type);
-    this.emit(
-      m.if(
-        tlbHit(b, m, va, entry, size, 'read'),
-        this.likely(m.local.set(result, hostLoad(m, size, tlbAddress(b, m, va, entry)))),
-        this.slow('load', size, va, (call) => m.local.set(result, call)),
-      ),
-    );
-    return this.local(type, result);
-  }
-  store(address: Val, size: number, v: Val): void {
-    const { m, b } = this;
-    const value = this.bind(v);
-    const { va, entry } = this.lookup(address);
-    const type = b[typeOfSize(size)];
-    this.emit(
-      m.if(
-        tlbHit(b, m, va, entry, size, 'write'),
-        this.likely(hostStore(m, size, tlbAddress(b, m, va, entry), m.local.get(value, type))),
-        this.slow('store', size, va, (call) => call, m.local.get(value, type)),
-      ),
-    );
-  }
-  /** Calls of the slow path for both halves; the upper one is on the page that the access may run into. */
-  private slowPair(va: number, calls: (upper: number) => binaryen.ExpressionRef[]): binaryen.ExpressionRef {
-    const { m, b } = this;
-    const upper = this.newLocal('i64');
-    return m.block(null, [m.local.set(upper, m.i64.add(m.local.get(va, b.i64), m.i64.const(16n))), ...calls(upper)]);
-  }
-  loadPair(address: Val): readonly [Val, Val] {
-    const { m, b } = this;
-    const { va, entry } = this.lookup(address);
-    const [low, high, host] = [this.newLocal('v128'), this.newLocal('v128'), this.newLocal('i32')];
-    const fast = m.block(null, [
-      m.local.set(low, hostLoad(m, 16, m.local.tee(host, tlbAddress(b, m, va, entry), b.i32))),
-      m.local.set(high, hostLoad(m, 16, m.local.get(host, b.i32), 16)),
-    ]);
-    const slow = this.slowPair(va, (upper) => [
-      this.slow('load', 16, va, (call) => m.local.set(low, call)),
-      this.slow('load', 16, upper, (call) => m.local.set(high, call)),
-    ]);
-    this.emit(m.if(tlbHit(b, m, va, entry, 32, 'read'), this.likely(fast), slow));
-    return [this.local('v128', low), this.local('v128', high)];
-  }
-  storePair(address: Val, low: Val, high: Val): void {
-    const { m, b } = this;
-    const [first, second] = [this.bind(low), this.bind(high)];
-    const { va, entry } = this.lookup(address);
-    const host = this.newLocal('i32');
-    const value = (n: number) => m.local.get(n, b.v128);
-    const fast = m.block(null, [
-      hostStore(m, 16, m.local.tee(host, tlbAddress(b, m, va, entry), b.i32), value(first)),
-      hostStore(m, 16, m.local.get(host, b.i32), value(second), 16),
-    ]);
-    const slow = this.slowPair(va, (upper) => [
-      // Whether the upper half can be written is known before anything is.
-      this.slow('loadw', 16, upper, (call) => m.drop(call)),
-      this.slow('store', 16, va, (call) => call, value(first)),
-      this.slow('store', 16, upper, (call) => call, value(second)),
-    ]);
-    this.emit(m.if(tlbHit(b, m, va, entry, 32, 'write'), this.likely(fast), slow));
-  }
-  rmw(i: number, f: (old: Val) => Val, address?: Val): void {
-    if (!this.isMem(i)) {
-      this.write(i, f(this.read(i)));
-      return;
-    }
-    const { m, b } = this;
-    const size = this.size(i);
-    const type = typeOfSize(size);
-    const { va, entry } = this.lookup(address ?? this.address(i));
-    const host = this.newLocal('i32');
-    const old = this.newLocal(type);
-    this.emit(
-      m.if(
-        tlbHit(b, m, va, entry, size, 'write'),
-        this.likely(m.local.set(old, hostLoad(m, size, m.local.tee(host, tlbAddress(b, m, va, entry), b.i32)))),
-        m.block(null, [m.local.set(host, m.i32.const(0)), this.slow('loadw', size, va, (call) => m.local.set(old, call))]),
-      ),
-    );
-    // The slow store below cannot fault any more (loadw has checked), so flags that `f` sets need not be undone.
-    const value = this.bind(f(this.local(type, old)));
-    this.emit(
-      m.if(
-        m.local.get(host, b.i32),
-        this.likely(hostStore(m, size, m.local.get(host, b.i32), m.local.get(value, b[type]))),
-        this.slow('store', size, va, (call) => call, m.local.get(value, b[type])),
-      ),
-    );
+    return root;
   }
 
   // ------------------------------------------------------------ control

@@ -4,6 +4,7 @@ import { conditionFromFlags } from '../emit/conditions.ts';
 import { Emitter, type FlagKind } from '../emit/emitter.ts';
 import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName } from '../emit/flag-functions.ts';
 import { carryInto, explicitTriple } from '../emit/handler-emitter.ts';
+import { appendChild } from '../emit/placed-nodes.ts';
 import type { Val, ValType } from '../emit/val.ts';
 import { FLAGS_ADD, FLAGS_DEC, FLAGS_EXPLICIT, FLAGS_INC, FLAGS_LOGIC, FLAGS_SUB, S_CC_KIND, S_CC_RES, S_CC_SRC, S_GPR, S_XMM, S_YMM_HIGH } from '../layout.ts';
 import { conditionOf, type ExplicitFlags, type FlagDef, flagOf, knownFlag } from './static-flags.ts';
@@ -36,19 +37,18 @@ export function fixedLocals(b: typeof binaryen): binaryen.Type[] {
   return [i32, i64, i64, i32, i64, i64, i32, i64, i32, ...new Array<binaryen.Type>(16).fill(i64), ...new Array<binaryen.Type>(32).fill(v128)];
 }
 
-/** Address and TLB entry of a memory operand, in locals, and the registers they come from (bit set). */
-export interface Place {
-  readonly va: number;
-  readonly entry: number;
-  readonly registers: number;
+/** What is known of an i64 value: a value that does not change in the block, known by number, plus a constant. */
+export interface Symbolic {
+  readonly root: number;
+  readonly offset: number;
 }
 
 /** Functions that a module imports: name -> signature. */
 export type Imports = Map<string, { params: ValType[]; result: ValType | 'none' }>;
 
 /**
- * The guest's registers and flags while a region is emitted: they live in locals. The lazy flags are always in their locals,
- * except that flags given one by one stay apart until something needs them there: `flagDef` knows their producer.
+ * The guest's registers and flags while a region is emitted: they live in locals. New flags stay apart until something needs them
+ * in their locals; most often the next instruction replaces them before that: `flagDef` knows their producer.
  */
 export abstract class RegionState extends Emitter {
   /** Types of the locals after the fixed ones. */
@@ -67,16 +67,19 @@ export abstract class RegionState extends Emitter {
   protected readonly imports: Imports;
   /** Producer of the current flags, when it is known. */
   protected flagDef: FlagDef | undefined;
-  /** `flagDef` is of kind `explicit` and not yet in the locals. */
+  /** The flags of `flagDef` are not yet in the locals. */
   private isApart = false;
   private depth = 0;
-  /** Memory operands that the block has looked up in the TLB, while their registers are unchanged. */
-  protected readonly places = new Map<string, Place>();
+  /** What is known of values, and of the general registers now. */
+  private readonly symbols = new WeakMap<Val, Symbolic>();
+  private readonly registers: (Symbolic | undefined)[] = [];
+  private roots = 0;
   /** The code being emitted has left the region. */
   protected ended = false;
   private readonly pool: Record<ValType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
   private inUse: { type: ValType; index: number }[] = [];
   private kept: { type: ValType; index: number }[] = [];
+  private lasting: { type: ValType; index: number }[] = [];
   /** Empty blocks to be filled with stores or loads of all registers, once it is known which ones the region uses. */
   private readonly spills: binaryen.ExpressionRef[] = [];
   private readonly reloads: binaryen.ExpressionRef[] = [];
@@ -116,12 +119,47 @@ export abstract class RegionState extends Emitter {
       else this.pool[t.type].push(t.index);
     }
   }
-  /** At the start of a block nothing is known of the flags but that they are in their locals. */
-  protected forgetFlags(): void {
-    this.places.clear();
+  /** At the start of a block nothing is known of the registers, and of the flags only that they are in their locals. */
+  protected startBlock(): void {
+    this.registers.length = 0;
     this.flagDef = undefined;
     this.isApart = false;
     this.releaseTemps();
+    for (const t of this.lasting.splice(0)) this.pool[t.type].push(t.index);
+  }
+
+  // ------------------------------------------------------------ what is known of values
+  protected symbolic(v: Val): Symbolic | undefined {
+    return this.symbols.get(v);
+  }
+  protected know(v: Val, symbolic: Symbolic | undefined): Val {
+    if (symbolic !== undefined) this.symbols.set(v, symbolic);
+    return v;
+  }
+  protected newRoot(): number {
+    return ++this.roots;
+  }
+  /** The value of a general register now. */
+  protected registerNow(n: number): Symbolic {
+    const known = this.registers[n];
+    if (known !== undefined) return known;
+    const fresh = { root: this.newRoot(), offset: 0 };
+    this.registers[n] = fresh;
+    return fresh;
+  }
+  override let(v: Val): Val {
+    const bound = super.let(v);
+    return bound === v ? v : this.know(bound, this.symbols.get(v));
+  }
+  override add(a: Val, c: Val): Val {
+    return this.moved(super.add(a, c), a, c.constant);
+  }
+  override sub(a: Val, c: Val): Val {
+    return this.moved(super.sub(a, c), a, c.constant === undefined ? undefined : -c.constant);
+  }
+  private moved(result: Val, from: Val, by: number | undefined): Val {
+    const symbolic = by === undefined ? undefined : this.symbols.get(from);
+    return symbolic === undefined || by === undefined ? result : this.know(result, { root: symbolic.root, offset: symbolic.offset + by });
   }
 
   // ------------------------------------------------------------ registers
@@ -129,8 +167,9 @@ export abstract class RegionState extends Emitter {
     this.touched |= 1 << n;
     return this.m.local.get(LOCAL.gpr + n, this.b.i64);
   }
-  private setWhole(n: number, value: binaryen.ExpressionRef): void {
-    for (const [key, place] of this.places) if ((place.registers >>> n) & 1) this.places.delete(key);
+  private setWhole(n: number, value: binaryen.ExpressionRef, symbolic?: Symbolic): void {
+    // What is written under a condition is not known afterwards.
+    this.registers[n] = this.isConditional ? undefined : symbolic;
     this.touched |= 1 << n;
     this.written |= 1 << n;
     this.emit(this.m.local.set(LOCAL.gpr + n, value));
@@ -140,14 +179,14 @@ export abstract class RegionState extends Emitter {
   }
   protected readGpr(n: number, size: number, high: boolean): Val {
     const { m } = this;
-    if (size === 8) return this.let(this.expr('i64', this.whole(n)));
+    if (size === 8) return this.know(this.let(this.expr('i64', this.whole(n))), this.registerNow(n));
     if (high) return this.let(this.and(this.expr('i32', m.i32.wrap(m.i64.shr_u(this.whole(n - 4), m.i64.const(8n)))), this.i32(0xff)));
     return this.let(this.trunc(this.expr('i32', m.i32.wrap(this.whole(n))), size));
   }
   protected writeGpr(n: number, size: number, high: boolean, v: Val): void {
     const { m } = this;
     if (size >= 4) {
-      this.setWhole(n, this.zext64(v).take());
+      this.setWhole(n, this.zext64(v).take(), size === 8 ? this.symbols.get(v) : undefined);
       return;
     }
     const r = high ? n - 4 : n;
@@ -189,7 +228,7 @@ export abstract class RegionState extends Emitter {
     this.emit(this.spillHere());
   }
   protected override reloadRegisters(): void {
-    this.places.clear();
+    this.registers.length = 0;
     const placeholder = this.m.block(null, []);
     this.reloads.push(placeholder);
     this.emit(placeholder);
@@ -250,12 +289,10 @@ export abstract class RegionState extends Emitter {
     this.emit(m.local.set(LOCAL.ccKind, m.i32.const(kind)));
   }
   setFlags(kind: FlagKind, size: number, result: Val, src: Val, a?: Val): void {
-    const def = { kind, size, result: this.let(result), src: this.let(src), a: a === undefined ? undefined : this.let(a) };
-    const code = kind === 'logic' ? FLAGS_LOGIC : FLAG_BASE[kind] + Math.log2(size);
-    this.setLocals(code, this.sext64(def.result, size), kind === 'logic' ? this.i64(0) : this.zext64(def.src));
+    this.flagDef = { kind, size, result: this.let(result), src: this.let(src), a: a === undefined ? undefined : this.let(a) };
     this.flagsWritten = true;
-    this.flagDef = def;
-    this.isApart = false;
+    this.isApart = true;
+    if (this.depth > 0) this.flagsToLocals();
   }
   setFlagsExplicit(f: ExplicitFlags): void {
     const parts: ExplicitFlags = {};
@@ -293,7 +330,9 @@ export abstract class RegionState extends Emitter {
   }
   /** A local that keeps its value to the end of the block. */
   protected lastingLocal(type: ValType): number {
-    return LOCAL.free - 1 + this.extraLocals.push(this.b[type]);
+    const index = this.pool[type].pop() ?? LOCAL.free - 1 + this.extraLocals.push(this.b[type]);
+    this.lasting.push({ type, index });
+    return index;
   }
   /** Puts the flags into their locals, here. */
   protected flagsToLocals(): void {
@@ -305,11 +344,15 @@ export abstract class RegionState extends Emitter {
   /** The same on a side path: what follows on the main path still finds them apart. */
   protected packFlags(): void {
     const { m, b, flagDef } = this;
-    if (!this.isApart) return;
-    if (flagDef?.kind === 'explicit') {
+    if (!this.isApart || flagDef === undefined) return;
+    if (flagDef.kind === 'explicit') {
       const { res, src } = explicitTriple(this, flagDef.parts);
       this.setLocals(FLAGS_EXPLICIT, res, src);
-    } else if (flagDef?.kind === 'carry') {
+    } else if (flagDef.kind !== 'carry') {
+      const { kind, size, result, src } = flagDef;
+      const code = kind === 'logic' ? FLAGS_LOGIC : FLAG_BASE[kind] + Math.log2(size);
+      this.setLocals(code, this.sext64(result, size), kind === 'logic' ? this.i64(0) : this.zext64(src));
+    } else {
       this.importHelper(FLAGS_WITHOUT_CARRY, { params: ['i32', 'i64', 'i64'], result: 'i64' });
       const kept = this.expr('i64', m.call(FLAGS_WITHOUT_CARRY, this.triple(), b.i64));
       this.emit(m.local.set(LOCAL.ccSrc, carryInto(this, kept, flagDef.cf, flagDef.of).take()));
@@ -364,6 +407,8 @@ export abstract class RegionState extends Emitter {
     const test = condition.take();
     const outer = this.body;
     const before = { flagDef: this.flagDef, isApart: this.isApart };
+    const registers = [...this.registers];
+    const unknown = new Set<number>();
     this.depth++;
     let changed = false;
     const run = (f: () => void): binaryen.ExpressionRef => {
@@ -374,6 +419,10 @@ export abstract class RegionState extends Emitter {
       const leaves = this.ended;
       this.ended = false;
       if (!leaves && this.flagDef !== before.flagDef) changed = true;
+      for (let n = 0; n < 16; n++) {
+        if (!leaves && this.registers[n] !== registers[n]) unknown.add(n);
+        this.registers[n] = registers[n];
+      }
       const block = m.block(null, this.body);
       this.body = outer;
       return block;
@@ -381,6 +430,7 @@ export abstract class RegionState extends Emitter {
     const yes = run(then);
     const no = otherwise === undefined ? undefined : run(otherwise);
     this.depth--;
+    for (const n of unknown) this.registers[n] = undefined;
     this.flagDef = before.flagDef;
     this.isApart = before.isApart;
     if (changed) {
@@ -399,9 +449,4 @@ function flagVals(d: FlagDef): Val[] {
   }
   if (d.kind === 'carry') return d.of === undefined ? [d.cf] : [d.cf, d.of];
   return d.a === undefined ? [d.result, d.src] : [d.result, d.src, d.a];
-}
-
-/** Appends to a Binaryen block that was already placed; its JavaScript interface has this only as a raw function. */
-function appendChild(b: typeof binaryen, block: binaryen.ExpressionRef, child: binaryen.ExpressionRef): void {
-  (b as unknown as { _BinaryenBlockAppendChild(block: number, child: number): number })._BinaryenBlockAppendChild(block, child);
 }

@@ -1,0 +1,290 @@
+import type binaryen from 'binaryen';
+import { appendChild, setCondition, setMemoryOffset } from '../emit/placed-nodes.ts';
+import { exactName, PLACE_INDEX_BITS } from '../emit/slow-paths.ts';
+import { hostLoad, hostStore, PAGE_MASK, TAG, tlbEntry, typeOfSize } from '../emit/tlb-path.ts';
+import type { Val, ValType } from '../emit/val.ts';
+import { S_EXC, TLB_ADDEND } from '../layout.ts';
+import { LOCAL, RegionState, type Symbolic } from './region-state.ts';
+
+/** Label around the region's code: a fault has stored RIP and the count. */
+export const FAULT = 'fault';
+
+/** Bytes that the accesses of one group may span. More would meet a page boundary more often, and then all of them take the slow path. */
+const GROUP_SPAN = 256;
+
+/**
+ * Accesses of one block whose addresses are a common value plus constants, as those of a stack frame or a structure. The first of them looks
+ * into the TLB for all: is everything that the group does to the bytes from `min` to `end` allowed, and are they in one page? The code for
+ * that is put in when the block, and so the group, is complete.
+ */
+interface Group {
+  readonly root: number;
+  /** Local with the address of the first access, which is the root + `offset`. */
+  readonly va: number;
+  readonly offset: number;
+  min: number;
+  end: number;
+  writes: boolean;
+  /** Local, i32: host address of the byte at `min`; 0 when accesses must take the slow path, as after a slow path of another access,
+   *  in which the hypervisor may have changed the mapping. */
+  readonly host: number;
+  /** Accesses are numbered in a block: its first and its last one. */
+  readonly first: number;
+  last: number;
+  /** Binaryen nodes: the `if` of the first access, an empty block in its likely arm, and all accesses with their offsets from the root. */
+  readonly nodes: {
+    test: binaryen.ExpressionRef;
+    begin: binaryen.ExpressionRef;
+    readonly accesses: { readonly node: binaryen.ExpressionRef; readonly offset: number }[];
+  };
+}
+
+/** One access: where it is in its group. */
+interface Place {
+  readonly group: Group;
+  readonly offset: number;
+  readonly number: number;
+}
+
+/** Guest memory in a region: the TLB compare in line, the slow path out of line. */
+export abstract class RegionMemory extends RegionState {
+  private readonly groups: Group[] = [];
+  /** Slow paths of the block: the number of the access, and an empty block to clear the groups in. */
+  private readonly slowPaths: { readonly access: number; readonly clear: binaryen.ExpressionRef }[] = [];
+  private access = 0;
+  /** Groups before this one take no more accesses: a helper may have changed mappings since. */
+  private firstOpen = 0;
+
+  /** Byte offset of the instruction being emitted, and its index in its block. */
+  protected offset = 0;
+  protected index = 0;
+
+  /** A later instruction of the block replaces all flags. */
+  protected abstract flagsAreReplaced(): boolean;
+
+  protected override startBlock(): void {
+    super.startBlock();
+    this.groups.length = 0;
+    this.slowPaths.length = 0;
+    this.access = 0;
+    this.firstOpen = 0;
+  }
+
+  override call(name: string, result: ValType | 'none', args: readonly Val[], options?: { pure?: boolean; registers?: boolean }): Val {
+    if (options?.pure !== true) this.firstOpen = this.groups.length;
+    return super.call(name, result, args, options);
+  }
+
+  /** The block is complete, and so are its groups. */
+  protected finishGroups(): void {
+    const { m, b } = this;
+    for (const g of this.groups) {
+      const at = (offset: number) => this.virtual(g, offset);
+      // The local of the host address holds the address of the TLB entry first.
+      const entry = () => m.local.get(g.host, b.i32);
+      const tag = m.i64.load(g.writes ? TAG.write : TAG.read, 8, m.local.tee(g.host, tlbEntry(m, at(g.min), m.local.get(LOCAL.tlb, b.i32)), b.i32));
+      const isAllowed = m.i64.eq(tag, m.i64.and(at(g.end - 1), m.i64.const(PAGE_MASK)));
+      setCondition(b, g.nodes.test, isAllowed);
+      appendChild(b, g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), m.i32.load(TLB_ADDEND, 4, entry()))));
+      for (const { node, offset } of g.nodes.accesses) setMemoryOffset(b, node, offset - g.min);
+      for (const s of this.slowPaths) if (g.first <= s.access && s.access < g.last) appendChild(b, s.clear, m.local.set(g.host, m.i32.const(0)));
+    }
+  }
+
+  protected bind(v: Val): number {
+    if (v.index !== undefined) return v.index;
+    const index = this.newLocal(v.type);
+    this.emit(this.m.local.set(index, v.take()));
+    return index;
+  }
+
+  /** The group for an access of `size` bytes at `address`; a new one unless the block has one for addresses nearby. */
+  private place(address: Val, size: number, writes: boolean): Place {
+    const symbolic: Symbolic = (this.isConditional ? undefined : this.symbolic(address)) ?? { root: this.newRoot(), offset: 0 };
+    const { root, offset } = symbolic;
+    this.access++;
+    for (const g of this.groups.slice(this.firstOpen)) {
+      if (g.root !== root) continue;
+      const min = Math.min(g.min, offset);
+      const end = Math.max(g.end, offset + size);
+      if (end - min > GROUP_SPAN) continue;
+      g.min = min;
+      g.end = end;
+      g.writes ||= writes;
+      g.last = this.access;
+      return { group: g, offset, number: this.access };
+    }
+    const va = this.lastingLocal('i64');
+    this.emit(this.m.local.set(va, address.take()));
+    const nodes = { test: 0, begin: 0, accesses: [] };
+    const group = { root, va, offset, min: offset, end: offset + size, writes, host: this.lastingLocal('i32'), first: this.access, last: this.access, nodes };
+    this.groups.push(group);
+    return { group, offset, number: this.access };
+  }
+  private virtual(group: Group, offset: number): binaryen.ExpressionRef {
+    const { m, b } = this;
+    const va = m.local.get(group.va, b.i64);
+    return offset === group.offset ? va : m.i64.add(va, m.i64.const(BigInt(offset - group.offset)));
+  }
+  /** The code of an access: `fast` when the group may be accessed, else `slow`. `nodes`: the loads or stores in `fast`, by offset from the place. */
+  private either(
+    place: Place,
+    nodes: readonly (readonly [node: binaryen.ExpressionRef, by: number])[],
+    fast: binaryen.ExpressionRef,
+    slow: binaryen.ExpressionRef,
+  ): void {
+    const { m, b } = this;
+    const { nodes: group, first, host } = place.group;
+    const isFirst = place.number === first && group.test === 0;
+    for (const [node, by] of nodes) group.accesses.push({ node, offset: place.offset + by });
+    // The `nop` marks the arm to expect (see branch-hints.ts).
+    if (!isFirst) {
+      this.emit(m.if(m.local.get(host, b.i32), m.block(null, [m.nop(), fast]), slow));
+      return;
+    }
+    group.begin = m.block(null, []);
+    group.test = m.if(m.i32.const(0), m.block(null, [m.nop(), group.begin, fast]), slow);
+    this.emit(group.test);
+  }
+
+  /** The slow path: RIP and the count exact, then the runtime; leaves on a fault. `use` places the call. */
+  private slow(
+    op: 'load' | 'loadw' | 'store',
+    size: number,
+    place: Place,
+    use: (call: binaryen.ExpressionRef) => binaryen.ExpressionRef,
+    value?: binaryen.ExpressionRef,
+  ): binaryen.ExpressionRef {
+    const { m, b } = this;
+    const type = typeOfSize(size);
+    const name = exactName(op, size);
+    const isStore = value !== undefined;
+    this.importHelper(name, { params: ['i32', 'i64', 'i64', 'i64', 'i64', ...(isStore ? [type] : [])], result: isStore ? 'none' : type });
+    const args = [
+      this.cpu(),
+      this.virtual(place.group, place.offset),
+      m.local.get(LOCAL.rip, b.i64),
+      m.local.get(LOCAL.icount, b.i64),
+      m.i64.const((BigInt(this.offset) << BigInt(PLACE_INDEX_BITS)) | BigInt(this.index)),
+    ];
+    if (isStore) args.push(value);
+    const clear = m.block(null, []);
+    this.slowPaths.push({ access: this.access, clear });
+    const call = use(m.call(name, args, isStore ? b.none : b[type]));
+    const hasFault = m.i32.load(S_EXC, 4, this.cpu());
+    if (!this.flagsAreApart) return m.block(null, [call, m.br(FAULT, hasFault), clear]);
+    const outer = this.body;
+    this.body = [];
+    this.packFlags();
+    const leave = m.block(null, [...this.body, m.br(FAULT)]);
+    this.body = outer;
+    return m.block(null, [call, m.if(hasFault, leave), clear]);
+  }
+  /** A fault must find the flags in their locals: put them there now, unless they are soon replaced and only a fault would ever need them. */
+  private prepareFlags(): void {
+    if (this.flagsAreApart && !this.isConditional && !this.flagsAreReplaced()) this.flagsToLocals();
+  }
+
+  load(address: Val, size: number): Val {
+    const { m } = this;
+    this.prepareFlags();
+    const place = this.place(address, size, false);
+    const type = typeOfSize(size);
+    const result = this.newLocal(type);
+    const node = hostLoad(m, size, this.host(place));
+    const slow = this.slow('load', size, place, (call) => m.local.set(result, call));
+    this.either(place, [[node, 0]], m.local.set(result, node), slow);
+    return this.local(type, result);
+  }
+  store(address: Val, size: number, v: Val): void {
+    const { m, b } = this;
+    this.prepareFlags();
+    const value = this.bind(v);
+    const place = this.place(address, size, true);
+    this.storeAt(place, size, () => m.local.get(value, b[typeOfSize(size)]));
+  }
+  private storeAt(place: Place, size: number, value: () => binaryen.ExpressionRef): void {
+    const { m } = this;
+    const node = hostStore(m, size, this.host(place), value());
+    this.either(
+      place,
+      [[node, 0]],
+      node,
+      this.slow('store', size, place, (call) => call, value()),
+    );
+  }
+  loadPair(address: Val): readonly [Val, Val] {
+    const { m } = this;
+    this.prepareFlags();
+    const place = this.place(address, 32, false);
+    const [low, high] = [this.newLocal('v128'), this.newLocal('v128')];
+    const [first, second] = [hostLoad(m, 16, this.host(place)), hostLoad(m, 16, this.host(place))];
+    const fast = m.block(null, [m.local.set(low, first), m.local.set(high, second)]);
+    const slow = m.block(null, [
+      this.slow('load', 16, place, (call) => m.local.set(low, call)),
+      this.slow('load', 16, upper(place), (call) => m.local.set(high, call)),
+    ]);
+    this.either(
+      place,
+      [
+        [first, 0],
+        [second, 16],
+      ],
+      fast,
+      slow,
+    );
+    return [this.local('v128', low), this.local('v128', high)];
+  }
+  storePair(address: Val, low: Val, high: Val): void {
+    const { m, b } = this;
+    this.prepareFlags();
+    const locals = [this.bind(low), this.bind(high)] as const;
+    const value = (half: 0 | 1) => m.local.get(locals[half], b.v128);
+    const place = this.place(address, 32, true);
+    const [first, second] = [hostStore(m, 16, this.host(place), value(0)), hostStore(m, 16, this.host(place), value(1))];
+    const slow = m.block(null, [
+      // Whether the upper half can be written is known before anything is.
+      this.slow('loadw', 16, upper(place), (call) => m.drop(call)),
+      this.slow('store', 16, place, (call) => call, value(0)),
+      this.slow('store', 16, upper(place), (call) => call, value(1)),
+    ]);
+    this.either(
+      place,
+      [
+        [first, 0],
+        [second, 16],
+      ],
+      m.block(null, [first, second]),
+      slow,
+    );
+  }
+  rmw(i: number, f: (old: Val) => Val, address?: Val): void {
+    if (!this.isMem(i)) {
+      this.write(i, f(this.read(i)));
+      return;
+    }
+    const { m, b } = this;
+    const size = this.size(i);
+    const type = typeOfSize(size);
+    this.prepareFlags();
+    const place = this.place(address ?? this.address(i), size, true);
+    const old = this.newLocal(type);
+    const node = hostLoad(m, size, this.host(place));
+    const slow = this.slow('loadw', size, place, (call) => m.local.set(old, call));
+    this.either(place, [[node, 0]], m.local.set(old, node), slow);
+    // The store counts as an access of its own, so that a slow load makes it slow. It cannot fault any more (loadw has checked), so
+    // flags that `f` sets need not be undone.
+    this.access++;
+    place.group.last = this.access;
+    const value = this.bind(f(this.local(type, old)));
+    this.storeAt(place, size, () => m.local.get(value, b[type]));
+  }
+  private host({ group }: Place): binaryen.ExpressionRef {
+    return this.m.local.get(group.host, this.b.i32);
+  }
+}
+
+/** The second half of a 32-byte access. */
+function upper(place: Place): Place {
+  return { ...place, offset: place.offset + 16 };
+}
