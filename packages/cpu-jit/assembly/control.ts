@@ -1,12 +1,13 @@
 // Control and debug registers, and the invalidation of translations (SDM vol. 3, 2.5, 4.10).
 import {
-  CS, EXIT_CR8, EXIT_PRIVILEGED, INTERCEPT_CR3_LOAD, INTERCEPT_CR8, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_EFER, S_EXC, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
-  TLB_ARRAYS, TLB_SLOTS, V_CR0_MASK, V_CR4_MASK, V_DEPRIVILEGED, V_INTERCEPTS, V_LEVELS, V_SLOT, MAXPHYADDR,
+  CS, EXIT_PRIVILEGED, INTERCEPT_CR3_LOAD, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_EFER, S_EXC, S_EXIT_VALUE, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
+  TLB_ARRAYS, TLB_SLOTS, V_CR0_FLIP, V_CR0_MASK, V_CR4_FLIP, V_CR4_MASK, V_DEPRIVILEGED, V_INTERCEPTS, V_LEVELS, V_SLOT, MAXPHYADDR,
 } from "../src/layout";
 import {
   CR0_PE, CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_PGE, CR4_PKE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, GP, UD, done, fail,
   isCanonical,
 } from "./cpu";
+import { tprChanged } from "./apic-page";
 import { supportedXcr0 } from "./cpuid";
 import { load64 } from "./memory";
 import { ATTR_LONG, enterCode, longMode, segmentAt } from "./mode";
@@ -19,7 +20,7 @@ const CR0_KNOWN: u32 = 0xe005_003f;
 const CR0_ET: u32 = 1 << 4;
 const CR0_NW: u32 = 1 << 29;
 const CR0_CD: u32 = 1 << 30;
-/** CR4 without VMXE, SMXE, CET, PKS. */
+/** CR4 without VMXE, SMXE, CET, PKS: what a guest may set. */
 const CR4_KNOWN: u64 = 0x0077_1fff;
 const CR4_OSXSAVE: u32 = 1 << 18;
 /** CR4 bits that change what translations mean. */
@@ -27,16 +28,36 @@ const CR4_TRANSLATION: u32 = CR4_PGE | CR4_PAE | CR4_PSE | CR4_PCIDE | CR4_SMEP 
 const CR3_NO_FLUSH: u64 = 1 << 63;
 const NOT_PHYSICAL: u64 = ~((<u64>1 << MAXPHYADDR) - 1);
 
+/** What the guest reads as CR0 or CR4 while the register holds `value`, and the other way round. */
+function throughShadow(cpu: u32, register: u32, value: u64): u64 {
+  return value ^ <u64>load<u32>(cpu + (register == S_CR0 ? V_CR0_FLIP : V_CR4_FLIP));
+}
+
 /** Does the hypervisor want to see this value go to CR0 or CR4: it changes a bit that is its own? */
 function ownsChange(cpu: u32, register: u32, value: u64): bool {
-  const changed = load<u64>(cpu + register) ^ value;
+  const changed = throughShadow(cpu, register, load<u64>(cpu + register)) ^ value;
   return (changed & <u64>load<u32>(cpu + (register == S_CR0 ? V_CR0_MASK : V_CR4_MASK))) != 0;
+}
+
+/** The hypervisor gets the value that would have been visible. */
+function leaveWith(cpu: u32, value: u64): u32 {
+  store<u64>(cpu, value, S_EXIT_VALUE);
+  return EXIT_PRIVILEGED;
 }
 
 /** MOV to the control register at state-block offset `register`; it takes effect at once. */
 export function sys_write_cr(cpu: u32, register: u32, value: u64): u32 {
-  if ((register == S_CR0 || register == S_CR4) && ownsChange(cpu, register, value)) return EXIT_PRIVILEGED;
+  let real = value;
+  if (register == S_CR0 || register == S_CR4) {
+    if (ownsChange(cpu, register, value)) return leaveWith(cpu, value);
+    real = throughShadow(cpu, register, value);
+  }
   if (register == S_CR3 && load<u32>(cpu, V_INTERCEPTS) & INTERCEPT_CR3_LOAD) return EXIT_PRIVILEGED;
+  return write_cr(cpu, register, real);
+}
+
+/** The same for the hypervisor: whatever it owns, and without read shadows. */
+export function write_cr(cpu: u32, register: u32, value: u64): u32 {
   let ok = true;
   if (register == S_CR0) ok = setCr0(cpu, value);
   else if (register == S_CR2) store<u64>(cpu, value, S_CR2);
@@ -45,17 +66,16 @@ export function sys_write_cr(cpu: u32, register: u32, value: u64): u32 {
   else if (value > 15) ok = false;
   else if (value != load<u64>(cpu, S_CR8)) {
     store<u64>(cpu, value, S_CR8);
-    const next = done(cpu);
-    return load<u32>(cpu, V_INTERCEPTS) & INTERCEPT_CR8 ? EXIT_CR8 : next;
+    return tprChanged(cpu, done(cpu));
   }
   return ok ? done(cpu) : fail(cpu, GP, 0);
 }
 
 /** LMSW changes MP, EM, TS, and PE only to 1. */
 export function sys_lmsw(cpu: u32, value: u32): u32 {
-  const wanted = (load<u64>(cpu, S_CR0) & ~0xe) | (value & 0xf);
-  if (ownsChange(cpu, S_CR0, wanted)) return EXIT_PRIVILEGED;
-  setCr0(cpu, wanted);
+  const wanted = (throughShadow(cpu, S_CR0, load<u64>(cpu, S_CR0)) & ~0xe) | (value & 0xf);
+  if (ownsChange(cpu, S_CR0, wanted)) return leaveWith(cpu, wanted);
+  setCr0(cpu, throughShadow(cpu, S_CR0, wanted));
   return done(cpu);
 }
 

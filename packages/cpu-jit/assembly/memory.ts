@@ -1,18 +1,17 @@
 // Guest memory accesses that the inline TLB path of generated code could not serve: refills, page crossings, MMIO,
 // stores to frames with decoded code, faults. Every helper that cannot complete sets S_EXC.
 import {
-  ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, ACCESS_READ, ACCESS_RMW, ACCESS_WRITE, C_TLB_MISSES, EXC_REQUEST, EXC_RESTART,
+  ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, ACCESS_PROBE, ACCESS_READ, ACCESS_RMW, ACCESS_WRITE, C_TLB_MISSES, EXC_REQUEST, EXC_RESTART,
   PAGING_EPT, PAGING_SHADOW, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_ACCESS, S_EXIT_BLOCK, S_EXIT_GPA, S_EXIT_SIZE, S_EXIT_VA,
   S_EXIT_VALUE, S_SPLIT, S_STEP, TLB_ADDEND, TLB_EXEC, TLB_FLAG_CODE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING,
 } from "../src/layout";
 import { GP, count, linear, raise, raisePageFault } from "./cpu";
 import { eptGpa } from "./ept";
+import { virtualTpr } from "./apic-page";
 import { MMU_DONE, MMU_LEAVE, MMU_RAISED, MMU_RETRY, hostMmio, hostMmuFault, hostSmc } from "./host";
 import { PAGE_MASK, codeBits, entryOf, fill, unprotect } from "./tlb";
 import { WALK_EPT, WALK_FAULT, WALK_GP, WALK_MMIO, WALK_OK, walk, walkError, walkExec, walkGpa, walkHpa, walkRead, walkWrite } from "./walk";
 
-/** Internal access bit: only test, with no effect on devices. */
-const PROBE: u32 = 16;
 /** A hypervisor that repairs without effect is stopped after this many attempts. */
 const MAX_REPAIRS: u32 = 64;
 
@@ -35,7 +34,7 @@ export function refill(cpu: u32, va: u64, access: u32, size: u32): u32 {
     store<u32>(cpu, size, S_EXIT_SIZE);
     if (result == WALK_MMIO) {
       store<u64>(cpu, walkGpa, S_EXIT_GPA);
-      if (!(access & PROBE)) hostMmio(cpu);
+      if (!(access & ACCESS_PROBE)) hostMmio(cpu);
       return 0;
     }
     if (result == WALK_FAULT) {
@@ -47,7 +46,9 @@ export function refill(cpu: u32, va: u64, access: u32, size: u32): u32 {
       store<u32>(cpu, walkError, S_EXC_ERROR);
       store<u64>(cpu, va, S_EXC_ADDR);
     } else {
+      if (virtualTpr(cpu, eptGpa, access)) return 0;
       store<u64>(cpu, eptGpa, S_EXIT_GPA);
+      store<u32>(cpu, arch | (access & ACCESS_PROBE), S_EXIT_ACCESS);
     }
     const action = hostMmuFault(cpu);
     if (action == MMU_RETRY) continue;
@@ -142,9 +143,9 @@ function splitStore(cpu: u32, va: u64, size: u32): void {
   const split = cpu + S_SPLIT;
   const n = 0x1000 - (<u32>va & 0xfff);
   const va2 = secondPage(cpu, va);
-  let first = rmwPtr(cpu, va, n, ACCESS_RMW | PROBE);
+  let first = rmwPtr(cpu, va, n, ACCESS_RMW | ACCESS_PROBE);
   if (load<u32>(cpu, S_EXC)) return;
-  let second = rmwPtr(cpu, va2, size - n, ACCESS_RMW | PROBE);
+  let second = rmwPtr(cpu, va2, size - n, ACCESS_RMW | ACCESS_PROBE);
   if (load<u32>(cpu, S_EXC)) return;
   if (first && codeBits(first) && !overCode(cpu, first, n)) return;
   if (second && codeBits(second) && !overCode(cpu, second, size - n)) return;
@@ -232,9 +233,9 @@ export function translate(cpu: u32, va: u64, access: u32): u32 {
 
 /** Raise the fault, if any, that writing [va, va + size) would raise; 1 when all of it may be written. At most two pages. */
 export function probeWrite(cpu: u32, va: u64, size: u32): u32 {
-  rmwPtr(cpu, va, 1, ACCESS_RMW | PROBE);
+  rmwPtr(cpu, va, 1, ACCESS_RMW | ACCESS_PROBE);
   if (load<u32>(cpu, S_EXC)) return 0;
-  if (crosses(va, size)) rmwPtr(cpu, secondPage(cpu, va), 1, ACCESS_RMW | PROBE);
+  if (crosses(va, size)) rmwPtr(cpu, secondPage(cpu, va), 1, ACCESS_RMW | ACCESS_PROBE);
   return load<u32>(cpu, S_EXC) ? 0 : 1;
 }
 
@@ -273,7 +274,7 @@ function systemStore(cpu: u32, va: u64, size: u32): void {
   const split = cpu + S_SPLIT;
   const n: u32 = crosses(va, size) ? 0x1000 - (<u32>va & 0xfff) : size;
   if (n < size) {
-    systemPtr(cpu, secondPage(cpu, va), size - n, ACCESS_RMW | PROBE);
+    systemPtr(cpu, secondPage(cpu, va), size - n, ACCESS_RMW | ACCESS_PROBE);
     if (load<u32>(cpu, S_EXC)) return;
   }
   systemPart(cpu, va, split, n);

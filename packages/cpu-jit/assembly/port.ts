@@ -1,7 +1,7 @@
 // Port I/O: the permission bitmap of the TSS, string forms, and what follows the exit.
 import {
   ACCESS_READ, ACCESS_WRITE, ES, EXIT_IO, IO_ADDR_SHIFT, IO_REP, IO_STRING, S_CODE_SIZE, S_CPL, S_EXC, S_EXIT_ACCESS, S_EXIT_INSN_LEN, S_EXIT_QUAL,
-  S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE, S_GPR, S_ICOUNT, S_RFLAGS, S_RIP, S_SEG, S_STEP, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_STRIDE, TR, V_NATIVE,
+  S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE, S_GPR, S_ICOUNT, S_RFLAGS, S_RIP, S_SEG, S_STEP, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_STRIDE, TR, V_IO_BITMAP, V_NATIVE,
 } from "../src/layout";
 import { GP, RFLAGS_DF, done, fail, linear } from "./cpu";
 import { loadSized, loadSys16, probeWrite, storeSized } from "./memory";
@@ -25,6 +25,17 @@ export function io_allowed(cpu: u32, port: u32, size: u32): u32 {
   const bits = loadSys16(cpu, base + at);
   if (load<u32>(cpu, S_EXC)) return 0;
   return bits >> (port & 7) & ((1 << size) - 1) ? 0 : 1;
+}
+
+/** Does the control block leave these ports to the CPU? Bitmaps as VMX has them (SDM vol. 3, 25.6.4); no bus is behind such ports. */
+export function io_open(cpu: u32, port: u32, size: u32): u32 {
+  const bitmap = load<u32>(cpu, V_IO_BITMAP);
+  if (!bitmap) return 0;
+  for (let i = port; i < port + size; i++) {
+    // An access that wraps around leaves.
+    if (i > 0xffff || load<u8>(bitmap + (i >> 3)) >> <u8>(i & 7) & 1) return 0;
+  }
+  return 1;
 }
 
 function register(cpu: u32, at: u32, addrSize: u32): u64 {

@@ -6,6 +6,7 @@ import {
   TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING,
 } from "../src/layout";
 import { count, cpuIndex, tlbArray } from "./cpu";
+import { forgetEpt } from "./ept";
 import { forgetWalks, walkExec, walkGlobal, walkHpa, walkOnce, walkRead, walkShift, walkWrite } from "./walk";
 
 export const PAGE_MASK: u64 = 0xffff_ffff_ffff_f000;
@@ -168,6 +169,7 @@ export function tlbFlushNonGlobal(cpu: u32, array: u32): void {
 /** Flush every array. On a zeroed state block also makes what is in memory a valid, empty TLB and jump cache. */
 export function tlbFlushAll(cpu: u32): void {
   forgetWalks(cpu);
+  forgetEpt(cpu);
   if (!load<u32>(cpu, T_NEXT_CTX)) {
     store<u32>(cpu, -1, T_USED);
     jumpCacheFlush(cpu);

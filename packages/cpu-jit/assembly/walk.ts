@@ -4,6 +4,7 @@ import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, C_WALKS, MAXPHYADDR, P_KERNEL_ROOT, PAGING_EPT, PAGING_OFF, PAGING_SHADOW, S_CPL, S_CR0, S_CR3,
   S_CR4, S_EFER, S_PKRU, S_RFLAGS, S_WALK_CACHE,
   S_WALK_GENERATION, V_DEPRIVILEGED, V_LEVELS, V_PAGING, V_RAM_BASE, V_RAM_HIGH, V_RAM_LOW, V_ROOT, WALK_CACHE_ENTRIES,
+  WALK_TABLE_WRITABLE,
 } from "../src/layout";
 import {
   CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PKE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, RFLAGS_AC, count,
@@ -189,13 +190,14 @@ export function forgetWalks(cpu: u32): void {
 /** 4- and 5-level tables, through the paging-structure cache. */
 function walkCached(cpu: u32, mode: u32, va: u64, access: u32, root: u64, levels: u32): u32 {
   const cached = cacheEntry(cpu, va);
-  if (mode != PAGING_EPT && load<u64>(cached) == cacheTag(cpu, va) && load<u64>(cached, 8) == root) {
+  if (load<u64>(cached) == cacheTag(cpu, va) && load<u64>(cached, 8) == root) {
     const slot = load<u32>(cached, 16) + ((<u32>(va >> 12) & 511) << 3);
     const entry = load<u64>(slot);
     const shadow = mode == PAGING_SHADOW;
     const rights = <u64>load<u32>(cached, 20);
-    if (entry & PTE_P && !(entry & reservedBits(cpu, shadow, true))) {
-      if (!leaf(cpu, mode, va, access, slot, 0, entry, rights & entry, rights << 32 | entry, 12)) return WALK_OK;
+    const isMarked = (entry & marksOf(access)) == marksOf(access) || mode != PAGING_EPT || (rights & WALK_TABLE_WRITABLE) != 0;
+    if (entry & PTE_P && isMarked && !(entry & reservedBits(cpu, shadow, true))) {
+      if (!leaf(cpu, mode, va, access, slot, AT_SLOT, entry, rights & entry, rights << 32 | entry, 12)) return WALK_OK;
       if (walkMiss) return WALK_MMIO;
     }
     // A fault must be one of the tables as they are now.
@@ -213,15 +215,22 @@ function reservedBits(cpu: u32, shadow: bool, long: bool): u64 {
 /** `leaf` ended with WALK_MMIO. */
 let walkMiss: bool = false;
 
-/** Last step: rights, accessed and dirty bits, second stage. `slot`: HPA of the entry; `table`: its table, for EPT; `all`, `nx`: combined rights. */
+/** Bits that an access sets in the entry of its page. */
+@inline
+function marksOf(access: u32): u64 {
+  return access & 1 ? PTE_A | PTE_D : PTE_A;
+}
+/** For `leaf`: the slot may be written. */
+const AT_SLOT: u64 = -1;
+
+/** Last step: rights, accessed and dirty bits, second stage. `slot`: HPA of the entry; `table`: its table for EPT, or AT_SLOT; `all`, `nx`: combined rights. */
 function leaf(cpu: u32, mode: u32, va: u64, access: u32, slot: u32, table: u64, entry: u64, all: u64, nx: u64, shift: u32): u32 {
   walkMiss = false;
   const refused = check(cpu, access, (all & PTE_U) != 0, (all & PTE_W) != 0, (nx & PTE_NX) != 0, <u32>(entry >> 59) & 15, mode == PAGING_SHADOW);
   if (refused) return refused;
-  let marks = PTE_A;
-  if (access & 1) marks |= PTE_D;
+  const marks = marksOf(access);
   if ((entry & marks) != marks) {
-    if (mode == PAGING_EPT) {
+    if (mode == PAGING_EPT && table != AT_SLOT) {
       const base = eptTranslate(cpu, table, EPT_TO_WRITE, true);
       if (!base) return WALK_EPT;
       slot = base + (slot & 0xfff);
@@ -256,12 +265,13 @@ function walkLong(cpu: u32, mode: u32, va: u64, access: u32, root: u64, levels: 
     if (!(entry & PTE_P)) return fault(cpu, access, 0, shadow);
     if (entry & reserved) return fault(cpu, access, PF_P | PF_RSVD, shadow);
     if (shift == 12) {
-      if (long && mode != PAGING_EPT) {
+      if (long) {
+        const writable: u32 = mode == PAGING_EPT && eptWritable && eptDirty ? WALK_TABLE_WRITABLE : 0;
         const cached = cacheEntry(cpu, va);
         store<u64>(cached, cacheTag(cpu, va));
         store<u64>(cached, root, 8);
         store<u32>(cached, base, 16);
-        store<u32>(cached, <u32>all | <u32>(nx >> 32 & 0x8000_0000), 20);
+        store<u32>(cached, (<u32>all & <u32>(PTE_W | PTE_U)) | <u32>(nx >> 32 & 0x8000_0000) | writable, 20);
       }
       return leaf(cpu, mode, va, access, base + offset, table, entry, all & entry, nx | entry, 12);
     }

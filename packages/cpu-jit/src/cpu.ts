@@ -25,10 +25,13 @@ import {
   EXIT_DECODE,
   EXIT_EXCEPTION,
   EXIT_LIMIT,
+  EXIT_MSR_READ,
+  EXIT_MSR_WRITE,
   EXIT_RESTART,
   EXIT_SHUTDOWN,
   EXIT_STEP,
   FRAME_POOL_BASE,
+  INTERCEPT_MSR,
   INTR_WINDOW,
   JC_BASE,
   JC_CPU_SIZE,
@@ -68,6 +71,7 @@ import {
   TLB_BASE,
   TLB_CPU_SIZE,
   V_CLOCK,
+  V_INTERCEPTS,
   V_LEVELS,
   V_NATIVE,
   V_RAM_BASE,
@@ -498,6 +502,29 @@ export class CpuCore implements MemoryLayout {
    */
   inject(vcpu: number, vector: number, kind: EventKind, error = 0): boolean {
     return this.runtime.inject(this.cpuAddress(vcpu), vector, EVENT_KINDS.indexOf(kind), error) >>> 0 !== EXIT_SHUTDOWN;
+  }
+  /** After EXIT_CPUID: does the instruction with the CPU's own table of answers. */
+  cpuid(vcpu: number): void {
+    this.runtime.cpuid(this.cpuAddress(vcpu));
+    this.complete(vcpu);
+  }
+  /** After EXIT_PRIVILEGED at a MOV to CR, CLTS or LMSW: finishes it with `value` in S_CR0, S_CR3 or S_CR4; what the CPU refuses becomes #GP. */
+  writeControl(vcpu: number, register: number, value: bigint): void {
+    this.runtime.write_cr(this.cpuAddress(vcpu), register, value);
+  }
+  /** After EXIT_MSR_READ or EXIT_MSR_WRITE: lets the CPU do it although it is intercepted. @returns false: it does not know the MSR */
+  doMsr(vcpu: number, reason: number): boolean {
+    const cpu = this.cpuAddress(vcpu);
+    const at = (cpu + V_INTERCEPTS) >>> 2;
+    const intercepts = this.u32[at] ?? 0;
+    this.u32[at] = intercepts & ~INTERCEPT_MSR;
+    const result = (reason === EXIT_MSR_READ ? this.runtime.sys_rdmsr(cpu) : this.runtime.sys_wrmsr(cpu)) >>> 0;
+    this.u32[at] = intercepts;
+    return result !== EXIT_MSR_READ && result !== EXIT_MSR_WRITE;
+  }
+  /** After EXIT_PRIVILEGED at XSETBV: does it. */
+  xsetbv(vcpu: number): void {
+    this.runtime.sys_xsetbv(this.cpuAddress(vcpu));
   }
   /** Does the SYSCALL that left with EXIT_SYSCALL as a CPU by itself does; NEXT_CHECK, or EXIT_EXCEPTION with S_EXC set. */
   syscall(vcpu: number): number {

@@ -1,5 +1,5 @@
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
-import { CpuCore } from './cpu.ts';
+import type { CpuCore } from './cpu.ts';
 import {
   EXIT_EXCEPTION,
   EXIT_HLT,
@@ -13,9 +13,7 @@ import {
   INTERCEPT_SENSITIVE,
   S_CR3,
   S_CR4,
-  S_EFER,
   S_EXIT_VA,
-  S_HOT_THRESHOLD,
   S_IDTR,
   S_RFLAGS,
   V_CR0_MASK,
@@ -23,48 +21,18 @@ import {
   V_EXC_BITMAP,
   V_INTERCEPTS,
 } from './layout.ts';
-
-const CODE = 0x8000;
-const GDT = 0x9000;
-const STACK = 0xa000;
-const PML4 = 0x1000;
-/** Kernel and user code and data of 64 bits: selectors 8, 0x10, 0x18, 0x20. */
-const DESCRIPTORS = [0n, 0x00af_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn, 0x00cf_f300_0000_ffffn, 0x00af_fb00_0000_ffffn];
-const HLT = 0xf4;
+import { CODE, HLT, KernelMachine, PML4, STACK } from './testing/kernel-machine.ts';
 
 let core: CpuCore;
 let base = 0;
-const field = (offset: number, value?: number): number => {
-  if (value !== undefined) core.u32[(base + offset) >>> 2] = value;
-  return core.u32[(base + offset) >>> 2] ?? 0;
-};
+let field: KernelMachine['field'];
 
-/** A flat 64-bit kernel at CPL 0 with RSP at a stack that holds an IRET frame to the HLT after the code, at CPL 0. */
 async function machine(code: readonly number[], jit: 'off' | 'sync' = 'off'): Promise<void> {
   await core?.dispose();
-  core = await CpuCore.create({ ramBytes: 8 << 20, jit });
+  const made = await KernelMachine.create(code, jit);
+  core = made.core;
   base = core.cpuAddress(0);
-  const put = (at: number, value: bigint) => core.view.setBigUint64(core.ramBase + at, value, true);
-  put(PML4, 0x2007n);
-  put(0x2000, 0x3007n);
-  put(0x3000, 0x87n);
-  DESCRIPTORS.forEach((d, i) => {
-    put(GDT + 8 * i, d);
-  });
-  core.u8.set([...code, HLT], core.ramBase + CODE);
-  core.enterFlat(0, 'long', {
-    rip: BigInt(CODE),
-    rsp: BigInt(STACK),
-    cr3: BigInt(PML4),
-    codeSelector: 8,
-    dataSelector: 0x10,
-    gdt: { base: BigInt(GDT), limit: 39 },
-  });
-  field(S_EFER, field(S_EFER) | 1);
-  if (jit === 'sync') field(S_HOT_THRESHOLD, 1);
-  [BigInt(CODE + code.length), 8n, 2n, BigInt(STACK), 0x10n].forEach((word, i) => {
-    put(STACK + 8 * i, word);
-  });
+  field = made.field.bind(made);
 }
 beforeEach(() => machine([HLT]));
 afterAll(() => core.dispose());

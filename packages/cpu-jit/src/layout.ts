@@ -236,9 +236,23 @@ export const V_NATIVE = 0x840;
 /** Non-zero, with V_NATIVE and PAGING_SHADOW: the guest's kernel is deprivileged. S_CPL is its virtual privilege level, and every access is made
  *  at privilege 3 on the shadow table of that level: P_KERNEL_ROOT, or P_USER_ROOT at 3. */
 export const V_DEPRIVILEGED = 0x844;
-/** Bits of CR0 and CR4 that the hypervisor owns (SDM vol. 3, 25.6.6): an instruction that would change one leaves with EXIT_PRIVILEGED. u32 each. */
+/** Bits of CR0 and CR4 that the hypervisor owns (SDM vol. 3, 25.6.6): an instruction that would change one leaves with EXIT_PRIVILEGED,
+ *  the new value (CLTS excepted) in S_EXIT_VALUE. u32 each. */
 export const V_CR0_MASK = 0x848;
 export const V_CR4_MASK = 0x84c;
+/** Read shadows of CR0 and CR4 (SDM vol. 3, 25.6.6), kept as a difference: bits, all of them owned, that read as the opposite of what they are. u32 each. */
+export const V_CR0_FLIP = 0x850;
+export const V_CR4_FLIP = 0x854;
+/** TPR shadow (SDM vol. 3, 30.1.1): with INTERCEPT_CR8, a priority class in S_CR8 below this leaves with EXIT_CR8. u32. */
+export const V_TPR_THRESHOLD = 0x858;
+/** HPA of the APIC-access page (SDM vol. 3, 30.4), 0: none. Accesses through the second level end there, those to its TPR excepted. u32. */
+export const V_APIC_PAGE = 0x85c;
+/** Pause-loop exiting at CPL 0 (SDM vol. 3, 26.1.3), in instructions: longest gap between two PAUSEs of one loop, longest loop; 0: off. u32 each. */
+export const V_PLE_GAP = 0x860;
+export const V_PLE_WINDOW = 0x864;
+/** S_ICOUNT of the last PAUSE and of the first of its loop. u64 each. */
+export const S_PLE_LAST = 0x868;
+export const S_PLE_FIRST = 0x870;
 
 // PVM part of the control block, used by the switcher only.
 /** 1: in supervisor mode (smod), 0: in user mode (umod). */
@@ -329,6 +343,12 @@ export const S_XSAVE_AREA = 0x6000;
 export const S_WALK_GENERATION = 0xb88;
 export const S_WALK_CACHE = 0x6400;
 export const WALK_CACHE_ENTRIES = 64;
+/** In the rights of an entry of the paging-structure cache: the last-level table can be written through the second level, and is dirty there. */
+export const WALK_TABLE_WRITABLE = 8;
+/** Cache of second-level walks: EPT_CACHE_ENTRIES entries of 16 bytes: tag u64 (gpa >> 30, root above), HPA of the table whose entries map
+ *  2 MiB u32, rights combined so far u32. Emptied when the whole TLB is. */
+export const S_EPT_CACHE = 0x6c00;
+export const EPT_CACHE_ENTRIES = 8;
 
 // ---------------------------------------------------------------- TLB entry
 /** Tag = virtual page address (bits 12..63), or TLB_INVALID. An access hits when
@@ -432,6 +452,9 @@ export const ACCESS_RMW = 3;
 /** Descriptor-table and similar accesses made at privilege 0 whatever CPL is. */
 export const ACCESS_IMPLICIT_SUPERVISOR = 4;
 
+/** In S_EXIT_ACCESS of a failed walk: only a test whether the access would fault; devices must not see it. */
+export const ACCESS_PROBE = 16;
+
 /** Physical address bits; those above, up to 51, are reserved in page-table entries. */
 export const MAXPHYADDR = 46;
 
@@ -440,6 +463,8 @@ export const MAXPHYADDR = 46;
 export const EPT_QUAL_TABLE = 1;
 export const EPT_QUAL_MISCONFIG = 2;
 export const EPT_QUAL_PRESENT = 4;
+/** The translation is V_APIC_PAGE. */
+export const EPT_QUAL_APIC = 8;
 
 /** S_EXIT_QUAL of EXIT_IO with V_NATIVE: a string instruction, repeated, its address size in bytes from IO_ADDR_SHIFT on. */
 export const IO_STRING = 1;
@@ -470,7 +495,7 @@ export const INTERCEPT_INVLPG = 1 << 3;
 export const INTERCEPT_CR = 1 << 4;
 export const INTERCEPT_MSR = 1 << 5;
 export const INTERCEPT_IO = 1 << 6;
-/** With V_NATIVE: EXIT_CR8 after MOV to CR8 changed it. */
+/** With V_NATIVE: EXIT_CR8 after MOV to CR8 brought it below V_TPR_THRESHOLD. */
 export const INTERCEPT_CR8 = 1 << 7;
 /** The following leave with EXIT_PRIVILEGED at the instruction. MOV to CR3. */
 export const INTERCEPT_CR3_LOAD = 1 << 8;
@@ -483,6 +508,11 @@ export const INTERCEPT_SENSITIVE = 1 << 10;
 export const INTERCEPT_RETURN = 1 << 11;
 /** Ways into the kernel beside SYSCALL: SYSENTER and call gates; INT n, INT3, INTO and INT1 leave with EXIT_SOFT_INT. */
 export const INTERCEPT_ENTRY = 1 << 12;
+/** One kind of instruction each, as VMX has it: XSETBV; INVD and WBINVD; MONITOR and MWAIT; RDPMC. */
+export const INTERCEPT_XSETBV = 1 << 13;
+export const INTERCEPT_CACHE = 1 << 14;
+export const INTERCEPT_MONITOR = 1 << 15;
+export const INTERCEPT_RDPMC = 1 << 16;
 
 /** S_EXC value of the pseudo-exception that asks to run the instruction again, alone, in the interpreter. */
 export const EXC_RESTART = 0x100;
@@ -526,5 +556,7 @@ export const EXIT_SHUTDOWN = 30;
 export const EXIT_STEP = 31;
 /** An external interrupt could be delivered now, as S_INTR = INTR_WINDOW asked. */
 export const EXIT_INTR_WINDOW = 32;
-/** MOV to CR8 is done and S_CR8 is another task priority, as INTERCEPT_CR8 asked. */
+/** MOV to CR8 is done and S_CR8 is below V_TPR_THRESHOLD, as INTERCEPT_CR8 asked. */
 export const EXIT_CR8 = 33;
+/** PAUSE in a loop longer than V_PLE_WINDOW; RIP after it. */
+export const EXIT_PAUSE = 34;

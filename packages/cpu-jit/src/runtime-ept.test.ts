@@ -3,16 +3,20 @@ import {
   ACCESS_EXEC,
   ACCESS_READ,
   ACCESS_WRITE,
+  EPT_QUAL_APIC,
   EPT_QUAL_MISCONFIG,
   EPT_QUAL_PRESENT,
   EPT_QUAL_TABLE,
   PAGING_EPT,
   S_CR0,
+  S_CR8,
   S_EXIT_GPA,
   S_EXIT_QUAL,
   S_EXIT_VA,
+  V_APIC_PAGE,
   V_EPT_ROOT,
   V_PAGING,
+  V_TPR_THRESHOLD,
 } from './layout.ts';
 import { CPU, PAGE, RAM_BASE, RuntimeMachine } from './testing/runtime-machine.ts';
 
@@ -129,5 +133,71 @@ describe('two-dimensional paging', () => {
     expect(translate(0x20_1234n, ACCESS_EXEC)).toBe(at + 0x1234);
     translate(0x20_1234n, ACCESS_WRITE);
     expect(exits).toEqual([{ va: 0x20_1234n, gpa: 0x20_1234n, qual: EPT_QUAL_PRESENT }]);
+  });
+
+  it('finds guest tables through its caches, and not past a flush', () => {
+    eptMap(0x1_0000, R | W);
+    eptMap(0x1_1000, R | W);
+    // The first walk makes the last table dirty in the second level, the second one can rely on that.
+    translate(0x20_0000n, ACCESS_READ);
+    translate(0x20_0000n, ACCESS_WRITE);
+    const walks = eptEntry(0x2000);
+    // The upper tables are not looked at for the neighbour: their marks stay away.
+    m.view.setBigUint64(eptSlot(0x2000), walks & ~A, true);
+    expect(translate(0x20_1000n, ACCESS_WRITE)).toBe(RAM_BASE + SHIFT + 0x1_1000);
+    expect(eptEntry(0x2000) & A).toBe(0n);
+    // The last table moves to another frame: the old one is forgotten with the TLB.
+    setGuest64(0x5000 + 16, 0x1_1007n);
+    m.view.setBigUint64(eptSlot(0x4000), BigInt(RAM_BASE + SHIFT + 0x5000) | R | W, true);
+    m.rt.tlbFlushAll(CPU);
+    expect(translate(0x20_2000n, ACCESS_READ)).toBe(RAM_BASE + SHIFT + 0x1_1000);
+    expect(eptEntry(0x2000) & A).toBe(A);
+    expect(exits).toEqual([]);
+  });
+
+  it('exits before it marks a guest table that has become read-only, cached or not', () => {
+    eptMap(0x1_0000, R | W);
+    eptMap(0x1_1000, R | W);
+    translate(0x20_0000n, ACCESS_WRITE);
+    m.view.setBigUint64(eptSlot(0x4000), eptEntry(0x4000) & ~W, true);
+    m.rt.tlbFlushAll(CPU);
+    expect(translate(0x20_0000n, ACCESS_WRITE)).not.toBe(0);
+    expect(exits).toEqual([]);
+    translate(0x20_1000n, ACCESS_READ);
+    expect(exits).toEqual([{ va: 0x20_1000n, gpa: 0x4000n, qual: EPT_QUAL_PRESENT | EPT_QUAL_TABLE }]);
+  });
+
+  it('takes reserved bits for misconfigurations', () => {
+    eptMap(0x1_0000, R | (1n << 40n));
+    translate(0x20_0000n, ACCESS_READ);
+    m.view.setBigUint64(ROOT, m.view.getBigUint64(ROOT, true) | 8n, true);
+    m.rt.tlbFlushAll(CPU);
+    translate(0x20_1000n, ACCESS_READ);
+    expect(exits.map((e) => e.qual & EPT_QUAL_MISCONFIG)).toEqual([EPT_QUAL_MISCONFIG, EPT_QUAL_MISCONFIG]);
+    m.view.setBigUint64(ROOT, m.view.getBigUint64(ROOT, true) & ~8n, true);
+  });
+
+  it('leaves at the APIC-access page, but for the task priority, which it keeps in CR8', () => {
+    const page = RAM_BASE + SHIFT + 0x1_0000;
+    eptMap(0x1_0000, R | W);
+    m.set(V_APIC_PAGE, page);
+    m.set(V_TPR_THRESHOLD, 3);
+    m.hooks.mmuFault = () => {
+      exits.push({ va: m.get64(S_EXIT_VA), gpa: m.get64(S_EXIT_GPA), qual: m.get(S_EXIT_QUAL) });
+      return 2;
+    };
+    m.rt.store32(CPU, 0x20_0080n, 0x40);
+    expect(m.get(S_CR8)).toBe(4);
+    expect(m.rt.load32(CPU, 0x20_0080n)).toBe(0x40);
+    expect(exits).toEqual([]);
+    const apic = { qual: EPT_QUAL_PRESENT | EPT_QUAL_APIC };
+    m.rt.load32(CPU, 0x20_0020n);
+    m.rt.store32(CPU, 0x20_00b0n, 0);
+    // Below the threshold, and a value with a sub-class.
+    m.rt.store32(CPU, 0x20_0080n, 0x20);
+    m.rt.store32(CPU, 0x20_0080n, 0x41);
+    expect(exits).toEqual([0x20, 0xb0, 0x80, 0x80].map((offset) => ({ ...apic, va: BigInt(0x20_0000 + offset), gpa: BigInt(0x1_0000 + offset) })));
+    expect(m.phys64(SHIFT + 0x1_0080)).toBe(0n);
+    m.set(V_APIC_PAGE, 0);
   });
 });

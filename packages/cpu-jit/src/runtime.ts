@@ -27,6 +27,15 @@ export interface RuntimeExports {
   attention(cpu: number): number;
   /** Delivers an event whatever is intercepted; `kind` as in assembly/events.ts. NEXT_CHECK or EXIT_SHUTDOWN. */
   inject(cpu: number, vector: number, kind: number, error: number): number;
+  /** MOV to the control register at state-block offset `register`, whatever the hypervisor owns of it; NEXT_CHECK, or EXIT_EXCEPTION with S_EXC set. */
+  write_cr(cpu: number, register: number, value: bigint): number;
+  /** XSETBV by the registers; the same results. */
+  sys_xsetbv(cpu: number): number;
+  /** RDMSR and WRMSR by the registers: NEXT_CHECK, EXIT_EXCEPTION with S_EXC set, or EXIT_MSR_*. */
+  sys_rdmsr(cpu: number): number;
+  sys_wrmsr(cpu: number): number;
+  /** CPUID by the registers. */
+  cpuid(cpu: number): void;
   /** 1 when an external interrupt could be delivered now. */
   interruptible(cpu: number): number;
   /** Finishes the IN, OUT, INS or OUTS that left with EXIT_IO: NEXT_CHECK, or EXIT_EXCEPTION with S_EXC set. */

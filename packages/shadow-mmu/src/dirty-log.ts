@@ -1,12 +1,23 @@
+import { EPT_D, EPT_W } from './second-level-entry.ts';
+
+/** How writes are noticed: the CPU's dirty bits, or an exit at the first write to each page. */
+export type DirtyLogKind = 'dirty-bit' | 'write-protect';
+
 /** Which 4 KiB pages of one guest-physical range were written since they were last asked for. */
 export class DirtyLog {
   readonly gpa: number;
   readonly end: number;
+  /** Pages are read-only until they are written. */
+  readonly isProtecting: boolean;
+  /** Bits of an entry that say that its page was written. */
+  readonly marks: number;
   private readonly bits: Uint32Array;
 
-  constructor(gpa: number, bytes: number) {
+  constructor(gpa: number, bytes: number, kind: DirtyLogKind) {
     this.gpa = gpa;
     this.end = gpa + bytes;
+    this.isProtecting = kind === 'write-protect';
+    this.marks = this.isProtecting ? EPT_W | EPT_D : EPT_D;
     this.bits = new Uint32Array(Math.ceil(bytes / 4096 / 32));
   }
 

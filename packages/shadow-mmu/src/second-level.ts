@@ -2,8 +2,8 @@
  * A second-level table (EPT): guest-physical address -> frame, built on demand, as a hypervisor keeps it for a CPU that walks two dimensions.
  */
 import { checkArea, checkRange } from './arguments.ts';
-import { DirtyLog } from './dirty-log.ts';
-import { EPT_A, EPT_ADDRESS, EPT_D, EPT_LARGE, EPT_MMIO, EPT_R, EPT_RWX, EPT_W, EPT_WB, entryBytes, misconfigurationOf } from './second-level-entry.ts';
+import { DirtyLog, type DirtyLogKind } from './dirty-log.ts';
+import { EPT_A, EPT_ADDRESS, EPT_LARGE, EPT_MMIO, EPT_R, EPT_RWX, EPT_W, EPT_WB, entryBytes, misconfigurationOf } from './second-level-entry.ts';
 import { SecondLevelTree } from './second-level-tree.ts';
 
 export interface SecondLevelOptions {
@@ -88,8 +88,9 @@ export class SecondLevel {
       this.install(gpa - (gpa % 4096), 1, EPT_MMIO);
       return SECOND_LEVEL_MMIO;
     }
-    const rights = this.rightsAt(gpa);
+    let rights = this.rightsAt(gpa);
     if ((rights & need) === 0) return SECOND_LEVEL_DENIED;
+    if (this.log?.isProtecting === true && this.log.overlaps(gpa, 1) && need !== EPT_W) rights &= ~EPT_W;
     let level = this.largestLevel;
     while (level > 1 && !this.mayBeLarge(gpa - (gpa % entryBytes(level)), level)) level--;
     const base = gpa - (gpa % entryBytes(level));
@@ -140,10 +141,13 @@ export class SecondLevel {
   }
 
   // ------------------------------------------------------------ accessed and dirty
-  /** Starts to log writes to [gpa, gpa + bytes), whole 4 KiB pages, in place of an earlier log. Nothing is dirty yet. */
-  startDirtyLog(gpa: number, bytes: number): void {
+  /**
+   * Starts to log writes to [gpa, gpa + bytes), whole 4 KiB pages, in place of an earlier log. Nothing is dirty yet. `write-protect` costs an exit for
+   * the first write to each page and works without dirty bits.
+   */
+  startDirtyLog(gpa: number, bytes: number, kind: DirtyLogKind = 'dirty-bit'): void {
     checkPages(gpa, bytes);
-    this.log = new DirtyLog(gpa, bytes);
+    this.log = new DirtyLog(gpa, bytes, kind);
     this.tree.splitRange(gpa, gpa + bytes);
     this.takeDirty();
   }
@@ -156,14 +160,14 @@ export class SecondLevel {
   }
 
   /**
-   * Pages written since the log started or was last taken: bit n of word w is page w * 32 + n of the range. Their dirty bits are clear afterwards.
+   * Pages written since the log started or was last taken: bit n of word w is page w * 32 + n of the range. Their dirty bits are clear (or they are read-only) afterwards.
    * @throws Error when no log is on
    */
   takeDirty(): Uint32Array {
     const { log, tree } = this;
     if (log === undefined) throw new Error('no dirty log is on: call startDirtyLog first');
     tree.eachLeaf(log.gpa, log.end, (word, at, level) => {
-      if (tree.clearMark(word, EPT_D)) log.mark(at, entryBytes(level));
+      if (tree.clearMark(word, log.marks)) log.mark(at, entryBytes(level));
     });
     this.flushIfStale();
     return log.take();

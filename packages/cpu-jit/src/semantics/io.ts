@@ -1,6 +1,6 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { ACCESS_READ, ACCESS_WRITE, EXIT_IO, S_EXIT_ACCESS, S_EXIT_QUAL, S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE } from '../layout.ts';
+import { ACCESS_READ, ACCESS_WRITE, EXIT_IO, NEXT, S_EXIT_ACCESS, S_EXIT_QUAL, S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE, V_IO_BITMAP } from '../layout.ts';
 import { RAX, RDX, VECTOR } from './common.ts';
 import { ioPrivilege } from './flags.ts';
 import { native } from './privilege.ts';
@@ -14,15 +14,27 @@ function requirePorts(e: Emitter, number: Val, size: number): void {
   });
 }
 
+/** Ports that the I/O bitmap leaves to the CPU: nothing is there, reads give all ones. */
+function whenOpen(e: Emitter, number: Val, access: number, size: number): void {
+  e.if(e.state(V_IO_BITMAP, 4), () => {
+    const isOpen = e.call('io_open', 'i32', [number, e.i32(size)]);
+    e.if(isOpen, () => {
+      if (access === ACCESS_READ) e.setReg(RAX, size, e.i32(-1));
+      e.exit(NEXT, 'next');
+    });
+  });
+}
+
 /**
- * Port I/O is always a VM exit with RIP at the instruction: S_EXIT_VA = port, S_EXIT_SIZE bytes, S_EXIT_ACCESS, and for OUT the
+ * Port I/O is a VM exit with RIP at the instruction unless V_IO_BITMAP has it otherwise: S_EXIT_VA = port, S_EXIT_SIZE bytes, S_EXIT_ACCESS, and for OUT the
  * value.
  */
-function port(access: number, number: (e: Emitter) => Val): Semantics {
+function port(access: number, number: (e: Emitter) => Val, open = true): Semantics {
   return (e) => {
     const size = e.form.opSize;
     const n = e.let(number(e));
     requirePorts(e, n, size);
+    if (open) whenOpen(e, n, access, size);
     e.setState(S_EXIT_VA, 8, e.zext64(n));
     e.setState(S_EXIT_ACCESS, 4, e.i32(access));
     e.setState(S_EXIT_SIZE, 4, e.i32(size));
@@ -33,7 +45,7 @@ function port(access: number, number: (e: Emitter) => Val): Semantics {
 }
 /** INS and OUTS: where the CPU works by itself, a helper does the part in memory, one element an exit. */
 function stringPort(access: number): Semantics {
-  const once = port(access, dx);
+  const once = port(access, dx, false);
   return (e) => {
     const { opSize, addrSize, rep } = e.form;
     e.if(native(e), () => {

@@ -4,19 +4,25 @@ import {
   EXIT_CPUID,
   EXIT_EMULATE,
   EXIT_HLT,
+  EXIT_PAUSE,
   EXIT_PRIVILEGED,
   EXIT_SOFT_INT,
+  INTERCEPT_CACHE,
   INTERCEPT_CPUID,
   INTERCEPT_CR,
   INTERCEPT_ENTRY,
   INTERCEPT_INVLPG,
+  INTERCEPT_MONITOR,
   INTERCEPT_PRIVILEGED,
+  INTERCEPT_RDPMC,
   INTERCEPT_RDTSC,
   INTERCEPT_RETURN,
   INTERCEPT_SENSITIVE,
+  INTERCEPT_XSETBV,
   LDTR,
   S_CPL,
   S_CR0,
+  S_CR4,
   S_EXIT_VA,
   S_GDTR,
   S_ICOUNT,
@@ -28,8 +34,11 @@ import {
   SEG_SELECTOR,
   SEG_STRIDE,
   TR,
+  V_CR0_FLIP,
   V_CR0_MASK,
+  V_CR4_FLIP,
   V_INTERCEPTS,
+  V_PLE_WINDOW,
 } from '../layout.ts';
 import { RAX, RCX, RDX, VECTOR } from './common.ts';
 import { AC, setSystemFlags } from './flags.ts';
@@ -167,14 +176,18 @@ function writeWord(e: Emitter, v: Val, mask: number): void {
   const value = e.and(v, e.i32(size === 2 ? mask & 0xffff : mask));
   e.write(0, e.let(size === 8 ? e.zext64(value) : value));
 }
+/** CR0 and CR4 as the guest sees them: through the read shadow. */
+function visible(e: Emitter, v: Val, flip: Val): Val {
+  return e.let(e.xor(v, e.zext64(flip)));
+}
 /** SMSW: a register destination gets more of CR0 than the 16 documented bits, as on all processors. */
 function smsw(e: Emitter): void {
   restrictedBy(e, CR4.UMIP);
-  writeWord(e, e.let(e.wrap(e.state(S_CR0, 8))), -1);
+  writeWord(e, e.let(e.wrap(visible(e, e.state(S_CR0, 8), e.state(V_CR0_FLIP, 4)))), -1);
 }
 function clts(e: Emitter): void {
   requireCpl0(e, INTERCEPT_CR | INTERCEPT_PRIVILEGED);
-  const owned = e.and(e.state(V_CR0_MASK, 4), e.wrap(e.state(S_CR0, 8)));
+  const owned = e.and(e.state(V_CR0_MASK, 4), e.wrap(visible(e, e.state(S_CR0, 8), e.state(V_CR0_FLIP, 4))));
   e.if(e.and(owned, e.i32(8)), () => e.exit(EXIT_PRIVILEGED, 'this'));
   e.setState(S_CR0, 8, e.and(e.state(S_CR0, 8), e.i64(~8)));
   e.endBlock();
@@ -182,8 +195,11 @@ function clts(e: Emitter): void {
 /** Reading a control register has no effect on the machine. */
 function movFromControl(e: Emitter): void {
   requireCpl0(e, INTERCEPT_CR | INTERCEPT_SENSITIVE);
-  const v = e.read(1);
-  e.write(0, e.size(0) === 8 ? e.let(e.zext64(v)) : e.let(e.wrap(v)));
+  const register = e.registerField(1);
+  const flip4 = e.select(e.eq(register, e.i32(S_CR4)), e.state(V_CR4_FLIP, 4), e.i32(0));
+  const flip = e.let(e.select(e.eq(register, e.i32(S_CR0)), e.state(V_CR0_FLIP, 4), flip4));
+  const v = visible(e, e.zext64(e.read(1)), flip);
+  e.write(0, e.size(0) === 8 ? v : e.let(e.wrap(v)));
 }
 
 /** HLT leaves at the instruction, or where the CPU works by itself after it, so that a shadow of STI ends with it. */
@@ -202,6 +218,7 @@ function movFromDebug(e: Emitter): void {
 
 /** There are no performance counters. */
 function rdpmc(e: Emitter): void {
+  interceptable(e, INTERCEPT_RDPMC, EXIT_PRIVILEGED);
   e.if(native(e), () => e.raise(VECTOR.GP, 0));
   privileged(EXIT_PRIVILEGED)(e);
 }
@@ -242,6 +259,19 @@ function iret(e: Emitter): void {
   e.transfer('sys_iret', [e.i32(e.form.opSize)]);
 }
 
+/** Nothing waits on one processor, but a hypervisor may want to know of a loop that does. */
+function pause(e: Emitter): void {
+  e.if(e.state(V_PLE_WINDOW, 4), () => {
+    const isLong = e.call('pause_loop', 'i32', [e.retired()]);
+    e.if(isLong, () => e.exit(EXIT_PAUSE, 'next'));
+  });
+}
+/** MONITOR and MWAIT, which our CPU does not have, unless a hypervisor makes it look so. */
+function monitor(e: Emitter): void {
+  interceptable(e, INTERCEPT_MONITOR, EXIT_PRIVILEGED);
+  e.if(native(e), () => e.raise(VECTOR.UD));
+}
+
 const nothing: Semantics = () => {};
 /** CLFLUSH and its like: there is no cache, but they fault as loads do. */
 const flushLine: Semantics = (e) => void e.read(0);
@@ -260,11 +290,19 @@ function names(list: string, f: Semantics): Record<string, Semantics> {
 /** System instructions (SDM vol. 2, by mnemonic); MSRs and segment bases are in `msr.ts`, port I/O in `io.ts`. */
 export const system: Record<string, Semantics> = {
   // WAITPKG, caches and prefetching have nothing to act on; fences order what is in order already.
-  ...names('nop pause endbr32 endbr64 prefetchw prefetchnta prefetcht0 prefetcht1 prefetcht2', nothing),
+  ...names('nop endbr32 endbr64 prefetchw prefetchnta prefetcht0 prefetcht1 prefetcht2', nothing),
   ...names('lfence mfence sfence', nothing),
   ...names('clflush clflushopt clwb', flushLine),
-  ...names('invd wbinvd', requireCpl0),
-  monitor: undefinedWhenNative(requireCpl0),
+  pause,
+  ...names('invd wbinvd', (e) => requireCpl0(e, INTERCEPT_PRIVILEGED | INTERCEPT_CACHE)),
+  monitor: (e) => {
+    monitor(e);
+    requireCpl0(e);
+  },
+  mwait: (e) => {
+    monitor(e);
+    privileged(EXIT_PRIVILEGED)(e);
+  },
   ...names('ud0 ud1 ud2', undefinedOpcode),
   cpuid,
   rdtsc: (e) => setPair(e, timestamp(e)),
@@ -299,8 +337,8 @@ export const system: Record<string, Semantics> = {
   mov_r_dr: movFromDebug,
   invlpg: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_invlpg', (e) => [e.address(0)], INTERCEPT_INVLPG),
   invpcid: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_invpcid', (e) => [e.let(e.zext64(e.read(0))), e.address(1)], INTERCEPT_INVLPG),
-  xsetbv: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_xsetbv'),
-  ...names('mwait xsaves xrstors', undefinedWhenNative(privileged(EXIT_PRIVILEGED))),
+  xsetbv: transferredAtCpl0(EXIT_PRIVILEGED, 'sys_xsetbv', undefined, INTERCEPT_PRIVILEGED | INTERCEPT_XSETBV),
+  ...names('xsaves xrstors', undefinedWhenNative(privileged(EXIT_PRIVILEGED))),
   rdpmc,
   // A hypercall leaves from any privilege; the hypervisor knows who may.
   ...names('vmcall vmmcall', delegated(EXIT_PRIVILEGED)),

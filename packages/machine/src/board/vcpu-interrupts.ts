@@ -15,6 +15,10 @@ export interface InterruptSink {
   takeInit(): boolean;
   /** Start-up page number 0 to 255 (real-mode CS = page << 8, IP 0), -1: none; the call takes it. */
   takeSipi(): number;
+  /** Task-priority class 0 to 15, which is CR8 (SDM 3A, 11.8.6); there is none without a local APIC. */
+  taskPriority: number;
+  /** Priority class of the interrupt that only the task priority holds back, 0: none. */
+  heldClass(): number;
   /** Something of the above waits: wakes a halted vCPU (an external interrupt only if it is enabled). */
   hasWork(): boolean;
 }
@@ -58,6 +62,16 @@ export class VcpuInterrupts implements InterruptSink {
     const page = this.apic.sipiPending;
     this.apic.sipiPending = -1;
     return page;
+  }
+
+  get taskPriority(): number {
+    return this.apic.cr8;
+  }
+  set taskPriority(value: number) {
+    this.apic.cr8 = value;
+  }
+  heldClass(): number {
+    return this.apic.heldClass();
   }
 
   hasWork(): boolean {

@@ -146,6 +146,12 @@ export class LocalApic {
     return this.requested >> 4 > this.ppr >> 4 ? this.requested : -1;
   }
 
+  /** Priority class of the highest request when only the task priority is in its way, 0: not so. */
+  heldClass(): number {
+    const wanted = this.requested >> 4;
+    return this.requested >= 0 && wanted <= this.tpr >> 4 && wanted > this.isr.highest() >> 4 ? wanted : 0;
+  }
+
   /** Take the pending vector: it is in service until EOI. Returns the spurious vector when there is none. */
   acknowledge(): number {
     const vector = this.pendingVector();

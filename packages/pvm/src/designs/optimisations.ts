@@ -2,6 +2,7 @@
 export const OPTIMISATIONS = {
   'direct-switch': 'the switcher serves syscalls and returns without an exit',
   prefault: 'the shadow of a faulting page is filled when the guest returns from its fault handler',
+  'large-pages': 'the second level has pages of 2 MiB and 1 GiB where RAM allows',
 } as const;
 
 export type Optimisation = keyof typeof OPTIMISATIONS;

@@ -4,6 +4,8 @@ import type { InterruptSink } from '@pvm/machine';
 export class InterruptQueue implements InterruptSink {
   private readonly vectors = new Set<number>();
   private nmi = false;
+  /** Kept, and without effect. */
+  taskPriority = 0;
 
   add(vector: number): void {
     this.vectors.add(vector);
@@ -32,6 +34,9 @@ export class InterruptQueue implements InterruptSink {
   }
   takeSipi(): number {
     return -1;
+  }
+  heldClass(): number {
+    return 0;
   }
   hasWork(): boolean {
     return this.nmi || this.vectors.size > 0;

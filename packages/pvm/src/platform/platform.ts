@@ -33,6 +33,8 @@ export interface Platform {
   /** False: #GP. */
   writeMsr(vcpu: number, msr: number, value: bigint): boolean;
 
+  /** Guest-physical address of the vCPU's local APIC registers, -1: they are not in memory. */
+  apicPage(vcpu: number): number;
   /** Where a vCPU asks for external interrupts. */
   interrupts(vcpu: number): InterruptSink;
   /** External interrupt and NMI from the host. */

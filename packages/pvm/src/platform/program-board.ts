@@ -60,6 +60,9 @@ export class ProgramBoard implements Platform {
     return false;
   }
 
+  apicPage(): number {
+    return -1;
+  }
   interrupts(vcpu: number): InterruptSink {
     return this.queue(vcpu);
   }

@@ -73,6 +73,9 @@ export class StockPc implements Platform {
     return this.board.ownsMsr(msr) && this.board.writeMsr(vcpu, msr, value);
   }
 
+  apicPage(vcpu: number): number {
+    return this.board.apics.apics[vcpu]?.mmioBase ?? -1;
+  }
   interrupts(vcpu: number): InterruptSink {
     const sink = this.board.interrupts[vcpu];
     if (sink === undefined) throw new RangeError(`no vCPU ${vcpu}`);

@@ -1,16 +1,23 @@
 import type { CpuCore } from '@pvm/cpu-jit';
 import {
+  ACCESS_EXEC,
   ACCESS_READ,
   ACCESS_WRITE,
+  EXIT_CR8,
   EXIT_HLT,
   EXIT_INTR_WINDOW,
   EXIT_IO,
   EXIT_MSR_READ,
   EXIT_MSR_WRITE,
   EXIT_SHUTDOWN,
+  INTERCEPT_CR8,
+  S_APIC_BASE,
   S_CODE_SIZE,
   S_CPL,
   S_CR0,
+  S_CR8,
+  S_EXC,
+  S_EXC_ERROR,
   S_EXIT_ACCESS,
   S_EXIT_GPA,
   S_EXIT_SIZE,
@@ -18,6 +25,8 @@ import {
   S_EXIT_VALUE,
   S_RFLAGS,
   S_RIP,
+  V_INTERCEPTS,
+  V_TPR_THRESHOLD,
 } from '@pvm/cpu-jit/layout';
 import type { EntryState, InterruptSink, MmioSize, PortSize } from '@pvm/machine';
 import { type CpuidLeaf, installCpuid, KVM_SIGNATURE } from '../../cpuid.ts';
@@ -27,9 +36,12 @@ import { RAX, RCX, RDX, VcpuState } from '../../vcpu-state.ts';
 import { type Design, type DesignContext, type ExitOutcome, TripleFault } from '../design.ts';
 
 const RFLAGS_IF = 1 << 9;
+const VECTOR_UD = 6;
 const VECTOR_GP = 13;
 /** IA32_BIOS_SIGN_ID: the microcode revision, none. */
 const MSR_BIOS_SIGN_ID = 0x8b;
+/** IA32_APIC_BASE, which the CPU answers. */
+const MSR_APIC_BASE = 0x1b;
 const ALL_ONES_32 = 0xffff_ffffn;
 /** The KVM signature without a single feature is there because kernels use the x2APIC without interrupt remapping only under a hypervisor they know. */
 const HYPERVISOR_LEAVES: readonly CpuidLeaf[] = [
@@ -50,8 +62,8 @@ export abstract class NativeDesign implements Design {
   protected readonly ledger: ExitLedger;
   protected readonly platform: Platform;
   protected readonly vcpu: VcpuState;
-  private readonly sink: InterruptSink;
-  private readonly rows: Readonly<Record<'hlt' | 'window' | 'mmioRead' | 'mmioWrite' | 'shutdown', number>>;
+  protected readonly sink: InterruptSink;
+  private readonly rows: Readonly<Record<'hlt' | 'window' | 'taskPriority' | 'mmioRead' | 'mmioWrite' | 'shutdown', number>>;
   private readonly numbered = new Map<string, number>();
   /** The vCPU executed HLT and nothing has woken it. */
   private isHalted = false;
@@ -66,6 +78,7 @@ export abstract class NativeDesign implements Design {
     this.rows = {
       hlt: row('HLT'),
       window: row('PENDING_INTERRUPT'),
+      taskPriority: row('TPR_BELOW_THRESHOLD'),
       mmioRead: row('MMIO', 'read'),
       mmioWrite: row('MMIO', 'write'),
       shutdown: row('TRIPLE_FAULT'),
@@ -88,11 +101,14 @@ export abstract class NativeDesign implements Design {
       dataSelector: entry.segments.ds.selector,
       gdt: { base: BigInt(entry.gdtr.base), limit: entry.gdtr.limit },
     });
+    this.vcpu.set32(V_INTERCEPTS, INTERCEPT_CR8);
   }
 
   // ------------------------------------------------------------ entry
   prepareEntry(): boolean {
     const { sink, core } = this;
+    this.readTaskPriority();
+    this.vcpu.set32(V_TPR_THRESHOLD, sink.heldClass());
     if (sink.takeNmi()) core.setNmi(0);
     if (core.pendingInterrupt(0) !== undefined || sink.pendingVector() < 0) return false;
     if (!core.interruptible(0)) {
@@ -105,6 +121,16 @@ export abstract class NativeDesign implements Design {
 
   enter(): number {
     return this.core.run(0);
+  }
+
+  /** The CPU changes the task priority without leaving the guest (TPR shadow); devices hear of it before they are used. */
+  private readTaskPriority(): void {
+    const value = this.vcpu.get32(S_CR8);
+    if (this.sink.taskPriority !== value) this.sink.taskPriority = value;
+  }
+  /** An access to the local APIC may have changed it. */
+  private writeTaskPriority(): void {
+    this.vcpu.set32(S_CR8, this.sink.taskPriority);
   }
 
   // ------------------------------------------------------------ exits
@@ -127,6 +153,9 @@ export abstract class NativeDesign implements Design {
       case EXIT_INTR_WINDOW:
         outcome.row = this.rows.window;
         break;
+      case EXIT_CR8:
+        outcome.row = this.rows.taskPriority;
+        break;
       case EXIT_SHUTDOWN:
         outcome.row = this.rows.shutdown;
         throw new TripleFault('an exception could not be delivered, nor the double fault after it');
@@ -138,7 +167,8 @@ export abstract class NativeDesign implements Design {
   /** Exits that only some designs ask for. @throws TripleFault for one that this design did not */
   protected designExit(reason: number, _outcome: ExitOutcome): void {
     const insn = this.core.decodeAt(0, this.vcpu.rip);
-    throw new TripleFault(`exit reason ${reason} at ${typeof insn === 'string' ? insn : insn.row.name}, which the CPU should have done itself`);
+    const name = typeof insn === 'string' ? insn : insn.row.name;
+    throw new TripleFault(`exit reason ${reason} at ${name}, which the CPU should have done itself`);
   }
 
   private portIo(outcome: ExitOutcome): void {
@@ -156,9 +186,17 @@ export abstract class NativeDesign implements Design {
     core.completeIo(0);
   }
 
-  private readMsr(): number {
+  /** Whether the CPU did the access to an MSR that left with `reason`, because the register is one of its own. */
+  protected cpuDoesMsr(_reason: number): boolean {
+    return false;
+  }
+
+  protected readMsr(): number {
     const { vcpu, core, platform } = this;
     const msr = vcpu.reg32(RCX);
+    const row = this.numberedRow('MSR_READ', '', msr);
+    if (this.cpuDoesMsr(EXIT_MSR_READ)) return row;
+    this.readTaskPriority();
     const value = msr === MSR_BIOS_SIGN_ID ? 0n : platform.readMsr(0, msr);
     if (value === undefined) core.raise(0, VECTOR_GP);
     else {
@@ -166,21 +204,26 @@ export abstract class NativeDesign implements Design {
       vcpu.setReg(RDX, value >> 32n);
       core.complete(0);
     }
-    return this.numberedRow('MSR_READ', '', msr);
+    return row;
   }
 
-  private writeMsr(): number {
+  protected writeMsr(): number {
     const { vcpu, core, platform } = this;
     const msr = vcpu.reg32(RCX);
+    const row = this.numberedRow('MSR_WRITE', '', msr);
+    if (this.cpuDoesMsr(EXIT_MSR_WRITE)) return row;
     const value = BigInt(vcpu.reg32(RAX)) | (BigInt(vcpu.reg32(RDX)) << 32n);
+    this.readTaskPriority();
     const isDone = msr === MSR_BIOS_SIGN_ID || platform.writeMsr(0, msr, value);
+    this.writeTaskPriority();
+    if (isDone && msr === MSR_APIC_BASE) vcpu.set64(S_APIC_BASE, value);
     if (isDone) core.complete(0);
     else core.raise(0, VECTOR_GP);
-    return this.numberedRow('MSR_WRITE', '', msr);
+    return row;
   }
 
   /** Row of a port or MSR; the ledger bounds their number. */
-  private numberedRow(reason: string, kind: string, number: number): number {
+  protected numberedRow(reason: string, kind: string, number: number): number {
     const key = reason + kind + number;
     const known = this.numbered.get(key);
     if (known !== undefined) return known;
@@ -192,12 +235,35 @@ export abstract class NativeDesign implements Design {
   // ------------------------------------------------------------ hooks of the CPU
   abstract mmuFault(vcpu: number): 0 | 1 | 2 | 3;
 
-  mmio(): 2 {
+  mmio(): 1 | 2 {
     const start = this.ledger.start();
+    const result = this.deviceAccess();
+    this.recordHook(this.isWrite() ? this.rows.mmioWrite : this.rows.mmioRead, start);
+    return result;
+  }
+
+  protected isWrite(): boolean {
+    return (this.vcpu.get32(S_EXIT_ACCESS) & 3) === ACCESS_WRITE;
+  }
+
+  /** An exit that did not end the run of the guest. */
+  protected recordHook(row: number, start: number): void {
+    this.ledger.finish(row, start, this.vcpu.get32(S_RIP), this.vcpu.get32(S_RIP + 4));
+  }
+
+  /** Performs the access to guest-physical S_EXIT_GPA that the CPU left to the devices. @returns what a hook answers: 2 done, 1 exception */
+  protected deviceAccess(): 1 | 2 {
     const { vcpu, platform } = this;
+    if ((vcpu.get32(S_EXIT_ACCESS) & 3) === ACCESS_EXEC) {
+      // A bus without memory reads as all ones, which is no instruction.
+      vcpu.set32(S_EXC, VECTOR_UD + 1);
+      vcpu.set32(S_EXC_ERROR, 0);
+      return 1;
+    }
+    this.readTaskPriority();
     const gpa = Number(vcpu.get64(S_EXIT_GPA));
     const total = vcpu.get32(S_EXIT_SIZE);
-    const isWrite = vcpu.get32(S_EXIT_ACCESS) === ACCESS_WRITE;
+    const isWrite = this.isWrite();
     // Devices know accesses of 1, 2 and 4 bytes.
     for (let at = 0; at < total; at += 4) {
       const size = mmioSize(total - at);
@@ -211,8 +277,7 @@ export abstract class NativeDesign implements Design {
         vcpu.set64(field, vcpu.get64(field) | ((BigInt(platform.readMmio(0, gpa + at, size)) & ALL_ONES_32) << shift));
       }
     }
-    const row = isWrite ? this.rows.mmioWrite : this.rows.mmioRead;
-    this.ledger.finish(row, start, vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4));
+    this.writeTaskPriority();
     return 2;
   }
 
@@ -233,6 +298,7 @@ export abstract class NativeDesign implements Design {
 
   halted(): 'no' | 'wakeable' | 'dead' {
     if (!this.isHalted) return 'no';
+    this.readTaskPriority();
     const isOpen = (this.vcpu.get32(S_RFLAGS) & RFLAGS_IF) !== 0;
     if ((isOpen && this.sink.hasWork()) || this.sink.hasNmi()) {
       this.isHalted = false;
