@@ -47,6 +47,13 @@ const steps: Step[] = [
     command: script('packages/pvm/scripts/build-switcher.ts'),
     cwd: 'packages/pvm',
   },
+  {
+    name: 'report page',
+    inputs: ['packages/cli/src/compare/page', 'packages/cli/scripts/build-page.ts', 'packages/cli/package.json'],
+    outputs: ['packages/cli/build/compare-page.js'],
+    command: script('packages/cli/scripts/build-page.ts'),
+    cwd: 'packages/cli',
+  },
   ...PACKAGES.map(
     (folder): Step => ({
       name: folder,

@@ -1,14 +1,17 @@
 import { nearest, PvmError, VmError } from '@pvm/pvm';
 import yargs from 'yargs';
 import { BENCH_OPTIONS, benchCommand } from './commands/bench.ts';
+import { COMPARE_OPTIONS, compareCommand } from './commands/compare.ts';
 import { demoCommand } from './commands/demo.ts';
 import { MACHINE_OPTIONS } from './commands/machine-options.ts';
-import { RUN_OPTIONS, runCommand } from './commands/run.ts';
+import { runCommand } from './commands/run.ts';
+import { RUN_OPTIONS } from './commands/run-arguments.ts';
+import { LIVE_OPTIONS, statCommand } from './commands/stat.ts';
 import { EXIT_GUEST, EXIT_USAGE, UsageError } from './errors.ts';
 import { endOnBrokenPipe } from './output.ts';
 import { splitProgram } from './split.ts';
 
-const COMMANDS = ['run', 'bench', 'demo'];
+const COMMANDS = ['run', 'compare', 'stat', 'bench', 'demo'];
 const DESCRIPTION = `pvm - run x86-64 Linux programs in a PVM guest, and see what every VM exit cost
 
 Usage: pvm <command> [options]`;
@@ -23,10 +26,12 @@ export async function main(argv: readonly string[]): Promise<void> {
       .scriptName('pvm')
       .usage(DESCRIPTION)
       .command(runCommand(program))
+      .command(compareCommand(program))
+      .command(statCommand(program))
       .command(benchCommand)
       .command(demoCommand)
       .option('debug', { type: 'boolean', default: false, describe: 'Show a stack trace when pvm itself fails', global: true })
-      .demandCommand(1, 'name a command: run, bench or demo (pvm --help lists them)')
+      .demandCommand(1, 'name a command: run, compare, stat, bench or demo (pvm --help lists them)')
       .strict()
       .recommendCommands()
       .wrap(Math.min(110, process.stdout.columns ?? 110))
@@ -47,7 +52,14 @@ export async function main(argv: readonly string[]): Promise<void> {
 function explain(message: string): string {
   const unknown = /^Unknown (?:argument|command)s?: ([^\s,]+)/.exec(message)?.[1];
   if (unknown === undefined) return message.replace(/\s*\n\s*/g, ' ');
-  const known = [...COMMANDS, ...Object.keys(MACHINE_OPTIONS), ...Object.keys(RUN_OPTIONS), ...Object.keys(BENCH_OPTIONS)];
+  const known = [
+    ...COMMANDS,
+    ...Object.keys(MACHINE_OPTIONS),
+    ...Object.keys(RUN_OPTIONS),
+    ...Object.keys(BENCH_OPTIONS),
+    ...Object.keys(LIVE_OPTIONS),
+    ...Object.keys(COMPARE_OPTIONS),
+  ];
   return `unknown argument ${unknown}; did you mean ${nearest(unknown, known)}? (pvm --help lists commands, pvm COMMAND --help its options)`;
 }
 

@@ -1,4 +1,4 @@
-import type { Summary } from '@pvm/pvm';
+import { formatTable, type RunReport, type Summary } from '@pvm/pvm';
 
 const ms = (n: number) => (n >= 1000 ? `${(n / 1000).toFixed(2)} s` : `${n.toFixed(1)} ms`);
 const count = (n: number | bigint) => n.toLocaleString('en-US');
@@ -30,24 +30,14 @@ export function formatSummary(s: Summary): string {
   return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n');
 }
 
-/** The same as plain data, units in the names. */
-export function summaryJson(s: Summary): Record<string, unknown> {
-  return {
-    instructions: Number(s.instructions),
-    mips: s.mips,
-    runMs: s.runMs,
-    guestMs: s.guestMs,
-    hypervisorMs: s.hypervisorMs,
-    interpreterMs: s.interpreterMs,
-    compiledMs: s.compiledMs,
-    compileMs: s.compileMs,
-    compileStallMs: s.compileStallMs,
-    exits: s.exits,
-    worldSwitches: s.worldSwitches,
-    shadowPagesBuilt: s.shadowPagesBuilt,
-    tlbMisses: s.cpu.tlbMisses,
-    tlbFlushes: s.cpu.tlbFlushes,
-    jit: s.cpu.jit === undefined ? undefined : { ...s.cpu.jit, compiledEntries: s.cpu.compiledEntries, jumpCacheMisses: s.cpu.jumpCacheMisses },
-    unknownSyscalls: Object.fromEntries(s.unknownSyscalls),
-  };
+/** The guest addresses of the most exits. */
+export function formatHotExits(report: Pick<RunReport, 'hotExits'>, rows = 10): string {
+  if (report.hotExits.length === 0) return 'No exits.';
+  const table = [
+    ['Samples', 'VM-EXIT', 'Guest RIP', 'Symbol'],
+    ...report.hotExits
+      .slice(0, rows)
+      .map((e) => [`${e.maxOvercount > 0 ? '<=' : ''}${count(e.samples)}`, [e.reason, e.sub].filter((part) => part !== '').join(' '), e.rip, e.symbol ?? '']),
+  ];
+  return formatTable(table, [1, 2, 3]).join('\n');
 }

@@ -3,7 +3,8 @@ import { buildCpio, parseElf64 } from '@pvm/machine';
 import { PvmError } from './errors.ts';
 import type { CheckedOptions } from './options.ts';
 
-const EMBEDDED_KERNEL = new URL('../../../guests/kernel/kernel.elf', import.meta.url);
+/** Our guest kernel. */
+export const EMBEDDED_KERNEL = new URL('../../../guests/kernel/kernel.elf', import.meta.url);
 
 /** What the boot loader needs: the kernel and the RAM disk, which has the program for our own kernel and is empty when a stock kernel has none. */
 export interface GuestImage {

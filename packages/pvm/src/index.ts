@@ -3,17 +3,28 @@
 export { MachineError, type MachineErrorCode } from '@pvm/machine';
 export type { AbiChoice } from './abi/pvm-vcpu.ts';
 export { ABI_REVISIONS, type AbiRevision } from './abi/revision.ts';
+export {
+  type CostCounters,
+  type CostPart,
+  type CostProfile,
+  type ModelledCost,
+  parseCostProfile,
+} from './cost-profile.ts';
 export type { DesignInfo, StopReason } from './designs/design.ts';
 export { DESIGN_NAMES, type DesignName, designInfo } from './designs/index.ts';
 export { OPTIMISATIONS, type Optimisation } from './designs/optimisations.ts';
 export { PvmError, type PvmErrorCode, VmError } from './errors.ts';
+export { EMBEDDED_KERNEL } from './guest-image.ts';
 export { type ExitStats, log2Histogram, mergeRows, percentiles, type RowLevel } from './ledger/exit-row.ts';
 export { type Bucket, octaves, PERCENTILE_ERROR_PERCENT } from './ledger/histogram.ts';
 export { type ExitJson, type ExitRowJson, type LedgerJson, ledgerJson, mergeJson } from './ledger/ledger-json.ts';
-export { errorClass, PAGE_FAULT } from './ledger/sub-reasons.ts';
+export { errorClass, exitClass, PAGE_FAULT } from './ledger/sub-reasons.ts';
+export { type TraceHeader, type TraceLine, toPerfetto, traceLines } from './ledger/trace-export.ts';
 export { ExitLedger, type LedgerTiming, type RecentExit, type WorldSwitches } from './ledger.ts';
 export { nearest, type OutputHandler, parseSize, type VmOptions } from './options.ts';
 export type { PlatformKind } from './platform/index.ts';
 export { formatExits, formatLedger, formatTable, type TableOptions } from './report.ts';
-export type { Interval, PageTableCounters, Summary, TlbCounters } from './summary.ts';
+export { type HotExit, type IntervalJson, parseRunReport, type RunReport, renameHotExits, runReport } from './run-report.ts';
+export { type Interval, isLevel, type PageTableCounters, type Summary, type TlbCounters } from './summary.ts';
+export { type LoadAddresses, loadSymbols, Symboliser } from './symbols/symboliser.ts';
 export { createVm, type Result, Vm } from './vm.ts';

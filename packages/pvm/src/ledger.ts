@@ -1,5 +1,6 @@
 import { ExitRow, type ExitStats, mergeRows } from './ledger/exit-row.ts';
 import { type HotRip, HotRips } from './ledger/hot-rips.ts';
+import { exitClass } from './ledger/sub-reasons.ts';
 import { Timeline, type TimelineData } from './ledger/timeline.ts';
 import { TraceRing } from './ledger/trace.ts';
 
@@ -91,7 +92,7 @@ export class ExitLedger {
     if (this.rows.length >= MAX_ROWS) throw new RangeError('too many exit reasons');
     this.rowsOfReason.set(reason, siblings + 1);
     const id = this.rows.push(new ExitRow(reason, sub, detail)) - 1;
-    this.seriesOf.push(this.timeline.series(reason));
+    this.seriesOf.push(this.timeline.series(exitClass(reason, sub)));
     this.byName.set(name, id);
     return id;
   }
@@ -156,6 +157,11 @@ export class ExitLedger {
   /** Exits of `reason`, or of one of its sub-reasons. */
   count(reason: string, sub?: string): number {
     return this.rows.reduce((sum, row) => (row.reason === reason && (sub === undefined || row.sub === sub) ? sum + row.count : sum), 0);
+  }
+
+  /** vCPUs that have had exits. */
+  vcpus(): number[] {
+    return [...new Set(this.stats().map((e) => e.vcpu))].sort((a, b) => a - b);
   }
 
   /** What a row stands for. */

@@ -41,8 +41,15 @@ export function tierTimes(guestMs: number, cpu: CpuStats): Pick<Summary, 'interp
   };
 }
 
-/** Work on shadow or second-level page tables by name; names ending in Max are levels, all others counts. */
+/** Work on shadow or second-level page tables by name: counts, but for `isLevel`. */
 export type PageTableCounters = Readonly<Record<string, number>>;
+
+const LEVELS: ReadonlySet<string> = new Set(['frames', 'framesFree', 'unsync', 'tracked']);
+
+/** Page-table counters that say how much there is now, not how often something happened. */
+export function isLevel(name: string): boolean {
+  return LEVELS.has(name) || name.endsWith('Max');
+}
 
 /** Counters of the soft TLB and the page walker. */
 export interface TlbCounters {
@@ -106,5 +113,5 @@ export function interval(id: number, begin: Snapshot, end: Snapshot): Interval {
 }
 
 function differences(begin: PageTableCounters, end: PageTableCounters): PageTableCounters {
-  return Object.fromEntries(Object.entries(end).map(([name, n]) => [name, name.endsWith('Max') ? n : n - (begin[name] ?? 0)]));
+  return Object.fromEntries(Object.entries(end).map(([name, n]) => [name, isLevel(name) ? n : n - (begin[name] ?? 0)]));
 }

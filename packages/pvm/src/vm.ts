@@ -264,6 +264,11 @@ export class Vm {
     return this.summary();
   }
 
+  /** What the guest's clock counts. */
+  get clock(): 'host' | 'icount' {
+    return this.options.clock;
+  }
+
   /** Name of the design the machine runs under. */
   get designName(): string {
     return this.design.name;

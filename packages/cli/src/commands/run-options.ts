@@ -16,4 +16,10 @@ export const RUN_VALUE_OPTIONS: ReadonlySet<string> = new Set([
   '--append',
   '--max-instructions',
   '--sort',
+  '--by',
+  '--stat-out',
+  '--trace',
+  '--trace-limit',
+  '--symbols',
+  '--ledger',
 ]);

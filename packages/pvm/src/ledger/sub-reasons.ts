@@ -16,6 +16,13 @@ export const PAGE_FAULT = {
   spurious: 'spurious',
 } as const;
 
+const PAGE_FAULT_KINDS: ReadonlySet<string> = new Set(Object.values(PAGE_FAULT));
+
+/** What a chart calls an exit: the reason, and for page faults what they turned out to be. */
+export function exitClass(reason: string, sub: string): string {
+  return PAGE_FAULT_KINDS.has(sub) ? `${reason} ${sub}` : reason;
+}
+
 const VECTOR_PF = 14;
 /** Exceptions whose error code names a selector (SDM vol. 3, 7.13): #TS, #NP, #SS, #GP. */
 const SELECTOR_VECTORS: ReadonlySet<number> = new Set([10, 11, 12, 13]);

@@ -16,7 +16,11 @@ export class SymbolTable {
   private readonly symbols: readonly NamedAddress[];
   private readonly byName: ReadonlyMap<string, bigint>;
 
-  constructor(symbols: readonly NamedAddress[]) {
+  /** An ELF that may be loaded anywhere (ET_DYN): its addresses begin at 0. */
+  readonly positionIndependent: boolean;
+
+  constructor(symbols: readonly NamedAddress[], positionIndependent = false) {
+    this.positionIndependent = positionIndependent;
     this.byName = new Map(symbols.map((s) => [s.name, s.address]));
     // Of several names of one address the first one that has a size: that is the function, others are labels.
     const sorted = [...symbols].sort((a, b) => (a.address < b.address ? -1 : a.address > b.address ? 1 : Number(b.size > 0n) - Number(a.size > 0n)));
@@ -56,7 +60,7 @@ export class SymbolTable {
 export function parseSymbols(file: Uint8Array, name: string): SymbolTable {
   const isElf = file[0] === 0x7f && file[1] === 0x45 && file[2] === 0x4c && file[3] === 0x46;
   const symbols = isElf ? elfSymbols(file) : mapSymbols(new TextDecoder().decode(file));
-  if (symbols.length > 0) return new SymbolTable(symbols);
+  if (symbols.length > 0) return new SymbolTable(symbols, isElf && file[16] === ET_DYN);
   throw new PvmError(
     'no-symbols',
     isElf ? `${name}: the ELF has no symbol table (stripped?)` : `${name}: no symbols; expected System.map, the text of /proc/kallsyms or an ELF64`,
@@ -77,6 +81,7 @@ function mapSymbols(text: string): NamedAddress[] {
 
 // ELF-64 Object File Format 1.5, sections 3 and 5.
 const ELFCLASS64 = 2;
+const ET_DYN = 3;
 const SHDR_SIZE = 64;
 const SYM_SIZE = 24;
 const SHT_SYMTAB = 2;

@@ -13,25 +13,21 @@ export interface LoadAddresses {
   readonly syscallEntry: bigint;
 }
 
-interface Image {
-  readonly table: SymbolTable;
-  /** Distance of the program in memory from the addresses in its file. */
-  readonly bias: bigint;
-}
+/** Where our guest kernel puts a position-independent program: PIE_BASE of guests/kernel/layout.h. */
+const PROGRAM_BASE = 0x5555_5555_4000n;
 
 /** Names guest addresses from any number of symbol files; the first one that knows an address names it. */
 export class Symboliser {
-  private readonly images: Image[] = [];
+  private readonly tables: SymbolTable[] = [];
 
-  /** @param bias distance of the image in memory from the addresses in the file */
-  add(table: SymbolTable, bias = 0n): void {
-    this.images.push({ table, bias });
+  add(table: SymbolTable): void {
+    this.tables.push(table);
   }
 
   /** `name+0xoffset`, undefined when no file knows the address. */
   find(address: bigint, { syscallEntry }: LoadAddresses): string | undefined {
-    for (const { table, bias } of this.images) {
-      const moved = address >= KERNEL_HALF ? kernelBias(table, syscallEntry) : bias;
+    for (const table of this.tables) {
+      const moved = address >= KERNEL_HALF ? kernelBias(table, syscallEntry) : table.positionIndependent ? PROGRAM_BASE : 0n;
       const name = table.find(BigInt.asUintN(64, address - moved));
       if (name !== undefined) return name;
     }
@@ -49,14 +45,28 @@ function kernelBias(table: SymbolTable, syscallEntry: bigint): bigint {
   return 0n;
 }
 
-/** @throws PvmError `unreadable-file`, `no-symbols` */
-export async function readSymbols(path: string | URL): Promise<SymbolTable> {
-  const name = path instanceof URL ? 'the embedded kernel' : path;
-  let file: Uint8Array;
-  try {
-    file = await readFile(path);
-  } catch (cause) {
-    throw new PvmError('unreadable-file', `${name}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+/**
+ * A symboliser with the symbols in `files`, and those that what runs has by itself: `images` without symbols (stripped, compressed, not there) are passed over.
+ *
+ * @throws PvmError `unreadable-file`, `no-symbols` about one of `files`
+ */
+export async function loadSymbols(files: readonly string[], images: readonly string[] = []): Promise<Symboliser> {
+  const symbols = new Symboliser();
+  for (const path of files) symbols.add(parseSymbols(await read(path), path));
+  for (const path of images) {
+    try {
+      symbols.add(parseSymbols(await read(path), path));
+    } catch (e) {
+      if (!(e instanceof PvmError)) throw e;
+    }
   }
-  return parseSymbols(file, name);
+  return symbols;
+}
+
+async function read(path: string): Promise<Uint8Array> {
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    throw new PvmError('unreadable-file', `${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  }
 }

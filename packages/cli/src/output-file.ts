@@ -1,0 +1,88 @@
+import { constants } from 'node:fs';
+import { access, type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { UsageError } from './errors.ts';
+
+/** Pieces are gathered up to this size before they are written, characters. */
+const BUFFER = 1 << 16;
+
+/** A file that appears when it is complete: written under a temporary name beside its own, then renamed. */
+export class OutputFile {
+  private readonly path: string;
+  private readonly temporary: string;
+  private handle: FileHandle | undefined;
+  private buffer = '';
+
+  private constructor(path: string, temporary: string, handle: FileHandle) {
+    this.path = path;
+    this.temporary = temporary;
+    this.handle = handle;
+  }
+
+  /**
+   * Opens the file, so that a name that cannot be written is known before the work is done.
+   *
+   * @param option how messages call it
+   * @throws UsageError
+   */
+  static async open(path: string, option: string): Promise<OutputFile> {
+    const temporary = `${path}.${process.pid}.tmp`;
+    const target = await stat(path).catch(() => undefined);
+    if (target?.isDirectory()) throw new UsageError(`${option} ${path}: is a directory; expected a file to write`);
+    try {
+      if (target !== undefined) await access(path, constants.W_OK);
+      return new OutputFile(path, temporary, await open(temporary, 'wx'));
+    } catch (error) {
+      throw new UsageError(`${option} ${path}: cannot be written: ${explain(error, path)}`);
+    }
+  }
+
+  async write(piece: string): Promise<void> {
+    this.buffer += piece;
+    if (this.buffer.length >= BUFFER) await this.flush();
+  }
+
+  /** The file is complete and gets its name. */
+  async commit(): Promise<void> {
+    await this.flush();
+    await this.handle?.close();
+    this.handle = undefined;
+    await rename(this.temporary, this.path);
+  }
+
+  /** Without `commit` nothing of the file stays; after it, nothing happens. */
+  async discard(): Promise<void> {
+    if (this.handle === undefined) return;
+    await this.handle.close();
+    this.handle = undefined;
+    await rm(this.temporary, { force: true });
+  }
+
+  private async flush(): Promise<void> {
+    const text = this.buffer;
+    this.buffer = '';
+    await this.handle?.appendFile(text);
+  }
+}
+
+function explain(error: unknown, path: string): string {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+  const known: Readonly<Record<string, string>> = {
+    ENOENT: `no folder ${dirname(path)}`,
+    EACCES: 'permission denied',
+    ENOTDIR: `${dirname(path)} is no folder`,
+    EROFS: 'read-only file system',
+  };
+  return known[code] ?? code;
+}
+
+/** Writes a whole file at once, under a temporary name first. @throws UsageError */
+export async function writeWhole(path: string, option: string, text: string): Promise<void> {
+  const file = await OutputFile.open(path, option);
+  try {
+    await file.write(text);
+    await file.commit();
+  } finally {
+    await file.discard();
+  }
+}
