@@ -36,7 +36,7 @@ const steps: Step[] = [
       ...['decoder', 'semantics', 'emit', 'interp', 'layout.ts'].map((part) => `packages/cpu-jit/src/${part}`),
       'packages/cpu-jit/scripts/build-interp.ts',
     ],
-    outputs: ['packages/cpu-jit/build/interp.wasm', 'packages/cpu-jit/build/interp-legacy.wasm'],
+    outputs: ['interp', 'interp-avx', 'interp-legacy', 'interp-legacy-avx'].map((name) => `packages/cpu-jit/build/${name}.wasm`),
     command: script('packages/cpu-jit/scripts/build-interp.ts'),
     cwd: 'packages/cpu-jit',
   },

@@ -20,7 +20,11 @@ export { io_allowed, io_complete, io_open, sys_string_io } from "./port";
 export { condition, getFlags, setFlags } from "./flags";
 export * from "./aes";
 export * from "./sha";
-export * from "./sse-float";
+export {
+  sse_arith, sse_comis, sse_compare, sse_from_dwords, sse_from_integer, sse_narrow, sse_round, sse_to_dwords, sse_to_integer, sse_widen,
+} from "./sse-float";
+export { fuses, sse_fma } from "./sse-fma";
+export * from "./f16c";
 export * from "./muldiv";
 export * from "./bits";
 export { rep_cmps, rep_lods, rep_movs, rep_scas, rep_stos } from "./string";

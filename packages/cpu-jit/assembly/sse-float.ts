@@ -3,7 +3,7 @@
  * or unmasked exceptions. Each takes and returns whole vectors and works on the lanes whose bits are set in `lanes`; the others
  * are the first operand's. An unmasked exception sets S_EXC; then the result is not to be used.
  */
-import { S_CR4, S_EXC, S_EXC_ERROR, S_MXCSR, S_SCRATCH } from '../src/layout';
+import { S_CR4, S_EXC, S_EXC_ERROR, S_MXCSR, S_SCRATCH, S_SOFT_HALF } from '../src/layout';
 import {
   DE, IE, MASK_SHIFT, PE, ZE, addFinite, begin, clear, controls, divideFinite, flags, indefinite, infinity, isDenormal, isInfinite, isNaN, isSignaling,
   isZero, magnitude, multiplyFinite, operand, quietBit, rootFinite, round, roundingControl, signBit, signal, unpack, unpackedExponent,
@@ -45,8 +45,19 @@ function start(cpu: u32, a: v128, b: v128): void {
   v128.store(cpu + B, b);
   v128.store(cpu + R, a);
 }
-/** Makes the exceptions sticky; raises #XM when one is unmasked. */
-function finish(cpu: u32): void {
+/** Exceptions of the low half of a 256-bit instruction. */
+let held: u32 = 0;
+/** Makes the exceptions sticky; raises #XM when one is unmasked. Those of a low half wait for the high half. */
+export function finish(cpu: u32): void {
+  const half = load<u32>(cpu, S_SOFT_HALF);
+  if (half) {
+    store<u32>(cpu, 0, S_SOFT_HALF);
+    if (half == 1) {
+      held = flags;
+      return;
+    }
+    signal(held);
+  }
   const unmasked = ~(controls() >> MASK_SHIFT) & ALL;
   // What is found before computing, if unmasked, keeps any lane from being computed.
   const signalled = flags & unmasked & BEFORE ? flags & BEFORE : flags;
@@ -65,7 +76,7 @@ function propagate(a: u64, b: u64, wide: bool): u64 {
   if (isSignaling(a, wide) || isSignaling(b, wide)) signal(IE);
   return (isNaN(a, wide) ? a : b) | quietBit(wide);
 }
-function invalid(wide: bool): u64 {
+export function invalid(wide: bool): u64 {
   signal(IE);
   return indefinite(wide);
 }
@@ -76,10 +87,10 @@ function add(a: u64, b: u64, wide: bool): u64 {
   if (isInfinite(b, wide)) return b;
   if (isZero(a, wide) && isZero(b, wide)) return a == b ? a : roundingControl() == 1 ? s : 0;
   // A finite number stays itself, but may be tiny: it goes through rounding for the sake of FTZ.
-  if (isZero(a, wide)) return again(b, wide);
-  return isZero(b, wide) ? again(a, wide) : addFinite(a, b, wide);
+  if (isZero(a, wide)) return againRounded(b, wide);
+  return isZero(b, wide) ? againRounded(a, wide) : addFinite(a, b, wide);
 }
-function again(x: u64, wide: bool): u64 {
+export function againRounded(x: u64, wide: bool): u64 {
   const m = unpack(x, wide);
   return round((x & signBit(wide)) != 0, unpackedExponent, m, false, wide);
 }
@@ -147,7 +158,7 @@ function lane(op: u32, rawA: u64, rawB: u64, wide: bool): u64 {
   signal(before);
   return r;
 }
-function signalDenormals(a: u64, b: u64, wide: bool): void {
+export function signalDenormals(a: u64, b: u64, wide: bool): void {
   if (isDenormal(a, wide) || isDenormal(b, wide)) signal(DE);
 }
 

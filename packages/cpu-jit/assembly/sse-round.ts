@@ -18,7 +18,7 @@ export const MASK_SHIFT: u32 = 7;
 const DAZ: u32 = 1 << 6;
 const FTZ: u32 = 1 << 15;
 const NEAREST: u32 = 0;
-const DOWN: u32 = 1;
+export const DOWN: u32 = 1;
 const UP: u32 = 2;
 
 let mxcsr: u32 = 0;
@@ -39,7 +39,7 @@ export function clear(): void {
 export function controls(): u32 {
   return mxcsr;
 }
-function isMasked(exception: u32): bool {
+export function isMasked(exception: u32): bool {
   return (mxcsr & (exception << MASK_SHIFT)) != 0;
 }
 export function roundingControl(): u32 {

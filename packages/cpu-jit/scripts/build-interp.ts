@@ -1,14 +1,12 @@
-// Generates build/interp.wasm from the semantics.
+// Generates the parts of the interpreter in build/ from the semantics.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { buildInterpreter } from '../src/interp/build.ts';
+import { PARTS } from '../src/interp/handler-table.ts';
 
 const out = new URL('../build/', import.meta.url);
 mkdirSync(out, { recursive: true });
-for (const [file, legacy] of [
-  ['interp.wasm', false],
-  ['interp-legacy.wasm', true],
-] as const) {
-  const { wasm, forms } = buildInterpreter(legacy);
-  writeFileSync(new URL(file, out), wasm);
-  console.log(`${file}: ${forms.length} forms, ${wasm.length} bytes`);
+for (const part of Object.values(PARTS)) {
+  const { wasm, forms } = buildInterpreter(part);
+  writeFileSync(new URL(part.file, out), wasm);
+  console.log(`${part.file}: ${forms.length} forms, ${wasm.length} bytes`);
 }

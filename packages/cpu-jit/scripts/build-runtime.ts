@@ -43,7 +43,7 @@ const { error, stderr } = await asc.main(
     '--importTable',
     '--noExportMemory',
     '--enable',
-    'threads,simd,bulk-memory,sign-extension,nontrapping-f2i,reference-types,mutable-globals',
+    'threads,simd,bulk-memory,sign-extension,nontrapping-f2i,reference-types,mutable-globals,relaxed-simd',
   ],
   { stdout: process.stdout },
 );

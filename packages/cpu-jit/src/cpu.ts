@@ -1,11 +1,11 @@
-import { readFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { CodeCache, type CodeSource } from './code-cache.ts';
 import { decode } from './decoder/index.ts';
 import type { Insn } from './decoder/types.ts';
 import { type EntryTarget, type FlatEntry, flatState, resetState, type Segment } from './entry-state.ts';
 import { CpuError } from './errors.ts';
-import { FIRST_LEGACY_HANDLER, FIRST_REGION, handlerForms, handlerIndex } from './interp/handler-table.ts';
+import type { CpuLevel } from './features.ts';
+import { FIRST_REGION } from './interp/handler-table.ts';
+import { loadInterpreter } from './interp/load.ts';
 import { type Compiler, Jit, type JitCounts } from './jit/jit.ts';
 import { WorkerCompiler } from './jit/worker-compiler.ts';
 import {
@@ -64,6 +64,7 @@ import {
   S_STEP,
   S_TIER,
   S_TLB,
+  S_UNFUSED,
   S_X87_CW,
   SEG_BASE,
   SEG_STRIDE,
@@ -119,6 +120,8 @@ export interface CpuOptions {
   readonly clock?: 'icount' | 'host';
   /** Sample which tier runs (`stats().samples`), from a thread of its own; default false. */
   readonly sample?: boolean;
+  /** x86-64-v2 (default), or v3: with AVX, AVX2, FMA and F16C. Decides what there is; what CPUID says is the owner's (`cpuidLeaves`). */
+  readonly cpu?: CpuLevel;
   readonly hooks?: Partial<CpuHooks>;
   /** Module with an export `syscall(cpu: i32) -> i32` that serves SYSCALL in `SYSCALL_PVM` mode; it may import `env.memory`, `env.getFlags`, `env.setFlags`. */
   readonly switcher?: WebAssembly.Module;
@@ -150,38 +153,6 @@ async function syncCompiler(u8: Uint8Array): Promise<Compiler> {
   return new SyncCompiler(u8);
 }
 
-interface InterpreterModule {
-  module: WebAssembly.Module;
-  /** formKey -> index in the table. */
-  handlers: Int32Array;
-}
-let interpreter: Promise<InterpreterModule> | undefined;
-
-async function loadInterpreter(): Promise<InterpreterModule> {
-  let bytes: Buffer;
-  try {
-    bytes = await readFile(new URL('../build/interp.wasm', import.meta.url));
-  } catch (cause) {
-    throw new CpuError('not-built', 'build/interp.wasm is missing from @pvm/cpu-jit: run `npm run build`', { cause });
-  }
-  const list = handlerForms();
-  return { module: await WebAssembly.compile(new Uint8Array(bytes)), handlers: handlerIndex(list) };
-}
-
-let legacy: InterpreterModule | undefined;
-/** Handlers of 16- and 32-bit code, loaded when the first such code runs: few guests need them. */
-function legacyInterpreter(): InterpreterModule {
-  if (legacy !== undefined) return legacy;
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(new URL('../build/interp-legacy.wasm', import.meta.url));
-  } catch (cause) {
-    throw new CpuError('not-built', 'build/interp-legacy.wasm is missing from @pvm/cpu-jit: run `npm run build`', { cause });
-  }
-  legacy = { module: new WebAssembly.Module(new Uint8Array(bytes)), handlers: handlerIndex(handlerForms(true), FIRST_LEGACY_HANDLER) };
-  return legacy;
-}
-
 /** The CPU: linear memory, interpreter, compiled code and the loop that runs them. One instance drives all vCPUs of a machine. */
 export class CpuCore implements MemoryLayout {
   readonly memory: WebAssembly.Memory;
@@ -196,6 +167,8 @@ export class CpuCore implements MemoryLayout {
   readonly framePoolFrames: number;
   readonly vcpus: number;
   private readonly clock: 'icount' | 'host';
+  /** What the CPU has; see `CpuOptions.cpu`. */
+  readonly level: CpuLevel;
   readonly table: WebAssembly.Table;
   private runtime: RuntimeExports;
   private code: CodeCache;
@@ -205,9 +178,8 @@ export class CpuCore implements MemoryLayout {
 
   /** Allocates memory and instantiates the Wasm modules. Throws `CpuError` for bad options or an unbuilt package. */
   static async create(options: CpuOptions): Promise<CpuCore> {
-    interpreter ??= loadInterpreter();
     const cpu = new CpuCore(options);
-    await cpu.link(options, await interpreter);
+    await cpu.link(options);
     for (let v = 0; v < cpu.vcpus; v++) cpu.reset(v);
     return cpu;
   }
@@ -219,6 +191,7 @@ export class CpuCore implements MemoryLayout {
     }
     if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MAX_VCPUS) throw new CpuError('bad-option', `vcpus must be 1 to ${MAX_VCPUS}, got ${vcpus}`);
     this.vcpus = vcpus;
+    this.level = options.cpu ?? 'v2';
     this.clock = options.clock ?? 'icount';
     this.framePoolFrames = Math.ceil(framePoolBytes / PAGE);
     this.ramBase = FRAME_POOL_BASE + this.framePoolFrames * PAGE;
@@ -237,7 +210,7 @@ export class CpuCore implements MemoryLayout {
     this.code = undefined as unknown as CodeCache;
   }
 
-  private async link(options: CpuOptions, { module, handlers }: InterpreterModule): Promise<void> {
+  private async link(options: CpuOptions): Promise<void> {
     const { memory, table, u32 } = this;
     const vcpuOf = (cpu: number) => (cpu - CPU_BASE) / CPU_STRIDE;
     const hooks = options.hooks ?? {};
@@ -258,16 +231,7 @@ export class CpuCore implements MemoryLayout {
       syscall = switcher.exports['syscall'] as (cpu: number) => number;
     }
     const imports = { ...(runtime as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: syscall };
-    const interpreter = new WebAssembly.Instance(module, { env: imports });
-    let legacyIndex: Int32Array | undefined;
-    const legacyHandlers = () => {
-      if (legacyIndex === undefined) {
-        const extra = legacyInterpreter();
-        new WebAssembly.Instance(extra.module, { env: imports });
-        legacyIndex = extra.handlers;
-      }
-      return legacyIndex;
-    };
+    const interpreter = (await loadInterpreter(this.level === 'v3')).instantiate(imports);
     this.code = new CodeCache(
       {
         u8: this.u8,
@@ -280,7 +244,7 @@ export class CpuCore implements MemoryLayout {
           for (let v = 0; v < this.vcpus; v++) runtime.forgetLinks(this.cpuAddress(v));
         },
       },
-      (codeSize) => (codeSize === 64 ? handlers : legacyHandlers()),
+      interpreter.handlers,
     );
     if (options.sample === true) this.sampler = new TierSampler(memory);
     if (options.jit === 'off') return;
@@ -318,6 +282,7 @@ export class CpuCore implements MemoryLayout {
     set(S_RFLAGS, 2);
     this.setU64(cpu + S_SHADOW, NO_LIMIT);
     set(S_MXCSR, 0x1f80);
+    set(S_UNFUSED, this.runtime.fuses() === 0 ? 1 : 0);
     set(S_X87_CW, 0x37f);
     set(V_RAM_BASE, this.ramBase);
     set(V_RAM_LOW, this.ramBytes);

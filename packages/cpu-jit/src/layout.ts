@@ -197,6 +197,10 @@ export const S_EXIT_INSN_LEN = 0x728;
 export const S_EXIT_BLOCK = 0x72c;
 /** More about a failed second-level walk: `EPT_QUAL_*`. u32. */
 export const S_EXIT_QUAL = 0x730;
+/** Which half of a 256-bit instruction a floating-point helper is called for: 1 low (exceptions wait), 2 high, 0 the instruction has one. u32. */
+export const S_SOFT_HALF = 0x734;
+/** Non-zero: Wasm's relaxed multiply-add rounds twice on this host. u32. */
+export const S_UNFUSED = 0x738;
 /** Scratch of the runtime for accesses that cross a page. 32 bytes. */
 export const S_SPLIT = 0x740;
 
@@ -405,7 +409,7 @@ export const REC_SIZE = 32;
 export const R_HANDLER = 0;
 /** State-block offset of the ModRM.reg operand. u16 */
 export const R_REG = 4;
-/** State-block offset of the ModRM.rm (or opcode) register operand. u16 */
+/** State-block offset of the ModRM.rm (or opcode) register operand, or of the vector of indexes. u16 */
 export const R_RM = 6;
 /** State-block offsets of base and index (S_ZERO when none). u16 */
 export const R_BASE = 8;

@@ -40,6 +40,8 @@ export interface RuntimeExports {
   interruptible(cpu: number): number;
   /** Finishes the IN, OUT, INS or OUTS that left with EXIT_IO: NEXT_CHECK, or EXIT_EXCEPTION with S_EXC set. */
   io_complete(cpu: number): number;
+  /** Whether Wasm's relaxed multiply-add rounds once on this host. */
+  fuses(): number;
   setSegment(cpu: number, n: number, selector: number, base: bigint, limit: number, attr: number): void;
   setCpl(cpu: number, cpl: number): void;
   /** CS or the mode was changed from outside: S_CODE_SIZE and the context follow. */

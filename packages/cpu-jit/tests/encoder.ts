@@ -76,7 +76,7 @@ export function encode(form: Form, f: Fields): Encoded {
     const map = row.map === '0f' ? 1 : row.map === '0f38' ? 2 : 3;
     const pp = row.pfx === '66' ? 1 : row.pfx === 'f3' ? 2 : row.pfx === 'f2' ? 3 : 0;
     const usesVvvv = row.operands.some((o) => /^[BH]/.test(o));
-    bytes.push(0xc4, ((~(r | x | b) & 7) << 5) | map, (w ? 0x80 : 0) | ((usesVvvv ? ~f.vvvv & 15 : 15) << 3) | ((row.l ?? 0) << 2) | pp);
+    bytes.push(0xc4, ((~(r | x | b) & 7) << 5) | map, (w ? 0x80 : 0) | ((usesVvvv ? ~f.vvvv & 15 : 15) << 3) | ((form.vl === 32 ? 1 : (row.l ?? 0)) << 2) | pp);
   } else {
     const rex = (w ? 8 : 0) | r | x | b;
     if (rex !== 0 || f.rex === true) bytes.push(0x40 | rex);
@@ -108,6 +108,7 @@ export function encode(form: Form, f: Fields): Encoded {
 function immediateBytes(operand: string, opSize: number): number {
   switch (operand) {
     case 'Ib':
+    case 'Lx':
     case 'sIb':
     case 'Jb':
       return 1;

@@ -11,6 +11,8 @@ export interface NativeState {
   readonly flags: number;
   readonly mxcsr: number;
   readonly xmm: Uint8Array;
+  /** Bits 255:128 of the ymm registers; absent: zero. */
+  readonly high?: Uint8Array;
 }
 export interface NativeCase extends NativeState {
   /** The first 160 bytes of an FXSAVE image (MXCSR is not looked at); absent: the state after FNINIT. */
@@ -43,7 +45,8 @@ const X87 = XMM + 256;
 export const X87_BYTES = 160;
 const SELECTORS = X87 + X87_BYTES;
 const BASES = SELECTORS + 8;
-const STATE_BYTES = BASES + 16;
+const HIGH = BASES + 16;
+const STATE_BYTES = HIGH + 256;
 /** x87 control word after FNINIT. */
 const INITIAL_CW = 0x37f;
 const RESULT_BYTES = 24;
@@ -96,6 +99,7 @@ function pack(c: NativeCase): Uint8Array {
   view.setBigUint64(16 + 128, BigInt(c.flags), true);
   view.setUint32(16 + 136, c.mxcsr, true);
   out.set(c.xmm, 16 + XMM);
+  if (c.high !== undefined) out.set(c.high, 16 + HIGH);
   if (c.x87 === undefined) view.setUint16(16 + X87, INITIAL_CW, true);
   else out.set(c.x87, 16 + X87);
   out.set(c.code, 16 + STATE_BYTES);
@@ -119,6 +123,7 @@ function unpack(bytes: Uint8Array, at: number, dataLength: number): NativeResult
     flags: Number(view.getBigUint64(state + 128, true)),
     mxcsr: view.getUint32(state + 136, true),
     xmm: bytes.slice(at + state + XMM, at + state + X87),
+    high: bytes.slice(at + state + HIGH, at + state + HIGH + 256),
     x87: bytes.slice(at + state + X87, at + state + SELECTORS),
     selectors: [0, 1, 2, 3].map((n) => view.getUint16(state + SELECTORS + n * 2, true)),
     fsBase: view.getBigUint64(state + BASES, true),

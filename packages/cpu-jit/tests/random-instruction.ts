@@ -14,13 +14,14 @@ const EXCLUDED = new Set(
   ).split(' '),
 );
 
-export type Kind = 'integer' | 'sse' | 'x87' | 'mmx';
+export type Kind = 'integer' | 'sse' | 'avx' | 'x87' | 'mmx';
 
 /** Which part of the tables a form belongs to; undefined: left out of generated tests. */
 export function kindOf(form: Form): Kind | undefined {
   const { row } = form;
   if (EXCLUDED.has(row.name)) return undefined;
   if (row.map === 'x87') return 'x87';
+  if (row.vex === true && row.name.startsWith('v')) return 'avx';
   if (row.operands.some((o) => /^[PQN]/.test(o)) || row.name === 'emms' || row.name.endsWith('_mmx')) return 'mmx';
   if (row.operands.some((o) => /^[VWU]/.test(o)) || row.name === 'maskmovdqu') return 'sse';
   return 'integer';
@@ -72,7 +73,7 @@ export function randomInsn(rng: Prng, form: Form, options: RandomOptions): Rando
     bytes.set(encoded.bytes.subarray(0, 16));
     const insn = decode(bytes, 0, 16, 64);
     if (typeof insn === 'string' || insn.length !== encoded.bytes.length) continue;
-    if (insn.rowIndex !== form.rowIndex || insn.opSize !== form.opSize || insn.isMem !== form.isMem || insn.rep !== form.rep) continue;
+    if (insn.rowIndex !== form.rowIndex || insn.opSize !== form.opSize || insn.isMem !== form.isMem || insn.rep !== form.rep || insn.vl !== form.vl) continue;
     if (insn.operands.some((o) => o.kind === 'gpr' && o.field !== 'fixed' && !options.gprs.includes(registerOf(insn, o.field, o.size)))) continue;
     return { ...encoded, insn, fields };
   }

@@ -1,7 +1,7 @@
 /** Random programs: instructions, loops, conditions, calls and changes of their own code. */
 
 import type { Form } from '../src/decoder/types.ts';
-import { handlerForms } from '../src/interp/handler-table.ts';
+import { handlerForms, PARTS } from '../src/interp/handler-table.ts';
 import type { Encoded, MemoryChoice } from './encoder.ts';
 import { Prng } from './prng.ts';
 import { DATA, DATA_BYTES, GS_BASE, type Machine, type Node, PATCHES, READ_ONLY, STACK_TOP } from './program.ts';
@@ -38,7 +38,7 @@ export interface Program {
 }
 
 const formsByKind = new Map<Kind, Form[]>();
-for (const form of handlerForms()) {
+for (const form of handlerForms(PARTS.base)) {
   const kind = kindOf(form);
   if (kind === undefined) continue;
   const list = formsByKind.get(kind) ?? [];

@@ -1,5 +1,6 @@
 /** Runs programs on a CPU with guest page tables, in one tier, and describes where they ended. */
 import { CpuCore } from '../src/cpu.ts';
+import type { CpuLevel } from '../src/features.ts';
 import {
   BD_COUNT,
   BD_REC,
@@ -76,8 +77,8 @@ export class Tier {
   readonly compiled: boolean;
 
   /** `background`: compiles beside the program, so that code is replaced at times nobody chose. */
-  static async create(compiled: boolean, background = false): Promise<Tier> {
-    return new Tier(await CpuCore.create({ ramBytes: RAM_BYTES, jit: !compiled ? 'off' : background ? 'on' : 'sync' }), compiled);
+  static async create(compiled: boolean, background = false, cpu: CpuLevel = 'v2'): Promise<Tier> {
+    return new Tier(await CpuCore.create({ ramBytes: RAM_BYTES, cpu, jit: !compiled ? 'off' : background ? 'on' : 'sync' }), compiled);
   }
   private constructor(core: CpuCore, compiled: boolean) {
     this.core = core;

@@ -13,6 +13,7 @@ const WIDTHS: Readonly<Record<number, string>> = {
   8: 'QWORD PTR ',
   10: 'TBYTE PTR ',
   16: 'XMMWORD PTR ',
+  32: 'YMMWORD PTR ',
 };
 const SS = 2;
 const DS = 3;
@@ -88,11 +89,13 @@ function signed(disp: number): string {
   return disp < 0 ? `-${hex(-disp)}` : `+${hex(disp)}`;
 }
 
-function formatAddress(mem: MemOperand, addrSize: number): string {
+/** `vectorIndex`: name of the index register's file, for vector-indexed operands. */
+function formatAddress(mem: MemOperand, addrSize: number, vectorIndex?: string): string {
   const register = (n: number): string => (n === RIP ? `${addrSize === 8 ? 'r' : 'e'}ip` : registerName(n, addrSize, true));
   const terms: string[] = [];
   if (mem.base >= 0) terms.push(register(mem.base));
-  if (mem.index >= 0) terms.push(register(mem.index) + (addrSize === 2 ? '' : `*${1 << mem.scale}`));
+  if (vectorIndex !== undefined) terms.push(`${vectorIndex}${mem.index}*${1 << mem.scale}`);
+  else if (mem.index >= 0) terms.push(register(mem.index) + (addrSize === 2 ? '' : `*${1 << mem.scale}`));
   if (terms.length === 0) {
     const low = BigInt(mem.disp >>> 0);
     const high = mem.dispHigh ?? (addrSize === 8 ? mem.disp >> 31 : 0);
@@ -126,11 +129,20 @@ function registerOf(insn: Insn, o: OperandForm): number {
   }
 }
 
+/** A vector-indexed operand: the size of an element, and whether indexes fill a ymm register, follow from the row. */
+function gathered(insn: Insn, mem: MemOperand): string {
+  const element = insn.row.w === 1 ? 8 : 4;
+  const index = insn.row.operands[1] === 'vm64x' ? 8 : 4;
+  const wide = insn.vl === 32 && index >= element;
+  return (WIDTHS[element] ?? '') + formatAddress(mem, insn.addrSize, wide ? 'ymm' : 'xmm');
+}
+
 function formatOperand(insn: Insn, o: OperandForm, position: number, rip: bigint | undefined): string {
   switch (o.kind) {
     case 'gpr':
       return registerName(registerOf(insn, o), o.size, insn.rex);
     case 'xmm':
+      return `${o.size === 32 ? 'ymm' : 'xmm'}${registerOf(insn, o)}`;
     case 'cr':
     case 'dr':
       return `${o.kind}${registerOf(insn, o)}`;
@@ -141,6 +153,7 @@ function formatOperand(insn: Insn, o: OperandForm, position: number, rip: bigint
     case 'seg':
       return SEGMENTS[registerOf(insn, o)] ?? '?';
     case 'mem':
+      if (o.field === 'vsib' && insn.mem !== null) return gathered(insn, insn.mem);
       return (insn.row.operands[position] === 'Ms' ? '' : (WIDTHS[o.size] ?? '')) + (insn.mem === null ? '?' : formatAddress(insn.mem, insn.addrSize));
     case 'far':
       return `${hex(insn.imm2)}:${hex(insn.immLow >>> 0)}`;

@@ -112,7 +112,7 @@ export function operandForm(spec: OperandSpec, opSize: OpSize, isMem: boolean, v
   if (fixed !== null) return fixed;
   if (spec === 'sIb') return { kind: 'imm', field: 'imm', size: opSize };
   // The size of a vector-indexed operand is that of one element, which the row's destination does not tell either: see gather.ts.
-  if (spec === 'vm32x' || spec === 'vm64x') return { kind: 'mem', field: 'mem', size: 0 };
+  if (spec === 'vm32x' || spec === 'vm64x') return { kind: 'mem', field: 'vsib', size: 0 };
   const method = spec.charAt(0);
   const suffix = spec.slice(1);
   switch (method) {

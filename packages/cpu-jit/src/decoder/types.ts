@@ -58,7 +58,7 @@ export interface Row {
 }
 
 /** Where an operand's register number or value comes from. */
-export type OperandField = 'reg' | 'rm' | 'vvvv' | 'is4' | 'fixed' | 'imm' | 'mem' | 'none';
+export type OperandField = 'reg' | 'rm' | 'vvvv' | 'is4' | 'vsib' | 'fixed' | 'imm' | 'mem' | 'none';
 export type OperandKind = 'gpr' | 'xmm' | 'mmx' | 'st' | 'seg' | 'cr' | 'dr' | 'mem' | 'imm' | 'rel' | 'far';
 
 /** An operand of a form (row x operand size x register/memory): all that is known without the bytes. */

@@ -20,6 +20,8 @@ export abstract class Emitter {
   /** The statements of the instruction being emitted. */
   protected body: binaryen.ExpressionRef[] = [];
   abstract form: Form;
+  /** Half of a 256-bit instruction that is being emitted, where that matters to exceptions. */
+  half: number | undefined;
 
   readonly b: typeof binaryen;
   readonly m: binaryen.Module;
@@ -91,6 +93,14 @@ export abstract class Emitter {
   op(name: string, result: ValType, ...args: readonly (Val | number)[]): Val {
     const node = builderOf(this.m, name)(...args.map((a) => (typeof a === 'number' ? a : a.take())));
     return this.expr(result, node);
+  }
+  /** Lanes x * y + z, or -(x * y) + z, rounded once if the host can (relaxed SIMD); Binaryen's JavaScript interface has this only as a raw function. */
+  multiplyAdd(type: 'f32' | 'f64', negate: boolean, x: Val, y: Val, z: Val): Val {
+    const b = this.b as unknown as Record<string, number> & { _BinaryenSIMDTernary(m: number, op: number, x: number, y: number, z: number): number };
+    const op = b[`Relaxed${negate ? 'Nmadd' : 'Madd'}Vec${type === 'f32' ? 'F32x4' : 'F64x2'}`];
+    if (op === undefined) throw new Error('Binaryen has no relaxed multiply-add');
+    const { ptr } = this.m as unknown as { ptr: number };
+    return this.expr('v128', b._BinaryenSIMDTernary(ptr, op, x.take(), y.take(), z.take()));
   }
   private bin(name: string, a: Val, c: Val, result: ValType = a.type): Val {
     if (a.type !== c.type) throw new Error(`${name}: operand types differ (${a.type}, ${c.type})`);
@@ -251,6 +261,11 @@ export abstract class Emitter {
   abstract segmentOffset(): Val;
   /** Linear address of memory operand `i`, i64. For POP to memory it already accounts for the incremented RSP. With `segment: false` the effective address (LEA). */
   abstract address(i: number, options?: { segment?: boolean }): Val;
+  /** Vector of indexes of a vector-indexed operand, by halves, and log2 of their scale, i32. `address` leaves them out. */
+  abstract indexVector(half: number): Val;
+  abstract indexScale(): Val;
+  /** Linear address of `size` bytes at `offset` (i64) in the segment that applies to the memory operand; may fault. */
+  abstract linear(offset: Val, size: number): Val;
   /** Immediate of the instruction as a constant or record field: i32, or i64 when `size` is 8. */
   abstract imm(size: number): Val;
   /** GPR by number, whole (i64) or its low `size` bytes. */
@@ -263,6 +278,8 @@ export abstract class Emitter {
   /** Fixed xmm register by number (XMM0 of BLENDV, PCMPxSTRM). */
   abstract xmm(n: number, half?: number): Val;
   abstract setXmm(n: number, v: Val, half?: number): void;
+  /** Clears bits 255:128 of every ymm register that the mode has. */
+  abstract zeroUpper(): void;
 
   // ------------------------------------------------------------ memory
   /** Load `size` bytes (1, 2, 4 zero-extended i32; 8 i64; 16 v128) at linear address; may fault. */

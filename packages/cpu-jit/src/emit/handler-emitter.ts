@@ -243,6 +243,10 @@ export class HandlerEmitter extends Emitter {
   setXmm(n: number, v: Val, half = 0): void {
     this.emit(hostStore(this.m, 16, this.cpu(), v.take(), S_XMM + n * 16 + half * HALF));
   }
+  zeroUpper(): void {
+    const count = this.codeSize === 64 ? 16 : 8;
+    for (let n = 0; n < count; n++) this.setXmm(n, this.v128(new Array<number>(16).fill(0)), 1);
+  }
   stIndex(i: number): Val {
     const o = this.operand(i);
     if (o.field === 'fixed') return this.i32(o.fixed ?? 0);
@@ -275,16 +279,19 @@ export class HandlerEmitter extends Emitter {
     const { m } = this;
     if (this.codeSize !== 64) return this.segmentedAddress(o.size, options?.segment !== false);
     const at = (offset: number) => m.i64.load(0, 8, m.i32.add(this.cpu(), this.field16(offset)));
-    const index = m.i64.shl(at(R_INDEX), m.i64.extend_u(this.field8(R_SCALE)));
-    let ea = m.i64.add(m.i64.add(at(R_BASE), index), m.i64.load32_s(R_DISP, 4, this.rec()));
+    let ea = m.i64.add(at(R_BASE), m.i64.load32_s(R_DISP, 4, this.rec()));
+    if (o.field !== 'vsib') ea = m.i64.add(ea, m.i64.shl(at(R_INDEX), m.i64.extend_u(this.field8(R_SCALE))));
     if (options?.segment !== false) ea = m.i64.add(ea, at(R_SEG));
     return this.let(this.expr('i64', ea));
   }
-  /** 16- and 32-bit code: the offset is in S_EA already; the access must lie within the segment. */
+  /** 16- and 32-bit code: the offset is in S_EA already. */
   private segmentedAddress(size: number, segment: boolean): Val {
+    const offset = this.let(this.expr('i64', this.m.i64.load(S_EA, 8, this.cpu())));
+    return segment ? this.linear(offset, size) : offset;
+  }
+  linear(offset: Val, size: number): Val {
     const { m } = this;
-    const offset = this.let(this.expr('i64', m.i64.load(S_EA, 8, this.cpu())));
-    if (!segment) return offset;
+    if (this.codeSize === 64) return this.let(this.add(offset, this.expr('i64', m.i64.load(0, 8, m.i32.add(this.cpu(), this.field16(R_SEG))))));
     const record = this.segmentPointer();
     const field = (at: number) => this.expr('i64', m.i64.load32_u(at, 4, record.take()));
     const last = size > 1 ? this.add(offset, this.i64(size - 1)) : offset;
@@ -292,6 +299,14 @@ export class HandlerEmitter extends Emitter {
     this.if(outside, () => this.segmentFault());
     const base = this.expr('i64', m.i64.load(SEG_BASE, 8, record.take()));
     return this.let(this.and(this.add(offset, base), this.i64(-1, 0)));
+  }
+  indexVector(half: number): Val {
+    const { m } = this;
+    const at = m.i32.add(this.cpu(), this.field16(R_RM));
+    return this.let(this.expr('v128', hostLoad(m, 16, at, half * HALF)));
+  }
+  indexScale(): Val {
+    return this.let(this.expr('i32', this.field8(R_SCALE)));
   }
   private segmentPointer(): Val {
     return this.let(this.expr('i32', this.m.i32.add(this.cpu(), this.field16(R_SEG))));

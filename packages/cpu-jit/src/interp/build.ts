@@ -25,22 +25,23 @@ import {
   S_RIP,
 } from '../layout.ts';
 import { semantics } from '../semantics/index.ts';
-import { FIRST_HANDLER, FIRST_LEGACY_HANDLER, FIRST_REGION, handlerForms, PSEUDO } from './handler-table.ts';
+import { handlerForms, type InterpreterPart, PARTS, PSEUDO } from './handler-table.ts';
 
 const CPU = 0;
 const REC = 1;
 
 export interface InterpreterBuild {
   wasm: Uint8Array;
-  /** Forms in table order, from FIRST_HANDLER. */
+  /** Forms in table order, from the part's first index. */
   forms: Form[];
 }
 
 /**
- * Generates the interpreter: one function per instruction form, linked by tail calls through the shared table. `legacy`: the module
- * for 16- and 32-bit code, which shares the pseudo-handlers of the other.
+ * Generates a part of the interpreter: one function per instruction form, linked by tail calls through the shared table. All share
+ * the pseudo-handlers of the first.
  */
-export function buildInterpreter(legacy = false): InterpreterBuild {
+export function buildInterpreter(part: InterpreterPart): InterpreterBuild {
+  const isBase = part === PARTS.base;
   const m = new binaryen.Module();
   m.setFeatures(WASM_FEATURES);
   m.setMemory(1, 65536, undefined, [], true);
@@ -49,16 +50,16 @@ export function buildInterpreter(legacy = false): InterpreterBuild {
   m.addTableImport(TABLE, 'env', 'table');
   addFlagFunctions(binaryen, m);
   addSlowPaths(m);
-  if (!legacy) addExactPaths(binaryen, m);
-  const names: string[] = legacy ? [] : addPseudoHandlers(m);
-  const list = handlerForms(legacy);
-  const first = legacy ? FIRST_LEGACY_HANDLER : FIRST_HANDLER;
-  if (first + list.length > (legacy ? FIRST_REGION : FIRST_LEGACY_HANDLER)) throw new Error(`${list.length} handlers are more than the table has room for`);
+  if (isBase) addExactPaths(binaryen, m);
+  const names: string[] = isBase ? addPseudoHandlers(m) : [];
+  const list = handlerForms(part);
+  const { first } = part;
+  if (first + list.length > part.end) throw new Error(`${list.length} handlers are more than the table has room for`);
   const imports = new Map<string, { params: ValType[]; result: ValType | 'none' }>();
   const failures: string[] = [];
   for (const [i, form] of list.entries()) {
     const name = `h${first + i}_${form.row.name}`;
-    const e = new HandlerEmitter(binaryen, m, form, imports, legacy ? 32 : 64);
+    const e = new HandlerEmitter(binaryen, m, form, imports, part.legacy ? 32 : 64);
     try {
       semantics[form.row.name]?.(e);
       e.finish(name);
@@ -72,7 +73,7 @@ export function buildInterpreter(legacy = false): InterpreterBuild {
     m.addFunctionImport(name, 'env', name, binaryen.createType(params.map((p) => binaryen[p])), binaryen[result]);
   }
   m.addFunctionImport('host_syscall', 'env', 'host_syscall', binaryen.i32, binaryen.i32);
-  const at = m.i32.const(legacy ? first : 0);
+  const at = m.i32.const(isBase ? 0 : first);
   m.addActiveElementSegment(TABLE, 'handlers', names, at);
   if (!m.validate()) throw new Error('the generated interpreter does not validate');
   const wasm = m.emitBinary();
@@ -110,7 +111,7 @@ function addSlowPaths(m: binaryen.Module): void {
   }
 }
 
-/** Adds the pseudo-handlers; returns the names of table entries 0..FIRST_HANDLER-1. */
+/** Adds the pseudo-handlers; returns the names of the table entries before the first handler of a form. */
 function addPseudoHandlers(m: binaryen.Module): string[] {
   const b = binaryen;
   const cpu = () => m.local.get(CPU, b.i32);
@@ -136,7 +137,7 @@ function addPseudoHandlers(m: binaryen.Module): string[] {
     const go = m.return_call_indirect(TABLE, next, [cpu(), m.i32.add(rec(), m.i32.const(REC_SIZE))], signature, b.i32);
     m.addFunction(`p_ea${bits}`, signature, b.i32, [], m.block(null, [m.i64.store(S_EA, 8, cpu(), ea), go]));
   }
-  const names: string[] = new Array<string>(FIRST_HANDLER).fill('p_trap');
+  const names: string[] = new Array<string>(PARTS.base.first).fill('p_trap');
   for (const [name, i] of Object.entries(PSEUDO)) names[i] = `p_${name}`;
   return names;
 }

@@ -15,25 +15,40 @@ export const PSEUDO = {
   ea32: 5,
   ea64: 6,
 } as const;
-/** Table index of the first handler of a form. */
-export const FIRST_HANDLER = 16;
+/** The interpreter is four modules: 64-bit code, 16- and 32-bit code, and for each the forms of AVX, which only some CPUs have. */
+export interface InterpreterPart {
+  /** File in build/. */
+  readonly file: string;
+  /** For 16- and 32-bit code. */
+  readonly legacy: boolean;
+  readonly avx: boolean;
+  /** Table index of its first handler, and the first index after its room. */
+  readonly first: number;
+  readonly end: number;
+}
+export const PARTS = {
+  base: { file: 'interp.wasm', legacy: false, avx: false, first: 16, end: 4096 },
+  avx: { file: 'interp-avx.wasm', legacy: false, avx: true, first: 4096, end: 6144 },
+  legacy: { file: 'interp-legacy.wasm', legacy: true, avx: false, first: 6144, end: 10240 },
+  legacyAvx: { file: 'interp-legacy-avx.wasm', legacy: true, avx: true, first: 10240, end: 12288 },
+} as const satisfies Record<string, InterpreterPart>;
+/** Table index of the first compiled region. */
+export const FIRST_REGION = 12288;
 
-/** The same for 16- and 32-bit code, whose handlers are a module of their own, and for compiled regions. */
-export const FIRST_LEGACY_HANDLER = 4096;
-export const FIRST_REGION = 8192;
+const AVX_FEATURES: ReadonlySet<string | undefined> = new Set(['avx', 'avx2', 'fma', 'f16c']);
 
-/** Forms that the interpreter has handlers for, in table order: of 64-bit code, or (`legacy`) of 16- and 32-bit code. */
-export function handlerForms(legacy = false): Form[] {
-  const known = (f: Form) => semantics[f.row.name] !== undefined;
-  if (!legacy) return [...forms(64)].filter(known);
+/** Forms that a part of the interpreter has handlers for, in table order. */
+export function handlerForms(part: InterpreterPart): Form[] {
+  const known = (f: Form) => semantics[f.row.name] !== undefined && AVX_FEATURES.has(f.row.feature) === part.avx;
+  if (!part.legacy) return [...forms(64)].filter(known);
   const byKey = new Map([...forms(32), ...forms(16)].filter(known).map((f) => [formKey(f), f]));
   return [...byKey.values()];
 }
 
-/** formKey -> table index, -1 when the form has no handler. `first`: index of the first one. */
-export function handlerIndex(list: readonly Form[], first = FIRST_HANDLER): Int32Array {
-  const keys = list.map(formKey);
-  const index = new Int32Array(Math.max(0, ...keys) + 1).fill(-1);
-  for (const [i, key] of keys.entries()) index[key] = first + i;
+/** formKey -> table index, -1 when no part has a handler of the form. */
+export function handlerIndex(parts: readonly InterpreterPart[]): Int32Array {
+  const entries = parts.flatMap((part) => handlerForms(part).map((form, i) => [formKey(form), part.first + i] as const));
+  const index = new Int32Array(entries.reduce((most, [key]) => Math.max(most, key), 0) + 1).fill(-1);
+  for (const [key, at] of entries) index[key] = at;
   return index;
 }

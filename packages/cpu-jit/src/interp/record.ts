@@ -84,7 +84,8 @@ export function popAdjustment(insn: Insn): number {
  */
 export function writeRecord(view: DataView, at: number, insn: Insn, handler: number, offset: number, index: number, codeSize: number): number {
   let rec = at;
-  let mem = insn.mem;
+  const isVectorIndexed = insn.operands.some((o) => o.field === 'vsib');
+  let mem = isVectorIndexed && insn.mem !== null ? { ...insn.mem, index: NO_REGISTER } : insn.mem;
   if (mem !== null && needsEaRecord(insn, mem, offset)) {
     clearRecord(view, rec, insn, offset, index);
     view.setUint32(rec + R_HANDLER, insn.addrSize === 8 ? PSEUDO.ea64 : insn.addrSize === 4 ? PSEUDO.ea32 : PSEUDO.ea16, true);
@@ -113,6 +114,10 @@ export function writeRecord(view: DataView, at: number, insn: Insn, handler: num
     if (o.field === 'reg') view.setUint16(rec + R_REG, registerOffset(o, insn.reg, insn.rex), true);
     else if (o.field === 'rm') view.setUint16(rec + R_RM, registerOffset(o, insn.rm, insn.rex), true);
     else if (o.field === 'vvvv') view.setUint8(rec + R_VVVV, insn.vvvv);
+    else if (o.field === 'vsib' && insn.mem !== null) {
+      view.setUint16(rec + R_RM, S_XMM + insn.mem.index * 16, true);
+      view.setUint8(rec + R_SCALE, insn.mem.scale);
+    }
     if (o.kind === 'rel') isRelative = true;
     if (o.kind === 'far') isFar = true;
   }

@@ -282,7 +282,8 @@ export class RegionEmitter extends RegionMemory {
   }
   address(i: number, options?: { segment?: boolean }): Val {
     const { m } = this;
-    const { mem, addrSize } = this.insn;
+    const { addrSize } = this.insn;
+    const mem = this.operand(i).field === 'vsib' && this.insn.mem !== null ? { ...this.insn.mem, index: -1 } : this.insn.mem;
     if (mem === null) throw new Error(`${this.form.row.name}: operand ${i} is not memory`);
     const terms: binaryen.ExpressionRef[] = [];
     let disp = BigInt(mem.disp + popAdjustment(this.insn));
@@ -294,17 +295,31 @@ export class RegionEmitter extends RegionMemory {
     if (disp !== 0n || terms.length === 0) terms.push(m.i64.const(disp));
     let ea = terms.reduce((x, y) => m.i64.add(x, y));
     if (addrSize !== 8) ea = m.i64.and(ea, m.i64.const(addrSize === 2 ? 0xffffn : 0xffff_ffffn));
-    // The flat segments have no base in 32-bit code either.
-    const base = segmentBaseOffset(mem.seg, this.flat ? 64 : this.codeSize);
-    if (options?.segment !== false && base !== S_ZERO) {
-      ea = m.i64.add(ea, m.i64.load(base, 8, this.cpu()));
-      if (this.flat) {
-        this.otherSegments |= 1 << mem.seg;
-        ea = m.i64.and(ea, m.i64.const(0xffff_ffffn));
-      }
-    }
-    const isPlain = base === S_ZERO || options?.segment === false;
+    if (options?.segment !== false) ea = this.inSegment(ea, mem.seg);
+    const isPlain = options?.segment === false || this.baseOf(mem.seg) === S_ZERO;
     return this.know(this.let(this.expr('i64', ea)), isPlain && addrSize === 8 ? this.symbolicAddress(mem, Number(disp)) : undefined);
+  }
+  /** The flat segments have no base in 32-bit code either. */
+  private baseOf(seg: number): number {
+    return segmentBaseOffset(seg, this.flat ? 64 : this.codeSize);
+  }
+  private inSegment(offset: binaryen.ExpressionRef, seg: number): binaryen.ExpressionRef {
+    const { m } = this;
+    const base = this.baseOf(seg);
+    if (base === S_ZERO) return offset;
+    const address = m.i64.add(offset, m.i64.load(base, 8, this.cpu()));
+    if (!this.flat) return address;
+    this.otherSegments |= 1 << seg;
+    return m.i64.and(address, m.i64.const(0xffff_ffffn));
+  }
+  linear(offset: Val): Val {
+    return this.let(this.expr('i64', this.inSegment(offset.take(), this.insn.seg)));
+  }
+  indexVector(half: number): Val {
+    return this.xmm(this.insn.mem?.index ?? 0, half);
+  }
+  indexScale(): Val {
+    return this.i32(this.insn.mem?.scale ?? 0);
   }
   /** An address as a root and a constant; undefined when its registers make a sum that the block has no name for. */
   private symbolicAddress(mem: MemOperand, disp: number): Symbolic | undefined {

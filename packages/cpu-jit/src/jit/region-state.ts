@@ -83,6 +83,8 @@ export abstract class RegionState extends Emitter {
   /** Empty blocks to be filled with stores or loads of all registers, once it is known which ones the region uses. */
   private readonly spills: binaryen.ExpressionRef[] = [];
   private readonly reloads: binaryen.ExpressionRef[] = [];
+  /** The same for VZEROUPPER: registers whose high halves the region does not use are cleared in the state block. */
+  private readonly clears: binaryen.ExpressionRef[] = [];
 
   constructor(b: typeof binaryen, m: binaryen.Module, imports: Imports) {
     super(b, m);
@@ -216,6 +218,11 @@ export abstract class RegionState extends Emitter {
     }
     this.emit(this.m.local.set((half === 0 ? LOCAL.xmm : LOCAL.high) + n, v.take()));
   }
+  zeroUpper(): void {
+    const placeholder = this.m.block(null, []);
+    this.clears.push(placeholder);
+    this.emit(placeholder);
+  }
   // ------------------------------------------------------------ spills
   /** Stores every register and flag the region changes; filled in by `finishState`. Flags must be in their locals. */
   protected spillHere(): binaryen.ExpressionRef {
@@ -273,8 +280,17 @@ export abstract class RegionState extends Emitter {
     }
     return this.flagsWritten ? [...stores, ...this.storeFlags()] : stores;
   }
+  private clearUpper(): binaryen.ExpressionRef[] {
+    const { m } = this;
+    const zero = () => m.v128.const(new Array<number>(16).fill(0));
+    return Array.from({ length: this.codeSize === 64 ? 16 : 8 }, (_, n) =>
+      (this.touchedHigh >>> n) & 1 ? m.local.set(LOCAL.high + n, zero()) : m.v128.store(S_YMM_HIGH + n * 16, 16, this.cpu(), zero()),
+    );
+  }
   /** After the last instruction: fills in spills and reloads; returns the loads for the region's entry. */
   protected finishState(): binaryen.ExpressionRef[] {
+    if (this.clears.length > 0) this.writtenHigh |= this.touchedHigh;
+    for (const block of this.clears) for (const s of this.clearUpper()) appendChild(this.b, block, s);
     for (const block of this.spills) for (const s of this.storeRegisters()) appendChild(this.b, block, s);
     for (const block of this.reloads) for (const s of this.loadRegisters()) appendChild(this.b, block, s);
     return [...this.loadRegisters(), ...this.loadFlags()];

@@ -1,6 +1,7 @@
 import type { Semantics } from '../emit/emitter.ts';
 import { alu } from './alu.ts';
 import { atomics } from './atomic.ts';
+import { avx } from './avx.ts';
 import { bits } from './bits.ts';
 import { branches } from './branch.ts';
 import { decimal } from './decimal.ts';
@@ -20,6 +21,7 @@ import { x87 } from './x87.ts';
 const parts: readonly Readonly<Record<string, Semantics>>[] = [
   alu,
   atomics,
+  avx,
   bits,
   branches,
   decimal,

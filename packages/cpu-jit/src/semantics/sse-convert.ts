@@ -5,7 +5,7 @@ import { enterMmx, guard } from './mmx.ts';
 import { mmxSource, zeroExtended } from './sse-move.ts';
 import { convert, type FloatType, imm8, lowLane, merged, shapeOf, shuffleLanes, v } from './sse-operands.ts';
 import { allLanes, orSoft, softCall } from './sse-soft.ts';
-import { first, lowSecond, scalarSecond, second, second128, secondIndex, unary, writeVector } from './vector.ts';
+import { eachHalf, first, lowSecond, scalarSecond, second, second128, secondIndex, unary, writeVector } from './vector.ts';
 
 const TWO_31 = 2 ** 31;
 const TWO_63 = 2 ** 63;
@@ -71,7 +71,7 @@ const doublesToDwords = (truncate: boolean): Semantics => narrow((e, x) => toDwo
 /** Halves of doubles, each to two lanes of 4 bytes with zeros above, side by side. */
 function narrow(f: (e: Emitter, x: Val) => Val): Semantics {
   return (e) => {
-    const [low, high] = second(e).map((x) => e.let(f(e, x)));
+    const [low, high] = eachHalf(e, second(e), (x) => e.let(f(e, x)));
     if (low !== undefined) writeVector(e, high === undefined ? low : shuffleLanes(e, low, high, 8, [0, 2]));
   };
 }
@@ -81,8 +81,8 @@ function widen(f: (e: Emitter, x: Val) => Val): Semantics {
     const source = lowSecond(e);
     if (e.form.vl === 16) return writeVector(e, f(e, source));
     const upper = e.let(shuffleLanes(e, source, source, 8, [1, 1]));
-    const low = e.let(f(e, source));
-    writeVector(e, low, f(e, upper));
+    const [low = source, high] = eachHalf(e, [source, upper], (x) => f(e, x));
+    writeVector(e, low, high);
   };
 }
 /** CVT(T)PS2PI, CVT(T)PD2PI: two doublewords to an MMX register. */

@@ -10,7 +10,7 @@ import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { dwords4, type FloatType, imm8, lowLane, merged, shapeOf, shuffleLanes, splat, v, zero } from './sse-operands.ts';
 import { allLanes, orSoft, type SingleOperation, softArith, softCall } from './sse-soft.ts';
-import { first, packed, scalarSecond, unary, writeMerged, writeVector } from './vector.ts';
+import { eachHalf, first, packed, scalarSecond, second, unary, writeHalves, writeMerged, writeVector } from './vector.ts';
 
 /** Wasm's name of an operation; MINx and MAXx return src when the operands are equal, both zero or unordered: pmin/pmax, src first. */
 function vectorOperation(e: Emitter, type: FloatType, op: SingleOperation, a: Val, b: Val): Val {
@@ -171,24 +171,32 @@ const scalarEstimate =
   (e) =>
     writeMerged(e, 'f32', e.let(f(e, scalarSecond(e, 'f32'))));
 
-/** DPPS, DPPD: imm[7:4] chooses the products summed, imm[3:0] the lanes that receive the sum. */
-const dotProduct = (type: FloatType): Semantics =>
-  packed((e, a, b) => {
+/** DPPS, DPPD: imm[7:4] chooses the products summed, imm[3:0] the lanes that receive the sum. Exceptions are signalled after each step. */
+const dotProduct =
+  (type: FloatType): Semantics =>
+  (e) => {
+    const sources = second(e).map((b, half) => ({ a: first(e, half), b }));
     const imm = imm8(e);
-    const bits = (first: number) => e.v128(type === 'f32' ? dwords4([0, 1, 2, 3].map((i) => first << i)) : dwords4([first, first, first << 1, first << 1]));
-    const chosen = (first: number) => v(e, 'i32x4.ne', v(e, 'v128.and', v(e, 'i32x4.splat', imm), bits(first)), zero(e));
+    const bits = (from: number) => e.v128(type === 'f32' ? dwords4([0, 1, 2, 3].map((i) => from << i)) : dwords4([from, from, from << 1, from << 1]));
+    const chosen = (from: number) => v(e, 'i32x4.ne', v(e, 'v128.and', v(e, 'i32x4.splat', imm), bits(from)), zero(e));
     const lanes = e.let(e.and(e.shrU(imm, e.i32(4)), e.i32(allLanes(type))));
-    const product = orSoft(e, vectorOperation(e, type, 'mul', a, b), () => softArith(e, 'mul', type, lanes, a, b));
-    const products = e.let(v(e, 'v128.and', product, chosen(16)));
+    const multiply = ({ a, b }: { a: Val; b: Val }) => orSoft(e, vectorOperation(e, type, 'mul', a, b), () => softArith(e, 'mul', type, lanes, a, b));
+    const products = eachHalf(e, sources, (source) => e.let(v(e, 'v128.and', multiply(source), chosen(16))));
     // Every lane adds in its own order, which tells when several products are NaN. The orders are those of Intel cores.
-    let sum: Val;
-    if (type === 'f64') sum = compute(e, type, 'add', products, e.let(shuffleLanes(e, products, products, 8, [1, 0])));
-    else {
-      const pairs = compute(e, type, 'add', e.let(shuffleLanes(e, products, products, 4, [1, 0, 3, 2])), products);
-      sum = compute(e, type, 'add', pairs, e.let(shuffleLanes(e, pairs, pairs, 4, [2, 3, 0, 1])));
-    }
-    return v(e, 'v128.and', sum, chosen(1));
-  });
+    const swapped = (x: Val, bytes: number, order: readonly number[]) => e.let(shuffleLanes(e, x, x, bytes, order));
+    const sums =
+      type === 'f64'
+        ? eachHalf(e, products, (x) => compute(e, type, 'add', x, swapped(x, 8, [1, 0])))
+        : eachHalf(
+            e,
+            eachHalf(e, products, (x) => compute(e, type, 'add', swapped(x, 4, [1, 0, 3, 2]), x)),
+            (x) => compute(e, type, 'add', x, swapped(x, 4, [2, 3, 0, 1])),
+          );
+    writeHalves(
+      e,
+      sums.map((x) => e.let(v(e, 'v128.and', x, chosen(1)))),
+    );
+  };
 
 const four = (op: SingleOperation): Record<string, Semantics> => ({
   [`${op}ps`]: packedArithmetic('f32', op),

@@ -7,6 +7,7 @@
  */
 import type { Emitter } from '../emit/emitter.ts';
 import type { Val, ValType } from '../emit/val.ts';
+import { S_SOFT_HALF } from '../layout.ts';
 import type { FloatType } from './sse-operands.ts';
 
 /** Operations of the helper `sse_arith`. */
@@ -32,11 +33,10 @@ export function orSoft(e: Emitter, fast: Val, soft: () => Val): Val {
 export const allLanes = (type: FloatType): number => (type === 'f32' ? 15 : 3);
 
 export function softCall(e: Emitter, helper: string, result: ValType, ...args: readonly (Val | number)[]): Val {
-  return e.call(
-    helper,
-    result,
-    args.map((a) => (typeof a === 'number' ? e.i32(a) : a)),
-  );
+  const values = args.map((a) => (typeof a === 'number' ? e.i32(a) : a));
+  // Exceptions of a 256-bit instruction are those of both halves together.
+  if (e.half !== undefined) e.setState(S_SOFT_HALF, 4, e.i32(e.half + 1));
+  return e.call(helper, result, values);
 }
 
 /** Lanes of `a` and `b` (all, or those of the bit set) through an operation; the other lanes are those of `a`. */

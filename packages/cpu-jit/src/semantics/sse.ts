@@ -28,7 +28,8 @@ const guarded =
     f(e);
   };
 
-const all: Record<string, Semantics> = { ...sseMove, ...sseFp, ...sseInt, ...sseShuffle, ...sseConvert, ...sse4, ...crypto };
+/** Without the check that they may be used: what AVX shares. */
+export const sseUnguarded: Readonly<Record<string, Semantics>> = { ...sseMove, ...sseFp, ...sseInt, ...sseShuffle, ...sseConvert, ...sse4, ...crypto };
 
 /** SSE to SSE4.2, AES-NI, PCLMULQDQ and SHA, by mnemonic. */
-export const sse: Record<string, Semantics> = Object.fromEntries(Object.entries(all).map(([name, f]) => [name, guarded(f)]));
+export const sse: Record<string, Semantics> = Object.fromEntries(Object.entries(sseUnguarded).map(([name, f]) => [name, guarded(f)]));

@@ -12,6 +12,17 @@ import { bitsToFloat, type FloatType, merged, shapeOf, v, zero } from './sse-ope
 export type Unary = (e: Emitter, b: Val, half: number) => Val;
 export type Binary = (e: Emitter, a: Val, b: Val, half: number) => Val;
 
+/** Emits the code of each half in turn; for helpers that signal exceptions a half of two knows which it is (`Emitter.half`). */
+export function eachHalf<T>(e: Emitter, sources: readonly T[], f: (source: T, half: number) => Val): Val[] {
+  if (sources.length === 1) return sources.map(f);
+  const results = sources.map((source, half) => {
+    e.half = half;
+    return e.let(f(source, half));
+  });
+  e.half = undefined;
+  return results;
+}
+
 const isVex = (e: Emitter): boolean => e.form.row.vex === true;
 /** Position of the operand in VEX.vvvv, -1 when there is none. */
 const vvvvIndex = (e: Emitter): number => e.form.operands.findIndex((o) => o.kind === 'xmm' && o.field === 'vvvv');
@@ -75,8 +86,8 @@ export function writeVector(e: Emitter, low: Val, high?: Val): void {
   e.writeXmm(0, low);
   if (above !== undefined) e.writeXmm(0, above, 1);
 }
-function writeHalves(e: Emitter, results: readonly Val[]): void {
-  const [low, high] = results.length > 1 ? results.map((r) => e.let(r)) : results;
+/** Destination register by halves, the higher one if it is written. */
+export function writeHalves(e: Emitter, [low, high]: readonly Val[]): void {
   if (low !== undefined) writeVector(e, low, high);
 }
 
@@ -91,7 +102,7 @@ export const packed =
   (e) =>
     writeHalves(
       e,
-      second(e).map((b, half) => f(e, first(e, half), b, half)),
+      eachHalf(e, second(e), (b, half) => f(e, first(e, half), b, half)),
     );
 /** The same for one Wasm instruction. */
 export const direct = (name: string): Semantics => packed((e, a, b) => v(e, name, a, b));
@@ -101,15 +112,15 @@ export const unary =
   (e) =>
     writeHalves(
       e,
-      second(e).map((b, half) => f(e, b, half)),
+      eachHalf(e, second(e), (b, half) => f(e, b, half)),
     );
 /** dst = f(first), half by half, in instructions whose other operand is no vector. */
 export const onFirst =
   (f: Unary): Semantics =>
   (e) => {
-    const count = e.form.vl / 16;
+    const sources = Array.from({ length: e.form.vl / 16 }, (_, half) => first(e, half));
     writeHalves(
       e,
-      Array.from({ length: count }, (_, half) => f(e, first(e, half), half)),
+      eachHalf(e, sources, (a, half) => f(e, a, half)),
     );
   };

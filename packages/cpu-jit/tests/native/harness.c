@@ -27,6 +27,8 @@
 #define STACK 0x120000ul
 #define STACK_BYTES 0x4000
 #define FLAGS 0xcd5
+// Of the high halves in a signal frame, which has XSAVE's standard format.
+#define AVX_STATE 576
 
 struct state {
   uint64_t gpr[16], flags;
@@ -37,6 +39,8 @@ struct state {
   // Of ES, DS, FS, GS, and the bases of the last two; cases start with null selectors, FS_BASE and GS_BASE.
   uint16_t selectors[4];
   uint64_t fs_base, gs_base;
+  // High halves of YMM0..15.
+  uint8_t high[256];
 };
 struct header {
   uint32_t code, code_at, data, data_at;
@@ -98,8 +102,9 @@ static void enter(int number, siginfo_t *info, void *context) {
   memcpy(u->uc_mcontext.fpregs->_xmm, state.xmm, 256);
   u->uc_mcontext.fpregs->mxcsr = state.mxcsr;
   copy_x87(u->uc_mcontext.fpregs, state.x87);
-  // XSTATE_BV: x87 and SSE are not in their initial state.
-  *(uint64_t *)((char *)u->uc_mcontext.fpregs + 512) |= 3;
+  memcpy((char *)u->uc_mcontext.fpregs + AVX_STATE, state.high, 256);
+  // XSTATE_BV: x87, SSE and AVX are not in their initial state.
+  *(uint64_t *)((char *)u->uc_mcontext.fpregs + 512) |= 7;
   set_fs_base(FS_BASE);
 }
 
@@ -115,6 +120,8 @@ static void leave(int number, siginfo_t *info, void *context) {
   state.flags = u->uc_mcontext.gregs[REG_EFL] & FLAGS;
   state.mxcsr = u->uc_mcontext.fpregs->mxcsr;
   memcpy(state.xmm, u->uc_mcontext.fpregs->_xmm, 256);
+  memset(state.high, 0, 256);
+  if (*(uint64_t *)((char *)u->uc_mcontext.fpregs + 512) & 4) memcpy(state.high, (char *)u->uc_mcontext.fpregs + AVX_STATE, 256);
   copy_x87(state.x87, u->uc_mcontext.fpregs);
   copy_x87(u->uc_mcontext.fpregs, &home_fp);
   memcpy(u->uc_mcontext.gregs, home.uc_mcontext.gregs, sizeof home.uc_mcontext.gregs);

@@ -1,0 +1,55 @@
+import type { Row } from './types.ts';
+
+/** VEX-encoded vector instructions of the 0F 3A map (SDM vol. 2, table A-5). */
+const V = { map: '0f3a', vex: true, pfx: '66', feature: 'avx' } as const;
+const V2 = { ...V, feature: 'avx2' } as const;
+const two = ['Vx', 'Wx', 'Ib'] as const;
+const three = ['Vx', 'Hx', 'Wx', 'Ib'] as const;
+
+export const tableAvx0f3a: readonly Row[] = [
+  { ...V2, op: 0x00, w: 1, l: 1, name: 'vpermq', operands: two },
+  { ...V2, op: 0x01, w: 1, l: 1, name: 'vpermpd', operands: two },
+  { ...V2, op: 0x02, w: 0, name: 'vpblendd', operands: three },
+  { ...V, op: 0x04, w: 0, name: 'vpermilps', operands: two },
+  { ...V, op: 0x05, w: 0, name: 'vpermilpd', operands: two },
+  { ...V, op: 0x06, w: 0, l: 1, name: 'vperm2f128', operands: three },
+  { ...V, op: 0x08, name: 'vroundps', operands: two },
+  { ...V, op: 0x09, name: 'vroundpd', operands: two },
+  { ...V, op: 0x0a, name: 'vroundss', operands: ['Vss', 'Hss', 'Wss', 'Ib'] },
+  { ...V, op: 0x0b, name: 'vroundsd', operands: ['Vsd', 'Hsd', 'Wsd', 'Ib'] },
+  { ...V, op: 0x0c, name: 'vblendps', operands: three },
+  { ...V, op: 0x0d, name: 'vblendpd', operands: three },
+  { ...V, op: 0x0e, name: 'vpblendw', operands: three },
+  { ...V, op: 0x0f, name: 'vpalignr', operands: three },
+  { ...V, op: 0x14, l: 0, mod: 'reg', name: 'vpextrb', operands: ['Rd', 'Vdq', 'Ib'] },
+  { ...V, op: 0x14, l: 0, mod: 'mem', name: 'vpextrb', operands: ['Mb', 'Vdq', 'Ib'] },
+  { ...V, op: 0x15, l: 0, mod: 'reg', name: 'vpextrw', operands: ['Rd', 'Vdq', 'Ib'] },
+  { ...V, op: 0x15, l: 0, mod: 'mem', name: 'vpextrw', operands: ['Mw', 'Vdq', 'Ib'] },
+  { ...V, op: 0x16, l: 0, w: 0, name: 'vpextrd', operands: ['Ed', 'Vdq', 'Ib'] },
+  { ...V, op: 0x16, l: 0, w: 1, name: 'vpextrq', operands: ['Eq', 'Vdq', 'Ib'] },
+  { ...V, op: 0x17, l: 0, name: 'vextractps', operands: ['Ed', 'Vdq', 'Ib'] },
+  { ...V, op: 0x18, w: 0, l: 1, name: 'vinsertf128', operands: ['Vx', 'Hx', 'Wdq', 'Ib'] },
+  { ...V, op: 0x19, w: 0, l: 1, name: 'vextractf128', operands: ['Wdq', 'Vx', 'Ib'] },
+  { ...V, op: 0x1d, w: 0, name: 'vcvtps2ph', operands: ['Wxh', 'Vx', 'Ib'], feature: 'f16c' },
+  { ...V, op: 0x20, l: 0, mod: 'reg', name: 'vpinsrb', operands: ['Vdq', 'Hdq', 'Rd', 'Ib'] },
+  { ...V, op: 0x20, l: 0, mod: 'mem', name: 'vpinsrb', operands: ['Vdq', 'Hdq', 'Mb', 'Ib'] },
+  { ...V, op: 0x21, l: 0, mod: 'reg', name: 'vinsertps', operands: ['Vdq', 'Hdq', 'Udq', 'Ib'] },
+  { ...V, op: 0x21, l: 0, mod: 'mem', name: 'vinsertps', operands: ['Vdq', 'Hdq', 'Md', 'Ib'] },
+  { ...V, op: 0x22, l: 0, w: 0, name: 'vpinsrd', operands: ['Vdq', 'Hdq', 'Ed', 'Ib'] },
+  { ...V, op: 0x22, l: 0, w: 1, name: 'vpinsrq', operands: ['Vdq', 'Hdq', 'Eq', 'Ib'] },
+  { ...V2, op: 0x38, w: 0, l: 1, name: 'vinserti128', operands: ['Vx', 'Hx', 'Wdq', 'Ib'] },
+  { ...V2, op: 0x39, w: 0, l: 1, name: 'vextracti128', operands: ['Wdq', 'Vx', 'Ib'] },
+  { ...V, op: 0x40, name: 'vdpps', operands: three },
+  { ...V, op: 0x41, l: 0, name: 'vdppd', operands: ['Vdq', 'Hdq', 'Wdq', 'Ib'] },
+  { ...V, op: 0x42, name: 'vmpsadbw', operands: three },
+  { ...V, op: 0x44, l: 0, name: 'vpclmulqdq', operands: ['Vdq', 'Hdq', 'Wdq', 'Ib'] },
+  { ...V2, op: 0x46, w: 0, l: 1, name: 'vperm2i128', operands: three },
+  { ...V, op: 0x4a, w: 0, name: 'vblendvps', operands: ['Vx', 'Hx', 'Wx', 'Lx'] },
+  { ...V, op: 0x4b, w: 0, name: 'vblendvpd', operands: ['Vx', 'Hx', 'Wx', 'Lx'] },
+  { ...V, op: 0x4c, w: 0, name: 'vpblendvb', operands: ['Vx', 'Hx', 'Wx', 'Lx'] },
+  { ...V, op: 0x60, l: 0, name: 'vpcmpestrm', operands: ['Vdq', 'Wdq', 'Ib'], size: 'y' },
+  { ...V, op: 0x61, l: 0, name: 'vpcmpestri', operands: ['Vdq', 'Wdq', 'Ib'], size: 'y' },
+  { ...V, op: 0x62, l: 0, name: 'vpcmpistrm', operands: ['Vdq', 'Wdq', 'Ib'] },
+  { ...V, op: 0x63, l: 0, name: 'vpcmpistri', operands: ['Vdq', 'Wdq', 'Ib'] },
+  { ...V, op: 0xdf, l: 0, name: 'vaeskeygenassist', operands: ['Vdq', 'Wdq', 'Ib'] },
+];
