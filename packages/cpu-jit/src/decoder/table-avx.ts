@@ -71,7 +71,7 @@ const moves: readonly Row[] = [
   { ...V, op: 0x17, mod: 'mem', pfx: '66', l: 0, name: 'vmovhpd', operands: ['Mq', 'Vdq'] },
   ...vexPair(0x28, 'mova', two),
   ...vexPair(0x29, 'mova', ['Wx', 'Vx']),
-  ...vexPair(0x2b, 'movnt', ['Mx', 'Vx']),
+  ...vexPair(0x2b, 'movnt', ['Mx', 'Vx']).map((row): Row => ({ ...row, mod: 'mem' })),
   { ...V, op: 0x6e, pfx: '66', l: 0, w: 0, name: 'vmovd', operands: ['Vdq', 'Ed'] },
   { ...V, op: 0x6e, pfx: '66', l: 0, w: 1, name: 'vmovq', operands: ['Vdq', 'Eq'] },
   { ...V, op: 0x6f, pfx: '66', name: 'vmovdqa', operands: two },
