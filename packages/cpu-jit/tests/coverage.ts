@@ -65,7 +65,7 @@ export function recording(): Recording {
 /** Groups of rows as the README lists them. */
 export function groupOf(row: Row): string {
   if (row.mode === 'i64') return '16- and 32-bit code only';
-  if (row.vex === true) return row.operands.some((o) => /^[VWUH]/.test(o)) ? 'AVX (VEX)' : 'BMI (VEX)';
+  if (row.vex === true) return row.name.startsWith('v') ? 'AVX (VEX)' : 'BMI (VEX)';
   if (row.map === 'x87') return 'x87 (D8..DF)';
   return { '1': 'one-byte map', '0f': 'map 0F', '0f38': 'map 0F 38', '0f3a': 'map 0F 3A' }[row.map];
 }
@@ -96,7 +96,9 @@ export function compiledForms(list: readonly Form[], codeSize: 32 | 64): Set<num
 
 /** An instruction of the form, without bytes. */
 function instance(form: Form): Insn {
-  const mem = form.isMem ? { base: 3, index: -1, scale: 0, disp: 16, seg: 3 } : null;
+  // A vector of indexes is not optional.
+  const index = form.operands.some((o) => o.field === 'vsib') ? 4 : -1;
+  const mem = form.isMem ? { base: 3, index, scale: 0, disp: 16, seg: 3 } : null;
   const fields = { length: 4, lock: false, rex: false, reg: 0, rm: 1, vvvv: 2, seg: 3, immLow: 1, immHigh: 0, imm2: 1 };
   return { ...form, ...fields, mem };
 }

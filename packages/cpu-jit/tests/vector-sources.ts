@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import type { CodeSize } from '../src/decoder/index.ts';
+import { AVX_MODES_VECTORS, AVX_VECTORS, readAvxVectors } from './avx-vectors.ts';
 import { FORM_VECTORS, readFormVectors } from './form-vectors.ts';
 import { INT_VECTORS, readIntVectors } from './int-vectors.ts';
 import { readIntegerVectors } from './integer-vectors.ts';
@@ -47,6 +48,8 @@ export const VECTOR_SOURCES: readonly VectorSource[] = [
   { file: 'integer.bin.gz', codeSize: 64, read: () => readIntegerVectors(url('integer.bin.gz')).map(({ code, cases }) => ({ code, cases: cases.length })) },
   { file: 'forms.bin.gz', codeSize: 64, read: () => readFormVectors(FORM_VECTORS).map(({ code, cases }) => ({ code, cases: cases.length })) },
   { file: 'sse.bin.gz', codeSize: 64, read: () => readVectors(url('sse.bin.gz')).map(({ code, cases }) => ({ code, cases: cases.length })) },
+  { file: 'avx.bin.gz', codeSize: 64, read: () => readAvxVectors(AVX_VECTORS).map(({ code, cases }) => ({ code, cases: cases.length })) },
+  { file: 'avx-modes.bin.gz', codeSize: 64, read: () => readAvxVectors(AVX_MODES_VECTORS).map(({ code, cases }) => ({ code, cases: cases.length })) },
   { file: 'mmx.bin.gz', codeSize: 64, read: readMmx },
   { file: 'x87-basic.bin.gz', codeSize: 64, read: () => readX87('x87-basic.bin.gz') },
   { file: 'x87-transcendental.bin.gz', codeSize: 64, read: () => readX87('x87-transcendental.bin.gz') },
