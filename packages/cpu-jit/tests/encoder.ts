@@ -43,7 +43,7 @@ export interface Encoded {
 
 const RIP = 16;
 const SEGMENT_PREFIX = { fs: 0x64, gs: 0x65 } as const;
-const PREFIX = { '66': 0x66, f3: 0xf3, f2: 0xf2 } as const;
+const PREFIX = { np: 0, nfx: 0, '66': 0x66, f3: 0xf3, f2: 0xf2 } as const;
 
 /** Encodes one instruction. The caller checks the result by decoding it: some combinations of fields have no encoding. */
 export function encode(form: Form, f: Fields): Encoded {
@@ -65,7 +65,8 @@ export function encode(form: Form, f: Fields): Encoded {
   if (!isVex) {
     const sized = size === 'v' || size === 'z' || size === 'd64';
     if (sized && opSize === 2 && row.pfx !== '66') bytes.push(0x66);
-    if (row.pfx !== undefined && row.pfx !== 'np') bytes.push(PREFIX[row.pfx]);
+    const mandatory = PREFIX[row.pfx ?? 'np'];
+    if (mandatory !== 0) bytes.push(mandatory);
     if (form.rep !== 0) bytes.push(form.rep === 2 ? 0xf2 : 0xf3);
   }
   const r = hasModRm && row.ext === undefined && f.reg >= 8 ? 4 : 0;

@@ -1,6 +1,6 @@
 import { readAddress } from './address.ts';
 import { type CodeSize, effectiveRep, type SizeClass } from './forms.ts';
-import { buildMaps, type Candidate, type Cell, candidateOperands, type Immediate, type Maps, PREFIX_66, PREFIX_F2, PREFIX_F3 } from './lookup.ts';
+import { buildMaps, type Candidate, type Cell, candidateOperands, type Immediate, type Maps, NO_REPEAT, PREFIX_66, PREFIX_F2, PREFIX_F3 } from './lookup.ts';
 import { Reader } from './reader.ts';
 import type { AddrSize, DecodeFailure, Insn, MemOperand, OperandForm, OpSize, Rep, Row } from './types.ts';
 
@@ -34,6 +34,8 @@ class Prefixes {
   /** VEX.W, which outside 64-bit mode is no REX.W. */
   vexW = 0;
   vvvv = 0;
+  /** VEX.vvvv is not all ones, which it must be where it names no register, outside 64-bit mode with its fourth bit too. */
+  namesRegister = false;
 
   reset(): void {
     this.mandatory = 0;
@@ -46,6 +48,7 @@ class Prefixes {
     this.vexL = 0;
     this.vexW = 0;
     this.vvvv = 0;
+    this.namesRegister = false;
   }
 }
 
@@ -111,6 +114,7 @@ function readVex(reader: Reader, p: Prefixes, first: number, maps: Maps, long: b
   p.rex = long ? rex : 0;
   p.vex = true;
   p.vvvv = (~last >> 3) & (long ? 15 : 7);
+  p.namesRegister = ((last >> 3) & 15) !== 15;
   p.vexL = (last >> 2) & 1;
   p.vexW = first === 0xc4 ? last & 0x80 : 0;
   p.mandatory = VEX_PP[last & 3] ?? 0;
@@ -154,10 +158,11 @@ function select(candidates: readonly Candidate[], p: Prefixes, rm: number): Cand
   for (const c of candidates) {
     const { row } = c;
     // F2 and F3 win over 66, which then keeps its usual meaning.
+    if (c.prefix === NO_REPEAT && p.mandatory > PREFIX_66) continue;
     if (c.prefix >= 0 && c.prefix !== (p.mandatory > PREFIX_66 ? p.mandatory & ~PREFIX_66 : p.mandatory)) continue;
     if (row.rm !== undefined && row.rm !== rm) continue;
     if (row.w !== undefined && (row.w === 1) !== ((p.vex && !c.wideRegister ? p.vexW : p.rex & REX_W) !== 0)) continue;
-    if (p.vex && ((row.l !== undefined && row.l !== p.vexL) || (!c.usesVvvv && p.vvvv !== 0))) continue;
+    if (p.vex && ((row.l !== undefined && row.l !== p.vexL) || (!c.usesVvvv && p.namesRegister))) continue;
     return c;
   }
   return null;

@@ -10,7 +10,7 @@ export interface Candidate {
   readonly size: SizeClass;
   /** Operands by operand size (log2) and register 0 / memory 1, filled as they are met. */
   readonly operands: (readonly OperandForm[] | undefined)[];
-  /** Mandatory prefix: -1 any, else PREFIX_* bits that must be equal. */
+  /** Mandatory prefix: -1 any, NO_REPEAT neither F2 nor F3, else PREFIX_* bits that must be equal. */
   readonly prefix: number;
   /** Bits of the register number that count: 7 for mmx, st and segment registers, 15 otherwise. */
   readonly regMask: number;
@@ -51,7 +51,9 @@ export interface Maps {
   readonly vexOf3a: readonly (Cell | null)[];
 }
 
-const PREFIX_CODE = { np: 0, '66': PREFIX_66, f3: PREFIX_F3, f2: PREFIX_F2 } as const;
+export const NO_REPEAT = -2;
+
+const PREFIX_CODE = { np: 0, '66': PREFIX_66, f3: PREFIX_F3, f2: PREFIX_F2, nfx: NO_REPEAT } as const;
 
 function immediateOf(spec: string): Immediate | null {
   switch (spec) {

@@ -63,8 +63,8 @@ export const table0f = [
   { map: '0f', op: 0xc3, pfx: 'np', mod: 'mem', name: 'movnti', operands: ['My', 'Gy'], feature: 'sse2' },
   { map: '0f', op: 0xc7, ext: 1, mod: 'mem', w: 0, name: 'cmpxchg8b', operands: ['Mq'], lock: true },
   { map: '0f', op: 0xc7, ext: 1, mod: 'mem', w: 1, name: 'cmpxchg16b', operands: ['Mdq'], lock: true, feature: 'cx16' },
-  { map: '0f', op: 0xc7, ext: 6, mod: 'reg', name: 'rdrand', operands: ['Rv'], feature: 'rdrand' },
-  { map: '0f', op: 0xc7, ext: 7, mod: 'reg', name: 'rdseed', operands: ['Rv'], feature: 'rdseed' },
+  { map: '0f', op: 0xc7, ext: 6, mod: 'reg', pfx: 'nfx', name: 'rdrand', operands: ['Rv'], feature: 'rdrand' },
+  { map: '0f', op: 0xc7, ext: 7, mod: 'reg', pfx: 'nfx', name: 'rdseed', operands: ['Rv'], feature: 'rdseed' },
   { map: '0f', op: 0xc8, name: 'bswap', operands: ['Zy'] },
   { map: '0f', op: 0xff, name: 'ud0', operands: ['Gv', 'Ev'], end: true },
 ] as const satisfies readonly Row[];

@@ -75,9 +75,9 @@ export const table0f38 = [
   { map: '0f38', op: 0xde, pfx: '66', name: 'aesdec', operands: ['Vdq', 'Wdq'], feature: 'aes' },
   { map: '0f38', op: 0xdf, pfx: '66', name: 'aesdeclast', operands: ['Vdq', 'Wdq'], feature: 'aes' },
   { map: '0f38', op: 0xf0, pfx: 'f2', name: 'crc32', operands: ['Gd', 'Eb'], size: 'b', feature: 'sse4_2' },
-  { map: '0f38', op: 0xf0, mod: 'mem', name: 'movbe', operands: ['Gv', 'Mv'], feature: 'movbe' },
+  { map: '0f38', op: 0xf0, mod: 'mem', pfx: 'nfx', name: 'movbe', operands: ['Gv', 'Mv'], feature: 'movbe' },
   { map: '0f38', op: 0xf1, pfx: 'f2', name: 'crc32', operands: ['Gd', 'Ev'], feature: 'sse4_2' },
-  { map: '0f38', op: 0xf1, mod: 'mem', name: 'movbe', operands: ['Mv', 'Gv'], feature: 'movbe' },
+  { map: '0f38', op: 0xf1, mod: 'mem', pfx: 'nfx', name: 'movbe', operands: ['Mv', 'Gv'], feature: 'movbe' },
   { map: '0f38', op: 0xf6, pfx: '66', name: 'adcx', operands: ['Gy', 'Ey'], feature: 'adx' },
   { map: '0f38', op: 0xf6, pfx: 'f3', name: 'adox', operands: ['Gy', 'Ey'], feature: 'adx' },
 

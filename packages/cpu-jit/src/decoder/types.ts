@@ -26,8 +26,8 @@ export interface Row {
   readonly mod?: 'reg' | 'mem';
   /** ModRM.rm, for encodings such as 0F 01 F9. */
   readonly rm?: number;
-  /** Mandatory prefix: NP, 66, F3, F2. Absent: prefixes keep their usual meaning. */
-  readonly pfx?: 'np' | '66' | 'f3' | 'f2';
+  /** Mandatory prefix: NP, 66, F3, F2; NFx: neither F2 nor F3 may be there. Absent: prefixes keep their usual meaning. */
+  readonly pfx?: 'np' | '66' | 'f3' | 'f2' | 'nfx';
   /** Mnemonic, lower case; the name of the semantics function. */
   readonly name: string;
   readonly operands: readonly OperandSpec[];
