@@ -4,7 +4,8 @@ import type { Listed } from './listing.ts';
 
 /** Why the two may differ. */
 export const REASONS = {
-  'other instruction sets': 'objdump knows instructions the tables do not have: AVX-512, VAES, AMX, XOP, 3DNow!, CET, RTM, Key Locker, VIA PadLock, ... Ours: #UD',
+  'other instruction sets':
+    'objdump knows instructions the tables do not have: AVX-512, VAES, AMX, XOP, 3DNow!, CET, RTM, Key Locker, VIA PadLock, ... Ours: #UD',
   'modes of instructions': 'RDFSBASE, SWAPGS and their like exist in 64-bit code only; objdump shows them everywhere. Ours: #UD',
   prefixes:
     'LOCK where it is not allowed, or F2, F3, 66 before an instruction that must not have them: objdump prints the prefix as a word before it. Ours: #UD, as processors',
