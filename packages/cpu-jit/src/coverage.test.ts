@@ -27,7 +27,7 @@ test('nothing is excused from vectors that has them, or is in no table', () => {
   expect(excused.map(describeForm)).toEqual([]);
 });
 
-test('the table in README.md is what scripts/coverage-table.ts makes of the tables and vectors as they are', () => {
+test('the table in README.md is what scripts/coverage-table.ts makes of the tables and vectors as they are', { timeout: 120_000 }, () => {
   const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
   expect(readme, 'run: npm run coverage-table, in packages/cpu-jit').toBe(withCoverage(readme));
 });

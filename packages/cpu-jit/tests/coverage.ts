@@ -37,8 +37,14 @@ function addressingOf(insn: Insn): string[] {
   return found;
 }
 
-/** Reads all vector files. */
+let known: Recording | undefined;
+/** What all vector files hold; they are read once. */
 export function recording(): Recording {
+  known ??= readAll();
+  return known;
+}
+
+function readAll(): Recording {
   const cases = new Map<CodeSize, Map<number, number>>([16, 32, 64].map((size) => [size as CodeSize, new Map()]));
   const addressing = new Map<string, number>();
   const files = new Map<string, number>();
