@@ -28,7 +28,10 @@ export interface VmOptions {
   memory?: number | string;
   /** Memory for shadow page tables, like `memory`. Default 16 MiB. */
   shadowMemory?: number | string;
-  /** Revision of the PVM guest ABI. `auto`: v2 until the guest writes an MSR that only rfc-v1 has, before its first event. Default `auto`. */
+  /**
+   * Revision of the PVM guest ABI. `auto`: v2 until the guest writes an MSR that only rfc-v1 has, before its first event. Default for a program:
+   * `auto`. For a kernel under design `pvm`, the option says that it speaks the ABI by itself.
+   */
   abi?: AbiChoice;
   /** Virtualisation design, see `DESIGNS`. Default: `pvm` for a program, `bare` for a stock kernel. */
   design?: DesignName;
@@ -67,7 +70,8 @@ export interface VmOptions {
 
 /** Options with defaults filled in and sizes in bytes. */
 export interface CheckedOptions {
-  readonly abi: AbiChoice;
+  /** Undefined: not given. */
+  readonly abi: AbiChoice | undefined;
   readonly design: DesignName;
   readonly platform: PlatformKind;
   /** All that the design has. */
@@ -185,7 +189,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
   const { design, platform } = chooseMachine(options);
   const memory = size('memory', options.memory ?? (platform === 'pc' ? 512 : 64) * MIB, MIN_MEMORY, MAX_MEMORY, 4096);
   return {
-    abi: options.abi ?? 'auto',
+    abi: options.abi,
     design,
     platform,
     optimisations: checkOptimisations(design, options.optimisations ?? {}),
@@ -227,8 +231,10 @@ function chooseMachine(options: VmOptions): { design: DesignName; platform: Plat
   const unfit = foreign.find((key) => options[key] !== undefined);
   if (unfit !== undefined)
     refuse(`option ${unfit} is for a ${platform === 'pc' ? 'program; this is a stock kernel' : 'stock kernel; with a program, use files'}`);
-  const design = options.design ?? (platform === 'pc' ? 'bare' : 'pvm');
-  if (!designInfo(design).platforms.includes(platform)) {
+  const speaksAbi = platform === 'pc' && options.abi !== undefined;
+  const design = options.design ?? (platform === 'pc' && !speaksAbi ? 'bare' : 'pvm');
+  if (options.abi !== undefined && !designInfo(design).abiKernels) refuse(`option abi is for design pvm; ${design} has no ABI of its own`);
+  if (!speaksAbi && !designInfo(design).platforms.includes(platform)) {
     const able = DESIGN_NAMES.filter((name) => designInfo(name).platforms.includes(platform));
     refuse(`design ${design} does not run ${GUEST_OF[platform]}; ${able.join(', ')} ${able.length === 1 ? 'does' : 'do'}`);
   }

@@ -7,7 +7,7 @@ export interface MachineArgs {
   readonly memory: string | undefined;
   readonly shadowMemory: string;
   readonly jit: 'on' | 'off' | 'sync';
-  readonly abi: AbiChoice;
+  readonly abi: AbiChoice | undefined;
   readonly design: DesignName | undefined;
   readonly opt: readonly string[];
   readonly directSwitch: boolean | undefined;
@@ -26,9 +26,9 @@ export const MACHINE_OPTIONS: Readonly<Record<string, Options>> = {
   },
   abi: {
     choices: ['auto', ...ABI_REVISIONS],
-    default: 'auto',
     requiresArg: true,
-    describe: 'Revision of the PVM guest ABI; auto: v2, until the guest turns out to speak rfc-v1',
+    describe:
+      'Revision of the PVM guest ABI; auto: v2, until the guest turns out to speak rfc-v1. With a kernel: it speaks the ABI. Default for a program: auto',
   },
   design: {
     choices: DESIGN_NAMES,
@@ -69,7 +69,7 @@ export function machineSettings(a: MachineArgs): Pick<VmOptions, 'memory' | 'sha
     ...(a.design === undefined ? {} : { design: a.design }),
     shadowMemory: a.shadowMemory,
     jit: a.jit,
-    abi: a.abi,
+    ...(a.abi === undefined ? {} : { abi: a.abi }),
     optimisations: parseOptimisations(a),
   };
 }

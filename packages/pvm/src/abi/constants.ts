@@ -4,6 +4,7 @@
 export const PVCS_EVENT_FLAGS = 0;
 export const PVCS_USER_CS = 64;
 export const PVCS_USER_SS = 66;
+export const PVCS_SIZE = 128;
 
 /** PVCS.event_flags: the virtual interrupt flag, and "an interrupt waits". */
 export const EVENT_FLAG_IF = 1 << 9;

@@ -2,6 +2,3 @@ import type { Platform } from '../platform/index.ts';
 
 /** The platform, as the emulation of privileged instructions sees it. */
 export type Devices = Pick<Platform, 'readPort' | 'writePort' | 'readMmio' | 'writeMmio' | 'readMsr' | 'writeMsr'>;
-
-/** The platform, as the PVM design sees it. */
-export type PvmPlatform = Devices & Pick<Platform, 'kind' | 'interrupts' | 'sendInterrupt' | 'sendNmi'>;

@@ -1,5 +1,5 @@
 import type { Insn } from '@pvm/cpu-jit';
-import { CS, FS, GS, LDTR, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_GDTR, S_IDTR, S_SEG, S_XCR0, SEG_BASE, SEG_STRIDE, SS, TR } from '@pvm/cpu-jit/layout';
+import { CS, FS, GS, LDTR, S_CR2, S_CR3, S_CR4, S_DR, S_GDTR, S_IDTR, S_SEG, S_XCR0, SEG_BASE, SEG_STRIDE, SS, TR } from '@pvm/cpu-jit/layout';
 import { cpuid } from '../cpuid.ts';
 import { readVirtual } from '../guest-memory.ts';
 import { RAX, RBX, RCX, RDX, RSP } from '../vcpu-state.ts';
@@ -9,14 +9,12 @@ import { lookupDataSegment } from './hypercalls.ts';
 import type { KvmClock } from './kvm-clock.ts';
 import { msrName, readMsr, writeMsr } from './msrs.ts';
 import { type Emulation, portIo } from './port-io.ts';
-import { ATTR_CODE64, ATTR_DATA, CR0_FIXED_SET, CR4_FSGSBASE, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_SMEP, type PvmVcpu } from './pvm-vcpu.ts';
+import { ATTR_CODE64, ATTR_DATA, CR0_FIXED_SET, CR4_ALLOWED, CR4_FSGSBASE, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_SMEP, type PvmVcpu } from './pvm-vcpu.ts';
 
 /** Linear address of the `invlpg` that starts the synthetic CPUID: "PVM" and its marks. */
 const SYNTHETIC_CPUID_ADDRESS = 0xffff_ffff_ff4d_5650n;
 const CPUID_OPCODE = 0xa20f;
 
-// Bits of CR4 that a guest may set: VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT UMIP FSGSBASE PCIDE OSXSAVE SMEP PKE.
-const CR4_ALLOWED = 0x0077_0fffn & ~CR4_LA57;
 /** x87, SSE, AVX. */
 const XCR0_ALLOWED = 7n;
 const CR3_NO_FLUSH = 1n << 63n;
@@ -155,7 +153,11 @@ function operand16(vcpu: PvmVcpu, insn: Insn): number {
 function movCr(vcpu: PvmVcpu, insn: Insn): boolean {
   const { reg, rm } = insn;
   if (insn.row.name === 'mov_r_cr') {
-    const fields: Readonly<Record<number, number>> = { 2: S_CR2, 3: S_CR3, 4: S_CR4, 8: S_CR8 };
+    if (reg === 8) {
+      vcpu.setReg(rm, BigInt(vcpu.interrupts.taskPriority));
+      return true;
+    }
+    const fields: Readonly<Record<number, number>> = { 2: S_CR2, 3: S_CR3, 4: S_CR4 };
     const field = fields[reg];
     if (reg !== 0 && field === undefined) return false;
     vcpu.setReg(rm, field === undefined ? CR0_FIXED_SET : vcpu.get64(field));
@@ -184,7 +186,7 @@ function movCr(vcpu: PvmVcpu, insn: Insn): boolean {
     }
     case 8:
       if (value > 15n) return false;
-      vcpu.set64(S_CR8, value);
+      vcpu.interrupts.taskPriority = Number(value);
       return true;
     default:
       return false;

@@ -41,7 +41,6 @@ const IA32_STAR = 0xc000_0081;
 
 /** MSRs that are a field of the state block. `canonical`: other values are #GP; `mask`: bits that may be set. */
 const FIELDS: ReadonlyMap<number, { readonly field: number; readonly canonical?: true; readonly mask?: bigint }> = new Map([
-  [IA32_APIC_BASE, { field: S_APIC_BASE, mask: 0xf_ffff_fd00n }],
   [0x174, { field: S_SYSENTER_CS, mask: 0xffff_ffffn }],
   [0x175, { field: S_SYSENTER_ESP, canonical: true }],
   [0x176, { field: S_SYSENTER_EIP, canonical: true }],
@@ -55,6 +54,9 @@ const FIELDS: ReadonlyMap<number, { readonly field: number; readonly canonical?:
   [0xc000_0103, { field: S_TSC_AUX, mask: 0xffff_ffffn }],
   [abi.MSR_PVM_RETU_RIP, { field: P_RETU_RIP }],
 ]);
+
+/** Bits of IA32_APIC_BASE that a write may set, where no local APIC answers for it. */
+const APIC_BASE_WRITABLE = 0xf_ffff_fd00n;
 
 /** MSRs that read as a constant and ignore writes, as under KVM. */
 const CONSTANTS: ReadonlyMap<number, bigint> = new Map([
@@ -88,7 +90,7 @@ export function readMsr(vcpu: PvmVcpu, clock: KvmClock, devices: Devices, index:
     case abi.MSR_PVM_EVENT_ENTRY:
       return vcpu.get64(P_EVENT_ENTRY);
     default:
-      return vcpu.revision.readMsr(vcpu, index) ?? clock.readMsr(index) ?? devices.readMsr(vcpu.index, index) ?? CONSTANTS.get(index);
+      return vcpu.revision.readMsr(vcpu, index) ?? clock.readMsr(index) ?? devices.readMsr(vcpu.index, index) ?? readFallback(vcpu, index);
   }
 }
 
@@ -134,8 +136,20 @@ export function writeMsr(vcpu: PvmVcpu, clock: KvmClock, devices: Devices, index
       vcpu.set64(P_EVENT_ENTRY, value);
       return true;
     default:
-      return writeRevisionMsr(vcpu, index, value) ?? (clock.writeMsr(index, value) || devices.writeMsr(vcpu.index, index, value) || CONSTANTS.has(index));
+      return writeRevisionMsr(vcpu, index, value) ?? (clock.writeMsr(index, value) || writeDeviceMsr(vcpu, devices, index, value));
   }
+}
+
+function readFallback(vcpu: PvmVcpu, index: number): bigint | undefined {
+  return index === IA32_APIC_BASE ? vcpu.get64(S_APIC_BASE) : CONSTANTS.get(index);
+}
+
+/** MSRs of the platform's devices; without a local APIC its base is just kept. */
+function writeDeviceMsr(vcpu: PvmVcpu, devices: Devices, index: number, value: bigint): boolean {
+  if (index !== IA32_APIC_BASE || devices.readMsr(vcpu.index, index) !== undefined) return devices.writeMsr(vcpu.index, index, value) || CONSTANTS.has(index);
+  if ((value & ~APIC_BASE_WRITABLE) !== 0n) return false;
+  vcpu.set64(S_APIC_BASE, value);
+  return true;
 }
 
 /** MSRs of one revision only. Those of rfc-v1 may decide that the guest speaks it. Undefined: not one of them. */

@@ -3,6 +3,7 @@ import {
   CS,
   DS,
   ES,
+  FS,
   GS,
   P_DIRECT,
   P_DIRECT_ERETUS,
@@ -40,7 +41,9 @@ import {
   TLB_ARRAY_SIZE,
   TLB_BASE,
   TLB_CPU_SIZE,
+  V_CR0_MASK,
   V_LEVELS,
+  V_NATIVE,
   V_PAGING,
   V_ROOT,
   V_SLOT,
@@ -51,7 +54,7 @@ import { MODE_LA57, MODE_NX, MODE_SMEP, type ShadowMmu } from '@pvm/shadow-mmu';
 import { rfcV1 } from '../abi-rfc-v1/revision.ts';
 import { v2 } from '../abi-v2/revision.ts';
 import { FailedEntry, TripleFault } from '../designs/design.ts';
-import { R11, RCX, RSI, VcpuState } from '../vcpu-state.ts';
+import { R11, RCX, VcpuState } from '../vcpu-state.ts';
 import { type AddressRange, DEFAULT_RANGE } from './address-range.ts';
 import * as abi from './constants.ts';
 import type { AbiRevision, Revision } from './revision.ts';
@@ -64,6 +67,8 @@ export const CR4_LA57 = 1n << 12n;
 export const CR4_FSGSBASE = 1n << 16n;
 export const CR4_PCIDE = 1n << 17n;
 export const CR4_SMEP = 1n << 20n;
+/** Bits of CR4 that a guest may set: VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT UMIP FSGSBASE PCIDE OSXSAVE SMEP PKE. */
+export const CR4_ALLOWED = 0x0077_0fffn & ~CR4_LA57;
 export const EFER_SCE = 1n << 0n;
 export const EFER_LME = 1n << 8n;
 export const EFER_LMA = 1n << 10n;
@@ -88,8 +93,9 @@ export interface PvmVcpuOptions {
 /** State of a vCPU at the first instruction, beside "smod, flat segments, everything else zero". */
 export interface PvmBootState {
   readonly rip: bigint;
-  readonly rsi: bigint;
   readonly cr3: bigint;
+  readonly registers: readonly (readonly [register: number, value: bigint])[];
+  /** CS as the boot protocol has it. */
   readonly codeSelector: number;
 }
 
@@ -130,25 +136,38 @@ export class PvmVcpu extends VcpuState {
     this.revision = options.abi === 'rfc-v1' ? rfcV1 : v2;
   }
 
-  /** State at a 64-bit boot entry: directly in smod. `codeSelector` is the CS that the boot protocol asks for. */
+  /** State at a 64-bit boot entry: directly in smod, as if it had come there from non-PVM mode with NX on. */
   boot(state: PvmBootState): void {
+    for (const [n, value] of state.registers) this.setReg(n, value);
+    this.rflags = 0;
+    this.rip = state.rip;
+    this.set64(S_CR3, state.cr3);
+    this.set64(S_CR4, 0n);
+    this.set64(S_EFER, EFER_NXE);
+    this.set64(S_XCR0, 1n);
+    this.convert(state.codeSelector);
+  }
+
+  /** The vCPU has reached 64-bit supervisor mode, with `codeSelector` in CS: from here on it runs in smod, at underlying privilege level 3. */
+  convert(codeSelector: number): void {
+    this.set32(V_NATIVE, 0);
+    this.set32(V_CR0_MASK, 0);
     this.set32(V_PAGING, PAGING_SHADOW);
     this.set32(V_SYSCALL_MODE, SYSCALL_PVM);
     this.set32(P_PVCS_SHIFT, this.revision.pvcsShift);
     this.set32(P_RFLAGS_ALLOWED, abi.RFLAGS_ERETU);
+    this.set32(P_SMOD, 1);
     this.set32(S_CPL, 3);
     this.set64(S_CR0, CR0_FIXED_SET);
-    this.set64(S_CR4, CR4_PAE | CR4_FSGSBASE);
-    this.set64(S_EFER, EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE);
-    this.set64(S_XCR0, 1n);
-    this.set64(S_STAR, (BigInt(abi.USER32_CS) << 48n) | (BigInt(state.codeSelector) << 32n));
-    this.set32(P_SMOD, 1);
+    this.set64(S_CR4, (this.get64(S_CR4) & (CR4_ALLOWED | CR4_LA57) & ~CR4_SMEP) | CR4_PAE | CR4_FSGSBASE);
+    this.set64(S_EFER, (this.get64(S_EFER) & EFER_NXE) | EFER_SCE | EFER_LME | EFER_LMA);
+    this.set64(S_STAR, (BigInt(abi.USER32_CS) << 48n) | (BigInt(codeSelector) << 32n));
     this.setSegment(CS, abi.USER_CS, ATTR_CODE64);
     for (const segment of [SS, DS, ES]) this.setSegment(segment, abi.USER_DS, ATTR_DATA);
-    this.rflags = abi.RFLAGS_SMOD;
-    this.rip = state.rip;
-    this.setReg(RSI, state.rsi);
-    this.loadCr3(state.cr3, true);
+    for (const segment of [FS, GS]) this.setSegment(segment, 0, 0, this.segmentBase(segment), 0);
+    this.rflags = (this.rflags & abi.RFLAGS_ERETU) | abi.RFLAGS_SMOD;
+    this.core.tlbFlushAll(this.index);
+    this.loadRoots(true);
   }
 
   /**

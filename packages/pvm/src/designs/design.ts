@@ -54,6 +54,8 @@ export interface DesignInfo {
   readonly title: string;
   /** Platforms whose guests it runs. */
   readonly platforms: readonly PlatformKind[];
+  /** On the PC it runs kernels that speak its guest ABI (the option `abi`). */
+  readonly abiKernels: boolean;
   /** The switches it has, with their defaults. */
   readonly optimisations: Readonly<Partial<Record<Optimisation, boolean>>>;
   /** SYSCALL goes to the switcher; without it, it means what it means on a PC. */

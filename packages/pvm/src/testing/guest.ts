@@ -1,7 +1,6 @@
 import { CpuCore } from '@pvm/cpu-jit';
 import { S_ICOUNT, V_TSC_MUL } from '@pvm/cpu-jit/layout';
 import { GuestRam } from '@pvm/machine';
-import type { PvmPlatform } from '../abi/devices.ts';
 import { KvmClock } from '../abi/kvm-clock.ts';
 import { writeMsr } from '../abi/msrs.ts';
 import type { AbiChoice, PvmVcpu } from '../abi/pvm-vcpu.ts';
@@ -9,6 +8,7 @@ import * as rfc from '../abi-rfc-v1/constants.ts';
 import * as abi from '../abi-v2/constants.ts';
 import { PvmDesign } from '../designs/pvm/pvm-design.ts';
 import { ExitLedger } from '../ledger.ts';
+import type { Platform } from '../platform/index.ts';
 import { InterruptQueue } from '../platform/interrupt-queue.ts';
 import { RunLoop, type SliceEnd } from '../run-loop.ts';
 import { switcherModule } from '../switcher/index.ts';
@@ -65,7 +65,7 @@ export class TestGuest {
   readonly vcpu: PvmVcpu;
   readonly ram: GuestRam;
   readonly clock: KvmClock;
-  readonly platform: PvmPlatform;
+  readonly platform: Platform;
   /** Port writes so far, and what port reads answer. */
   readonly portWrites: [port: number, size: number, value: number][] = [];
   portValue = 0;
@@ -80,12 +80,20 @@ export class TestGuest {
     const queue = new InterruptQueue();
     this.platform = {
       kind: 'program',
+      timers: undefined,
+      serialInput: undefined,
+      load: () => {
+        throw new Error('tests put code into RAM themselves');
+      },
+      flush: () => undefined,
+      dispose: () => undefined,
       readPort: () => this.portValue,
       writePort: (port, size, value) => void this.portWrites.push([port, size, value]),
       readMmio: () => 0xffff_ffff,
       writeMmio: () => undefined,
       readMsr: () => undefined,
       writeMsr: () => false,
+      apicPage: () => -1,
       interrupts: () => queue,
       sendInterrupt: (_vcpu, vector) => queue.add(vector),
       sendNmi: () => queue.addNmi(),
@@ -98,7 +106,7 @@ export class TestGuest {
     this.mapMemory();
     for (const at of [map.umodEvent, map.smodException, map.smodEvent, map.lstar]) this.code(at, [0xf4]);
     for (const at of [map.retu, map.rets]) this.code(at, [0x0f, 0x05]);
-    this.vcpu.boot({ rip: BigInt(map.smodCode), rsi: 0n, cr3: BigInt(PML4), codeSelector: 0x10 });
+    this.vcpu.boot({ rip: BigInt(map.smodCode), registers: [], cr3: BigInt(PML4), codeSelector: 0x10 });
     this.set('rsp', map.smodStack);
   }
 

@@ -29,6 +29,7 @@ class BareDesign extends NativeDesign {
 export const bare: DesignInfo = {
   title: 'no hypervisor: only accesses to devices leave the guest',
   platforms: ['program', 'pc'],
+  abiKernels: false,
   optimisations: {},
   switcher: false,
   create: (context) => new BareDesign(context),

@@ -28,12 +28,13 @@ import {
   V_INTERCEPTS,
   V_TPR_THRESHOLD,
 } from '@pvm/cpu-jit/layout';
-import type { EntryState, InterruptSink, MmioSize, PortSize } from '@pvm/machine';
+import type { EntryState, InterruptSink, PortSize } from '@pvm/machine';
 import { type CpuidLeaf, installCpuid, KVM_SIGNATURE } from '../../cpuid.ts';
 import type { ExitLedger } from '../../ledger.ts';
 import type { Platform } from '../../platform/index.ts';
 import { RAX, RCX, RDX, VcpuState } from '../../vcpu-state.ts';
 import { type Design, type DesignContext, type ExitOutcome, TripleFault } from '../design.ts';
+import { accessMmio } from '../mmio.ts';
 
 const RFLAGS_IF = 1 << 9;
 const VECTOR_UD = 6;
@@ -68,7 +69,7 @@ export abstract class NativeDesign implements Design {
   /** The vCPU executed HLT and nothing has woken it. */
   private isHalted = false;
 
-  constructor({ core, ledger, platform }: DesignContext) {
+  constructor({ core, ledger, platform }: Pick<DesignContext, 'core' | 'ledger' | 'platform'>) {
     this.core = core;
     this.ledger = ledger;
     this.platform = platform;
@@ -261,22 +262,7 @@ export abstract class NativeDesign implements Design {
       return 1;
     }
     this.readTaskPriority();
-    const gpa = Number(vcpu.get64(S_EXIT_GPA));
-    const total = vcpu.get32(S_EXIT_SIZE);
-    const isWrite = this.isWrite();
-    // Devices know accesses of 1, 2 and 4 bytes.
-    for (let at = 0; at < total; at += 4) {
-      const size = mmioSize(total - at);
-      const shift = BigInt(8 * (at & 4));
-      const field = S_EXIT_VALUE + (at & ~7);
-      if (isWrite) {
-        const value = Number((vcpu.get64(field) >> shift) & ALL_ONES_32);
-        platform.writeMmio(0, gpa + at, size, size === 4 ? value : value & ((1 << (8 * size)) - 1));
-      } else {
-        if ((at & 7) === 0) vcpu.set64(field, 0n);
-        vcpu.set64(field, vcpu.get64(field) | ((BigInt(platform.readMmio(0, gpa + at, size)) & ALL_ONES_32) << shift));
-      }
-    }
+    accessMmio(platform, vcpu, Number(vcpu.get64(S_EXIT_GPA)));
     this.writeTaskPriority();
     return 2;
   }
@@ -323,7 +309,4 @@ export abstract class NativeDesign implements Design {
 
 function portSize(size: number): PortSize {
   return size === 1 || size === 2 ? size : 4;
-}
-function mmioSize(left: number): MmioSize {
-  return left === 1 || left === 2 ? left : 4;
 }

@@ -1,6 +1,8 @@
 import type { CpuCore } from '@pvm/cpu-jit';
 import {
+  ACCESS_EXEC,
   ACCESS_RMW,
+  CS,
   EXIT_EMULATE,
   EXIT_EXCEPTION,
   EXIT_PRIVILEGED,
@@ -17,6 +19,7 @@ import {
   S_EXC_ADDR,
   S_EXC_ERROR,
   S_EXIT_ACCESS,
+  S_EXIT_GPA,
   S_EXIT_INSN_LEN,
   S_EXIT_SIZE,
   S_EXIT_VA,
@@ -30,7 +33,6 @@ import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, ShadowMmu } from '@pv
 import { isLegal } from '../../abi/address-range.ts';
 import * as abi from '../../abi/constants.ts';
 import { installPvmCpuid } from '../../abi/cpuid.ts';
-import type { PvmPlatform } from '../../abi/devices.ts';
 import { emulate, emulateUser } from '../../abi/emulate.ts';
 import { hypercall, hypercallName } from '../../abi/hypercalls.ts';
 import { KvmClock } from '../../abi/kvm-clock.ts';
@@ -39,9 +41,12 @@ import { vectorName } from '../../abi/vectors.ts';
 import { GuestPageFault } from '../../guest-memory.ts';
 import { errorClass, PAGE_FAULT } from '../../ledger/sub-reasons.ts';
 import type { ExitLedger } from '../../ledger.ts';
+import type { Platform } from '../../platform/index.ts';
 import type { PageTableCounters } from '../../summary.ts';
-import { R11, RAX, RCX } from '../../vcpu-state.ts';
+import { R11, RAX, RBX, RCX, RSI, RSP } from '../../vcpu-state.ts';
 import { type Design, type ExitOutcome, TripleFault } from '../design.ts';
+import { accessMmio } from '../mmio.ts';
+import { NonPvmMode } from './non-pvm-mode.ts';
 
 const DR6 = S_DR + 6 * 8;
 const DR6_BS = 1n << 14n;
@@ -49,7 +54,7 @@ const DR6_BS = 1n << 14n;
 export interface PvmDesignOptions {
   readonly core: CpuCore;
   readonly ram: GuestRam;
-  readonly platform: PvmPlatform;
+  readonly platform: Platform;
   readonly ledger: ExitLedger;
   /** TSC of a vCPU. */
   readonly tsc: (vcpu: number) => bigint;
@@ -69,11 +74,13 @@ export class PvmDesign implements Design {
   readonly timerRow: number;
   private readonly core: CpuCore;
   private readonly ledger: ExitLedger;
-  private readonly platform: PvmPlatform;
+  private readonly platform: Platform;
   private readonly prefault: boolean;
   private readonly vcpus: readonly PvmVcpu[];
   private readonly clocks: readonly KvmClock[];
   private readonly rows: ReturnType<typeof internRows>;
+  /** Until the vCPU reaches 64-bit code; undefined from then on. */
+  private nonPvm: NonPvmMode | undefined;
   /** When the last walk began that ended in a #PF for the guest. */
   private faultStart = 0;
 
@@ -106,7 +113,7 @@ export class PvmDesign implements Design {
       (_, i) => new PvmVcpu(core, i, { mmu: this.mmu, interrupts: options.platform.interrupts(i), abi: options.abi, directSwitch: options.directSwitch }),
     );
     this.clocks = this.vcpus.map((v) => new KvmClock(options.ram, () => options.tsc(v.index), options.wallClock));
-    for (const vcpu of this.vcpus) installPvmCpuid(vcpu, { apic: options.platform.kind === 'pc' });
+    this.showCpuid();
   }
 
   /** The ABI state of a vCPU. */
@@ -116,16 +123,36 @@ export class PvmDesign implements Design {
     return vcpu;
   }
 
+  /** A 64-bit entry starts in smod; a 32-bit one first has to get there. */
   boot(entry: EntryState): void {
-    this.vcpu(0).boot({ rip: entry.rip, rsi: entry.registers.rsi ?? 0n, cr3: BigInt(entry.cr3), codeSelector: entry.segments.cs.selector });
+    if (entry.mode === 'protected') {
+      this.nonPvm = new NonPvmMode({ core: this.core, ledger: this.ledger, platform: this.platform });
+      this.showCpuid();
+      this.nonPvm.boot(entry);
+      return;
+    }
+    const { rax = 0n, rbx = 0n, rsp = 0n, rsi = 0n } = entry.registers;
+    const registers = [[RAX, rax] as const, [RBX, rbx] as const, [RSP, rsp] as const, [RSI, rsi] as const];
+    this.vcpu(0).boot({ rip: entry.rip, registers, cr3: BigInt(entry.cr3), codeSelector: entry.segments.cs.selector });
+  }
+
+  private showCpuid(): void {
+    for (const vcpu of this.vcpus) installPvmCpuid(vcpu, { apic: this.platform.kind === 'pc' });
   }
 
   prepareEntry(index: number): boolean {
-    return this.vcpu(index).prepareEntry();
+    return this.nonPvm?.prepareEntry() ?? this.vcpu(index).prepareEntry();
   }
 
   enter(index: number): number {
     const vcpu = this.vcpu(index);
+    if (this.nonPvm !== undefined) {
+      const reason = this.nonPvm.enter();
+      if (!this.nonPvm.isLongMode) return reason;
+      this.nonPvm.leave();
+      this.nonPvm = undefined;
+      vcpu.convert(vcpu.selector(CS));
+    }
     if ((vcpu.get32(S_RFLAGS) & abi.RFLAGS_TF) === 0) return this.core.run(index);
     // Single-step: #DB after the instruction, unless it left the guest for another reason (SDM vol. 3, 18.3.1.4).
     const reason = this.core.step(index);
@@ -139,6 +166,10 @@ export class PvmDesign implements Design {
   // ------------------------------------------------------------ exits
   handleExit(index: number, reason: number, outcome: ExitOutcome): void {
     const vcpu = this.vcpu(index);
+    if (this.nonPvm !== undefined) {
+      this.nonPvm.handleExit(index, reason, outcome);
+      return;
+    }
     outcome.wait = undefined;
     try {
       switch (reason) {
@@ -262,6 +293,7 @@ export class PvmDesign implements Design {
 
   // ------------------------------------------------------------ hooks of the CPU
   mmuFault(index: number): 0 | 1 | 2 | 3 {
+    if (this.nonPvm !== undefined) return this.nonPvm.mmuFault();
     const start = this.ledger.start();
     const vcpu = this.vcpu(index);
     const access = vcpu.get32(S_EXIT_ACCESS) & 3;
@@ -293,27 +325,29 @@ export class PvmDesign implements Design {
         return 2;
       }
       case FAULT_MMIO:
-        return this.unbacked(vcpu, access, start);
+        return this.deviceAccess(vcpu, mmu.faultGpa, access, start);
       default:
         throw new RangeError('unknown answer of the shadow MMU');
     }
   }
 
-  /** No device has memory yet: reads give all ones, writes are lost, code cannot be fetched. */
-  private unbacked(vcpu: PvmVcpu, access: number, start: number): 1 | 2 {
-    this.recordHook(this.rows.mmio, start, vcpu);
-    if (access === 2) {
+  /** An access outside RAM. Code cannot be fetched from there. */
+  private deviceAccess(vcpu: PvmVcpu, gpa: number, access: number, start: number): 1 | 2 {
+    if (access === ACCESS_EXEC) {
       vcpu.set32(S_EXC, abi.VECTOR_GP + 1);
       vcpu.set32(S_EXC_ERROR, 0);
-      return 1;
+    } else {
+      accessMmio(this.platform, vcpu, gpa);
     }
-    if (access !== 1) this.core.u8.fill(0xff, vcpu.base + S_EXIT_VALUE, vcpu.base + S_EXIT_VALUE + 16);
-    return 2;
+    this.recordHook(this.rows.mmio, start, vcpu);
+    return access === ACCESS_EXEC ? 1 : 2;
   }
 
+  /** Outside RAM in the guest's own tables, which only non-PVM mode walks. */
   mmio(index: number): 1 | 2 {
+    if (this.nonPvm !== undefined) return this.nonPvm.mmio();
     const vcpu = this.vcpu(index);
-    return this.unbacked(vcpu, vcpu.get32(S_EXIT_ACCESS) & 3, this.ledger.start());
+    return this.deviceAccess(vcpu, Number(vcpu.get64(S_EXIT_GPA)), vcpu.get32(S_EXIT_ACCESS) & 3, this.ledger.start());
   }
 
   hostWrote(gpa: number, length: number): void {
@@ -336,12 +370,14 @@ export class PvmDesign implements Design {
     this.platform.sendNmi(index);
   }
   halted(index: number): 'no' | 'wakeable' | 'dead' {
+    if (this.nonPvm !== undefined) return this.nonPvm.halted();
     const vcpu = this.vcpu(index);
     if (!vcpu.halted || vcpu.wakeUp()) return 'no';
     return vcpu.virtualIf ? 'wakeable' : 'dead';
   }
 
   describe(index: number): string[] {
+    if (this.nonPvm !== undefined) return ['non-PVM mode', ...this.nonPvm.describe()];
     const vcpu = this.vcpu(index);
     const lines = [`ABI ${vcpu.revision.name}  mode ${vcpu.smod ? 'smod' : 'umod'}  virtual IF ${vcpu.virtualIf ? 1 : 0}`];
     if (vcpu.pvcs === 0) return [...lines, 'no PVCS'];
