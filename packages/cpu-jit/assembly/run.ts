@@ -76,6 +76,21 @@ export function lookupBlock(cpu: u32): u32 {
   return entry;
 }
 
+/** The jump cache entry for S_RIP, made anew when the block of `entry` got compiled code since; 0 when the code cannot be fetched any more. */
+function linked(cpu: u32, entry: u32): u32 {
+  return load<u32>(load<u32>(entry, JC_DESC), BD_FN) == load<u32>(entry, JC_REFUSED) ? entry : lookupBlock(cpu);
+}
+
+/** Count an entry of an interpreted block; true when that made it hot and the compiler was told. */
+function becomesHot(cpu: u32, descriptor: u32): bool {
+  const entered = load<u32>(descriptor, BD_COUNT) + 1;
+  store<u32>(descriptor, entered, BD_COUNT);
+  if (entered != load<u32>(cpu, S_HOT_THRESHOLD)) return false;
+  store<u32>(cpu, descriptor, S_EXIT_BLOCK);
+  hostHot(cpu);
+  return true;
+}
+
 /** Is there something that `attention` would look at? */
 @inline
 function isDisturbed(cpu: u32): bool {
@@ -99,18 +114,12 @@ export function run(cpu: u32): u32 {
         continue;
       }
     }
-    let region = interpret ? 0 : load<u32>(entry, JC_FN);
-    if (!region && !interpret) {
-      const d = load<u32>(entry, JC_DESC);
-      const entered = load<u32>(d, BD_COUNT) + 1;
-      store<u32>(d, entered, BD_COUNT);
-      if (entered == load<u32>(cpu, S_HOT_THRESHOLD)) {
-        store<u32>(cpu, d, S_EXIT_BLOCK);
-        hostHot(cpu);
-      }
-      // Compiled since the entry was made?
-      if (load<u32>(d, BD_FN) != load<u32>(entry, JC_REFUSED)) {
-        entry = lookupBlock(cpu);
+    let region: u32 = 0;
+    if (!interpret) {
+      region = load<u32>(entry, JC_FN);
+      if (!region) {
+        entry = linked(cpu, entry);
+        if (entry && !load<u32>(entry, JC_FN) && becomesHot(cpu, load<u32>(entry, JC_DESC))) entry = linked(cpu, entry);
         // The page was executable a moment ago.
         if (!entry) return load<u32>(cpu, S_EXC) ? exceptionReason(cpu) : EXIT_DECODE;
         region = load<u32>(entry, JC_FN);

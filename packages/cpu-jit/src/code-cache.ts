@@ -170,9 +170,15 @@ export class CodeCache {
 
   /** How often the interpreter has entered a block at `hpa` (more or less: the count starts again when it was reported hot); 0: never. */
   entries(hpa: number, codeSize: number): number {
+    const d = this.descriptor(hpa, codeSize);
+    return d === 0 ? 0 : (this.host.u32[(d + BD_COUNT) >>> 2] ?? 0);
+  }
+
+  /** Address of the descriptor of a block decoded at `hpa`, 0: none. */
+  descriptor(hpa: number, codeSize: number): number {
     const { u32 } = this.host;
     for (let d = u32[(BLOCK_HEADS + blockHash(hpa) * 4) >>> 2] ?? 0; d !== 0; d = u32[(d + BD_NEXT) >>> 2] ?? 0) {
-      if (u32[(d + BD_HPA) >>> 2] === hpa && u32[(d + BD_MODE) >>> 2] === codeSize) return u32[(d + BD_COUNT) >>> 2] ?? 0;
+      if (u32[(d + BD_HPA) >>> 2] === hpa && u32[(d + BD_MODE) >>> 2] === codeSize) return d;
     }
     return 0;
   }

@@ -28,13 +28,14 @@ import {
 } from '../layout.ts';
 import { semantics } from '../semantics/index.ts';
 import { addBranchHints } from './branch-hints.ts';
+import { functionName } from './function-name.ts';
 import { jumpCacheIndex } from './jump-cache.ts';
 import type { Region } from './region.ts';
 import { type BlockCode, RegionEmitter } from './region-emitter.ts';
 import { fixedLocals, type Imports, LOCAL } from './region-state.ts';
 import { type Edge, type FlowNode, type NodeEnd, structure } from './structure.ts';
 
-/** Compiles regions into one Wasm module that exports function `r<i>` for region i. */
+/** Compiles regions into one Wasm module that exports their functions, see `functionName`. */
 export function compileRegions(regions: readonly Region[]): Uint8Array {
   const m = new binaryen.Module();
   try {
@@ -46,8 +47,7 @@ export function compileRegions(regions: readonly Region[]): Uint8Array {
     const imports: Imports = new Map();
     addChains(m);
     for (const [i, region] of regions.entries()) {
-      addRegion(m, region, `r${i}`, imports);
-      m.addFunctionExport(`r${i}`, `r${i}`);
+      addRegion(m, region, i, imports);
     }
     for (const [name, { params, result }] of imports) {
       m.addFunctionImport(name, 'env', name, binaryen.createType(params.map((p) => binaryen[p])), binaryen[result]);
@@ -65,7 +65,7 @@ function runSemantics(insn: Insn, e: Emitter): void {
   else f(e);
 }
 
-function addRegion(m: binaryen.Module, region: Region, name: string, imports: Imports): void {
+function addRegion(m: binaryen.Module, region: Region, index: number, imports: Imports): void {
   const b = binaryen;
   const first = region.blocks.get(0)?.insns[0];
   if (first === undefined) throw new RangeError('a region has at least one instruction');
@@ -87,9 +87,10 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
   });
 
   const cpu = () => m.local.get(LOCAL.cpu, b.i32);
+  const isSingle = region.entries.length === 0;
   const body = [
     m.local.set(LOCAL.tlb, m.i32.load(S_TLB, 4, cpu())),
-    m.local.set(LOCAL.rip, m.i64.load(S_RIP, 8, cpu())),
+    ...(isSingle ? [m.local.set(LOCAL.rip, m.i64.load(S_RIP, 8, cpu()))] : []),
     m.local.set(LOCAL.icount, m.i64.load(S_ICOUNT, 8, cpu())),
   ];
   if (e.usesSse) {
@@ -106,8 +107,21 @@ function addRegion(m: binaryen.Module, region: Region, name: string, imports: Im
     const held = m.i32.and(m.i32.load(S_FLAT, 4, cpu()), m.i32.const(needed));
     body.unshift(m.if(m.i32.ne(held, m.i32.const(needed)), m.return(m.i32.const(NEXT_INTERPRET))));
   }
-  body.push(e.finish(() => structure(b, m, nodes, LOCAL.label)));
-  m.addFunction(name, b.i32, b.i32, [...fixedLocals(b), ...e.extraLocals], m.block(null, body, b.i32));
+  const entries = region.entries.map(({ offset }) => indexOf.get(offset) ?? 0);
+  body.push(e.finish(() => structure(b, m, nodes, LOCAL.label, entries)));
+  const { parameters, locals } = fixedLocals(b, isSingle ? 1 : 3);
+  const name = isSingle ? functionName(index, 0) : `region${index}`;
+  m.addFunction(name, parameters, b.i32, [...locals, ...e.extraLocals], m.block(null, body, b.i32));
+  if (!isSingle) for (const [i, offset] of [0, ...region.entries.map((entry) => entry.offset)].entries()) addEntry(m, functionName(index, i), name, i, offset);
+  for (let i = 0; i <= entries.length; i++) m.addFunctionExport(functionName(index, i), functionName(index, i));
+}
+
+/** A function that enters a region of several entries at the one that is `offset` bytes from its first instruction. */
+function addEntry(m: binaryen.Module, name: string, region: string, label: number, offset: number): void {
+  const b = binaryen;
+  const cpu = () => m.local.get(LOCAL.cpu, b.i32);
+  const rip = m.i64.sub(m.i64.load(S_RIP, 8, cpu()), m.i64.const(BigInt(offset)));
+  m.addFunction(name, b.i32, b.i32, [], m.return_call(region, [cpu(), m.i32.const(label), rip], b.i32));
 }
 
 /** The end of a block as a node of the control-flow graph. */

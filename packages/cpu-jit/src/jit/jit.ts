@@ -20,6 +20,7 @@ import {
   S_FLAT,
   S_RIP,
 } from '../layout.ts';
+import { functionName } from './function-name.ts';
 import { discover, type Region, type RegionSource } from './region.ts';
 
 /** A region to compile, as it is sent to a compiler: enough to find the same instructions again in the shared memory. */
@@ -37,7 +38,7 @@ export interface CompileRequest {
   readonly targets: Region['targets'];
 }
 
-/** What came of some requests. The module exports `r<i>` for `ids[i]`; it is missing when compiling failed, which is a bug of this package. */
+/** What came of some requests. The module exports functions (see `functionName`) for `ids[i]`; it is missing when compiling failed, which is a bug of this package. */
 export interface CompileResult {
   readonly ids: readonly number[];
   readonly module?: WebAssembly.Module;
@@ -90,16 +91,26 @@ export interface JitHost {
 
 /** Blocks that the interpreter has entered less often stay outside of regions: start-up and error paths. */
 const MIN_ENTRIES = 8;
-/** Functions whose region is not larger are copied into their callers. */
+/** How often a region is formed anew because code that it left out has become hot. */
+const MAX_REFORMS = 4;
+/** Regions of so many instructions are taken into one that grows over their start. */
+const MAX_ABSORBED_INSNS = 100;
+/** Functions whose region is not larger are copied into their callers, */
 const MAX_COPIED_INSNS = 64;
+/** but only into so many regions, */
+const MAX_COPIES = 4;
+/** unless they have no more instructions than this up to their first RET. */
+const TINY_INSNS = 16;
 
 interface Pending {
   readonly desc: number;
   readonly region: Region;
+  /** How often it was formed anew. */
+  readonly reforms: number;
   /** The code changed, or was forgotten, before the result came. */
   cancelled: boolean;
-  /** Table slot once linked. */
-  slot: number;
+  /** Once linked: table slots, and the descriptors of the blocks that they start at. */
+  readonly links: { readonly desc: number; readonly slot: number }[];
 }
 
 /** Finds regions where blocks become hot, has them compiled, and links the results. */
@@ -115,6 +126,10 @@ export class Jit {
   private readonly heads = new Map<number, Pending>();
   /** HPA of each block inside a region that is being compiled -> how many such regions. */
   private readonly pendingBlocks = new Map<number, number>();
+  /** HPAs of cold code where a region ends: which one, and how far from its start. */
+  private readonly ends = new Map<number, { readonly owner: Pending; readonly offset: number }>();
+  /** HPA of each block -> regions that hold a copy of it. */
+  private readonly copies = new Map<number, number>();
 
   constructor(host: JitHost, compiler: Compiler, firstSlot: number) {
     this.host = host;
@@ -133,10 +148,26 @@ export class Jit {
       // Most likely it will run inside that region; if it is still entered by itself afterwards, it will be back.
       u32[(desc + BD_COUNT) >>> 2] = MIN_ENTRIES;
     } else {
-      const region = this.regionAt(cpu, hpa, u32[(desc + BD_MODE) >>> 2] ?? 64);
-      if (region !== undefined) this.request(desc, region);
+      const mode = u32[(desc + BD_MODE) >>> 2] ?? 64;
+      if (!this.reform(cpu, hpa, mode)) {
+        const region = this.regionAt(cpu, hpa, mode);
+        if (region !== undefined) this.request(desc, region, 0);
+      }
     }
     this.counts.linkMs += performance.now() - start;
+  }
+
+  /** Forms the region anew that ends at `hpa`, where the vCPU is, because it seemed cold; false when there is none that may grow. */
+  private reform(cpu: number, hpa: number, mode: number): boolean {
+    const found = this.ends.get(hpa);
+    if (found === undefined || found.owner.reforms >= MAX_REFORMS || this.pendingBlocks.has(found.owner.region.hpa)) return false;
+    const { owner, offset } = found;
+    if (owner.cancelled || this.heads.get(owner.region.hpa) !== owner) return false;
+    const rip = BigInt.asUintN(64, this.host.view.getBigUint64(cpu + S_RIP, true) - BigInt(offset));
+    const region = this.regionAt(cpu, owner.region.hpa, mode, rip, owner);
+    if (region === undefined || !region.blocks.has(offset)) return false;
+    this.request(owner.desc, region, owner.reforms + 1);
+    return true;
   }
 
   /** Links what has been compiled since the last call. Only when no compiled region of the same code is being replaced: links are never patched in place. */
@@ -148,11 +179,10 @@ export class Jit {
     return this.compiler.dispose();
   }
 
-  /** The region that would be compiled for code at the current RIP; undefined when its first instruction cannot be decoded. */
-  regionAt(cpu: number, hpa: number, mode: number): Region | undefined {
+  /** The region that would be compiled for code at `rip`, instead of `before`; undefined when its first instruction cannot be decoded. */
+  regionAt(cpu: number, hpa: number, mode: number, rip = this.host.view.getBigUint64(cpu + S_RIP, true), before?: Pending): Region | undefined {
     const { u8, u32, view } = this.host;
     if (mode !== 64 && !(mode === 32 && ((u32[(cpu + S_FLAT) >>> 2] ?? 0) & FLAT_ALWAYS) === FLAT_ALWAYS)) return undefined;
-    const rip = view.getBigUint64(cpu + S_RIP, true);
     const page = rip & ~0xfffn;
     return discover({
       ...regionCode(u8, hpa, mode),
@@ -160,18 +190,24 @@ export class Jit {
       wasEntered: (_, at) => this.host.code.entries(at, mode) >= MIN_ENTRIES,
       startsOther: (_, at, isCall) => {
         const other = this.heads.get(at);
-        return other !== undefined && !(isCall && other.region.insnCount <= MAX_COPIED_INSNS);
+        // What is formed anew takes in the pieces that were compiled meanwhile.
+        if (before !== undefined && other !== undefined && (other === before || (!isCall && other.region.insnCount <= MAX_ABSORBED_INSNS))) return false;
+        if (!isCall) return other !== undefined;
+        if (other !== undefined && (other.region.hpa !== at || other.region.insnCount > MAX_COPIED_INSNS)) return true;
+        return (this.copies.get(at) ?? 0) >= MAX_COPIES && !isTiny(u8, at, mode);
       },
       targets: (offset) => observedTargets(view, rip, offset),
     });
   }
 
-  private request(desc: number, region: Region): void {
-    const p: Pending = { desc, region, cancelled: false, slot: 0 };
+  private request(desc: number, region: Region, reforms: number): void {
+    const p: Pending = { desc, region, reforms, cancelled: false, links: [] };
     const id = this.nextId++;
     this.pending.set(id, p);
-    this.heads.set(region.hpa, p);
-    this.countBlocks(region, 1);
+    for (const hpa of entryPoints(region)) this.heads.set(hpa, p);
+    for (const { offset, hpa } of region.cold) this.ends.set(hpa, { owner: p, offset });
+    count(this.pendingBlocks, region.heads, 1);
+    count(this.copies, region.heads, 1);
     this.host.code.track({ ranges: region.ranges, drop: () => this.drop(p) });
     this.compiler.request({
       id,
@@ -187,23 +223,17 @@ export class Jit {
     this.poll();
   }
 
-  private countBlocks(region: Region, by: 1 | -1): void {
-    for (const hpa of region.heads) {
-      const n = (this.pendingBlocks.get(hpa) ?? 0) + by;
-      if (n === 0) this.pendingBlocks.delete(hpa);
-      else this.pendingBlocks.set(hpa, n);
-    }
-  }
-
   private drop(p: Pending): void {
     p.cancelled = true;
-    if (this.heads.get(p.region.hpa) === p) this.heads.delete(p.region.hpa);
-    if (p.slot === 0) return;
+    count(this.copies, p.region.heads, -1);
+    for (const hpa of entryPoints(p.region)) if (this.heads.get(hpa) === p) this.heads.delete(hpa);
+    for (const { hpa } of p.region.cold) if (this.ends.get(hpa)?.owner === p) this.ends.delete(hpa);
     const { u32, table } = this.host;
-    if (u32[(p.desc + BD_FN) >>> 2] === p.slot) u32[(p.desc + BD_FN) >>> 2] = 0;
-    table.set(p.slot, null);
-    this.freeSlots.push(p.slot);
-    p.slot = 0;
+    for (const { desc, slot } of p.links.splice(0)) {
+      if (u32[(desc + BD_FN) >>> 2] === slot) u32[(desc + BD_FN) >>> 2] = 0;
+      table.set(slot, null);
+      this.freeSlots.push(slot);
+    }
   }
 
   private install(r: CompileResult): void {
@@ -220,32 +250,71 @@ export class Jit {
       const p = this.pending.get(id);
       this.pending.delete(id);
       if (p === undefined) continue;
-      this.countBlocks(p.region, -1);
-      const fn = instance?.exports[`r${i}`];
-      if (p.cancelled || fn === undefined) continue;
+      count(this.pendingBlocks, p.region.heads, -1);
+      if (p.cancelled || instance === undefined) continue;
       this.counts.regions++;
       this.counts.instructions += p.region.insnCount;
-      this.link(p, fn);
+      this.link(p, p.desc, 0, instance.exports[functionName(i, 0)]);
+      for (const [n, { offset, hpa }] of p.region.entries.entries()) {
+        const desc = this.host.code.descriptor(hpa, p.region.codeSize);
+        if (desc !== 0 && this.heads.get(hpa) === p) this.link(p, desc, pageDelta(p.region, offset), instance.exports[functionName(i, n + 1)]);
+      }
     }
   }
 
-  private link(p: Pending, fn: WebAssembly.ExportValue): void {
+  /** Makes `fn` the code of the block of `desc`, which lies `delta` pages after the start of the region. */
+  private link(p: Pending, desc: number, delta: number, fn: WebAssembly.ExportValue | undefined): void {
     const { u32, view, table } = this.host;
-    const { desc, region } = p;
+    if (fn === undefined) return;
     // The list of pages starts with the one the interpreter's block needs.
     const needed = view.getUint16(desc + BD_PAGES, true);
-    const pages = region.pages.filter((page) => needed === 0 || page.delta !== 1);
+    const { region } = p;
+    const all = [{ delta: 0, hpa: region.hpa - (region.hpa & 0xfff) }, ...region.pages].map((page) => ({ delta: page.delta - delta, hpa: page.hpa }));
+    const pages = all.filter((page) => page.delta !== 0 && (needed === 0 || page.delta !== 1));
     if (pages.length + needed > BD_MAX_PAGES) return;
     for (const [i, page] of pages.entries()) {
       view.setInt32(desc + BD_PAGE_LIST + (needed + i) * 8, page.delta, true);
       view.setUint32(desc + BD_PAGE_LIST + (needed + i) * 8 + 4, page.hpa, true);
     }
     view.setUint16(desc + BD_REGION_PAGES, needed + pages.length, true);
-    p.slot = this.freeSlots.pop() ?? this.nextSlot++;
-    if (p.slot >= table.length) table.grow(table.length);
-    table.set(p.slot, fn);
-    u32[(desc + BD_FN) >>> 2] = p.slot;
+    const slot = this.freeSlots.pop() ?? this.nextSlot++;
+    if (slot >= table.length) table.grow(table.length);
+    table.set(slot, fn);
+    p.links.push({ desc, slot });
+    u32[(desc + BD_FN) >>> 2] = slot;
   }
+}
+
+/** Adds `by` to the number of each key; numbers that come to 0 go. */
+function count(numbers: Map<number, number>, keys: readonly number[], by: 1 | -1): void {
+  for (const key of keys) {
+    const n = (numbers.get(key) ?? 0) + by;
+    if (n === 0) numbers.delete(key);
+    else numbers.set(key, n);
+  }
+}
+
+/** Does the code at `hpa` come to a RET within a few instructions, without leaving the page? */
+function isTiny(u8: Uint8Array, hpa: number, codeSize: 16 | 32 | 64): boolean {
+  let at = hpa;
+  for (let n = 0; n < TINY_INSNS; n++) {
+    const insn = decode(u8, at, 4096 - (at & 0xfff), codeSize);
+    if (typeof insn === 'string') return false;
+    if (insn.row.name === 'ret') return true;
+    at += insn.length;
+    if (at >>> 12 !== hpa >>> 12) return false;
+  }
+  return false;
+}
+
+/** HPAs of the places where the region is entered. */
+function entryPoints(region: Region): number[] {
+  return [region.hpa, ...region.entries.map((entry) => entry.hpa)];
+}
+
+/** How many pages `offset` is after the page of the region's first instruction. */
+function pageDelta(region: Region, offset: number): number {
+  return ((region.hpa & 0xfff) + offset) >> 12;
 }
 
 /** The part of a `RegionSource` that the bytes in linear memory give. */

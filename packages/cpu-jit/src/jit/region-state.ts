@@ -13,16 +13,19 @@ const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_D
 /** Registers are numbered 0..15 general, 16..31 XMM, in bit sets; high halves of YMM registers have sets of their own. */
 const XMM = 16;
 
-/** Locals every region function has: 0 the state pointer, then these. `exit` and `reason`: RIP and reason of an exit under way. */
+/**
+ * Locals every region function has: the state pointer; the label in the control flow and RIP of the region's first instruction, which are
+ * parameters of a region that can be entered at several places; then these. `exit` and `reason`: RIP and reason of an exit under way.
+ */
 export const LOCAL = {
   cpu: 0,
-  tlb: 1,
+  label: 1,
   rip: 2,
   icount: 3,
   ccKind: 4,
   ccRes: 5,
   ccSrc: 6,
-  label: 7,
+  tlb: 7,
   exitRip: 8,
   reason: 9,
   gpr: 10,
@@ -31,10 +34,11 @@ export const LOCAL = {
   free: 58,
 } as const;
 
-/** Wasm types of the fixed locals after the parameter. */
-export function fixedLocals(b: typeof binaryen): binaryen.Type[] {
+/** Wasm types of the fixed locals from the state pointer on; the first `parameters` of them are parameters. */
+export function fixedLocals(b: typeof binaryen, parameters: 1 | 3): { readonly parameters: binaryen.Type; readonly locals: binaryen.Type[] } {
   const { i32, i64, v128 } = b;
-  return [i32, i64, i64, i32, i64, i64, i32, i64, i32, ...new Array<binaryen.Type>(16).fill(i64), ...new Array<binaryen.Type>(32).fill(v128)];
+  const types = [i32, i32, i64, i64, i32, i64, i64, i32, i64, i32, ...new Array<binaryen.Type>(16).fill(i64), ...new Array<binaryen.Type>(32).fill(v128)];
+  return { parameters: b.createType(types.slice(0, parameters)), locals: types.slice(parameters) };
 }
 
 /** What is known of an i64 value: a value that does not change in the block, known by number, plus a constant. */

@@ -5,6 +5,8 @@ export const MAX_REGION_INSNS = 400;
 export const MAX_REGION_BLOCKS = 96;
 /** Pages a region may depend on beside the one it starts in (BD_MAX_PAGES). */
 export const MAX_REGION_PAGES = 4;
+/** Places beside its start where a region can be entered. */
+export const MAX_REGION_ENTRIES = 64;
 
 /** Straight-line code inside a region. Positions are byte offsets from the first instruction of the region. */
 export interface GuestBlock {
@@ -21,10 +23,14 @@ export interface Region {
   readonly codeSize: 16 | 32 | 64;
   /** Blocks by start offset; the first one is at offset 0. */
   readonly blocks: ReadonlyMap<number, GuestBlock>;
+  /** Blocks where control comes back from functions outside: the region can be entered there as well. */
+  readonly entries: readonly { readonly offset: number; readonly hpa: number }[];
   /** Offsets of blocks that a RET may come back to: those after the calls of the region. */
   readonly returnSites: readonly number[];
   /** Offset of an indirect jump or call -> offsets of blocks it was seen to go to. */
   readonly targets: ReadonlyMap<number, readonly number[]>;
+  /** Where it ends because the code there had hardly run: offsets, and HPAs. */
+  readonly cold: readonly { readonly offset: number; readonly hpa: number }[];
   /** Offsets where it ends because another region starts there. */
   readonly stops: readonly number[];
   /** Other pages it lies in: distance in pages from the page of the first instruction, and HPA. */
@@ -46,8 +52,8 @@ export interface RegionSource {
   decode(hpa: number): Insn | undefined;
   /** Has control ever come to the code at `offset` (HPA `hpa`)? What has not been executed stays outside. */
   wasEntered(offset: number, hpa: number): boolean;
-  /** Does another region start at `offset` (HPA `hpa`)? Then this one leaves for it there, instead of holding a copy; except that
-   *  small functions are copied into their callers (`isCall`). */
+  /** Should this region leave at `offset` (HPA `hpa`) for another one that starts there, or will, instead of holding a copy? Small
+   *  functions are copied into their callers (`isCall`). */
   startsOther(offset: number, hpa: number, isCall: boolean): boolean;
   /** Targets that the indirect jump or call at `offset` was seen to take. */
   targets(offset: number): readonly number[];
@@ -69,6 +75,7 @@ export function discover(source: RegionSource): Region | undefined {
   const insns = new Map<number, Insn>();
   const leaders = new Set<number>([0]);
   const calls = new Set<number>();
+  const entries = new Set<number>();
   const targets = new Map<number, number[]>();
   const pages = new Map<number, number>();
   const first = source.hpa & 0xfff;
@@ -86,6 +93,7 @@ export function discover(source: RegionSource): Region | undefined {
     return page + within;
   };
   const stops = new Set<number>();
+  const cold = new Map<number, number>();
   const isStop = (offset: number, hpa: number, isCall = false): boolean => {
     if (offset === 0 || !source.startsOther(offset, hpa, isCall)) return false;
     stops.add(offset);
@@ -96,7 +104,12 @@ export function discover(source: RegionSource): Region | undefined {
     if (leaders.has(offset)) return true;
     if (leaders.size >= MAX_REGION_BLOCKS) return false;
     const hpa = hpaOf(offset);
-    if (hpa === 0 || !source.wasEntered(offset, hpa) || isStop(offset, hpa, isCall)) return false;
+    if (hpa === 0) return false;
+    if (!source.wasEntered(offset, hpa)) {
+      if (!isCall) cold.set(offset, hpa);
+      return false;
+    }
+    if (isStop(offset, hpa, isCall)) return false;
     leaders.add(offset);
     work.push(offset);
     return true;
@@ -114,8 +127,11 @@ export function discover(source: RegionSource): Region | undefined {
         const direct = successors(insn, offset).filter((s) => enter(s, isCall(insn)));
         const seen = isIndirect(insn) ? source.targets(offset).filter((t) => enter(t, isCall(insn))) : [];
         if (seen.length > 0) targets.set(offset, seen);
-        // Control comes back inside the region only from a function that is inside.
-        if (isCall(insn) && direct.length + seen.length > 0 && enter(next)) calls.add(next);
+        if (!isCall(insn)) break;
+        // From a function that is inside control comes back inside the region; from others it comes back through an entry.
+        if (direct.length + seen.length > 0) {
+          if (enter(next)) calls.add(next);
+        } else if (entries.size < MAX_REGION_ENTRIES && enter(next)) entries.add(next);
         break;
       }
       offset += insn.length;
@@ -142,8 +158,10 @@ export function discover(source: RegionSource): Region | undefined {
     hpa: source.hpa,
     codeSize: source.codeSize,
     blocks,
+    entries: present(entries).map((offset) => ({ offset, hpa: hpaOf(offset) })),
     returnSites: present(calls),
     targets: new Map([...targets].map(([at, list]) => [at, present(list)])),
+    cold: [...cold].map(([offset, hpa]) => ({ offset, hpa })),
     stops: [...stops],
     pages: [...pages].map(([delta, hpa]) => ({ delta, hpa })),
     ranges: mergeRanges(ranges),

@@ -83,12 +83,12 @@ function analyse(count: number, entry: number, successors: (n: number) => readon
  * Turns a control-flow graph into nested blocks and loops (Ramsey: "Beyond Relooper"): each node's code is placed once, at its
  * place in the dominator tree. Where the graph is irreducible (a loop entered at several places, as returns into the middle of
  * callers make it), the offending targets are reached through one dispatching loop on the local `label` instead.
- * Node 0 is the entry.
+ * It starts at node 0 when `label` is 0, at node `entries[i]` when it is i + 1.
  */
-export function structure(b: typeof binaryen, m: binaryen.Module, nodes: readonly FlowNode[], label: number): Expr {
+export function structure(b: typeof binaryen, m: binaryen.Module, nodes: readonly FlowNode[], label: number, entries: readonly number[] = []): Expr {
   const dispatcher = nodes.length;
-  /** Targets that some edges reach through the dispatcher, in the order of their labels. */
-  const dispatched: number[] = [];
+  /** Targets that are reached through the dispatcher, in the order of their labels. */
+  const dispatched = [...entries];
   const redirected = new Set<string>();
   const targetOf = (from: number, to: number) => (redirected.has(`${from}>${to}`) ? dispatcher : to);
   const successors = (n: number): number[] => {

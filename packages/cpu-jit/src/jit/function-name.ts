@@ -1,0 +1,4 @@
+/** Name of the function that enters region `i` of a module at its start (0) or at its entry `entry` - 1. */
+export function functionName(i: number, entry: number): string {
+  return entry === 0 ? `r${i}` : `r${i}_${entry}`;
+}
