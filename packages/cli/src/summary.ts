@@ -18,6 +18,7 @@ function compiling(s: Summary): string {
 /** What a run cost, for people. */
 export function formatSummary(s: Summary): string {
   const rows: [string, string][] = [
+    ...(s.form === undefined ? [] : [['guest', s.form] satisfies [string, string]]),
     ['instructions', `${count(s.instructions)} (${s.mips.toFixed(1)} MIPS)`],
     ['run time', `${ms(s.runMs)}: ${guestTime(s)}, hypervisor ${ms(s.hypervisorMs)}`],
     ['compiling', compiling(s)],

@@ -36,6 +36,8 @@ function throughShadow(cpu: u32, register: u32, value: u64): u64 {
 /** Does the hypervisor want to see this value go to CR0 or CR4: it changes a bit that is its own? */
 function ownsChange(cpu: u32, register: u32, value: u64): bool {
   const changed = throughShadow(cpu, register, load<u64>(cpu + register)) ^ value;
+  // Kernels toggle PGE to flush all TLBs: the hypervisor of a deprivileged one has heard of it when PGE was cleared.
+  if (register == S_CR4 && changed == CR4_PGE && value & CR4_PGE && load<u32>(cpu, V_DEPRIVILEGED)) return false;
   return (changed & <u64>load<u32>(cpu + (register == S_CR0 ? V_CR0_MASK : V_CR4_MASK))) != 0;
 }
 

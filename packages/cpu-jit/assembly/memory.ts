@@ -48,8 +48,8 @@ export function refill(cpu: u32, va: u64, access: u32, size: u32): u32 {
     } else {
       if (virtualTpr(cpu, eptGpa, access)) return 0;
       store<u64>(cpu, eptGpa, S_EXIT_GPA);
-      store<u32>(cpu, arch | (access & ACCESS_PROBE), S_EXIT_ACCESS);
     }
+    store<u32>(cpu, arch | (access & ACCESS_PROBE), S_EXIT_ACCESS);
     const action = hostMmuFault(cpu);
     if (action == MMU_RETRY) continue;
     if (action == MMU_LEAVE) store<u32>(cpu, EXC_REQUEST, S_EXC);

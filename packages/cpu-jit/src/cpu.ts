@@ -123,7 +123,7 @@ export interface CpuOptions {
   /** x86-64-v2 (default), or v3: with AVX, AVX2, FMA and F16C. Decides what there is; what CPUID says is the owner's (`cpuidLeaves`). */
   readonly cpu?: CpuLevel;
   readonly hooks?: Partial<CpuHooks>;
-  /** Module with an export `syscall(cpu: i32) -> i32` that serves SYSCALL in `SYSCALL_PVM` mode; it may import `env.memory`, `env.getFlags`, `env.setFlags`. */
+  /** Module with an export `syscall(cpu: i32) -> i32` that serves SYSCALL in `SYSCALL_PVM` mode; it may import `env.memory`, `env.getFlags`, `env.setFlags`, `env.syscall_native`. */
   readonly switcher?: WebAssembly.Module;
 }
 
@@ -227,7 +227,9 @@ export class CpuCore implements MemoryLayout {
     const runtime = this.runtime;
     let syscall = runtime.syscall_native;
     if (options.switcher !== undefined) {
-      const switcher = new WebAssembly.Instance(options.switcher, { env: { memory, getFlags: runtime.getFlags, setFlags: runtime.setFlags } });
+      const switcher = new WebAssembly.Instance(options.switcher, {
+        env: { memory, getFlags: runtime.getFlags, setFlags: runtime.setFlags, syscall_native: runtime.syscall_native },
+      });
       syscall = switcher.exports['syscall'] as (cpu: number) => number;
     }
     const imports = { ...(runtime as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: syscall };

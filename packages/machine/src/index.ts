@@ -6,7 +6,7 @@ export type { InterruptSink } from './board/vcpu-interrupts.ts';
 export { BOOT_PARAMS_SIZE, type BootParams, buildBootParams } from './boot/boot-params.ts';
 export { buildCpio, type CpioFile } from './boot/cpio.ts';
 export { type ElfImage, type ElfSegment, parseElf64 } from './boot/elf64.ts';
-export type { EntryRegister, EntryState, SegmentState } from './boot/entry-state.ts';
+export { type EntryRegister, type EntryState, longModeEntry, protectedModeEntry, type SegmentState } from './boot/entry-state.ts';
 export { identityMapSize, writeIdentityMap } from './boot/identity-map.ts';
 export { type BootState, bootLinuxElf, type KernelImage, loadLinuxElf } from './boot/linux-elf.ts';
 export { type BootProtocol, detectProtocol, loadKernel } from './boot/load-kernel.ts';

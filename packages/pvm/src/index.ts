@@ -21,7 +21,7 @@ export { type ExitJson, type ExitRowJson, type LedgerJson, ledgerJson, mergeJson
 export { errorClass, exitClass, PAGE_FAULT } from './ledger/sub-reasons.ts';
 export { type TraceHeader, type TraceLine, toPerfetto, traceLines } from './ledger/trace-export.ts';
 export { ExitLedger, type LedgerTiming, type RecentExit, type WorldSwitches } from './ledger.ts';
-export { nearest, type OutputHandler, parseSize, type VmOptions } from './options.ts';
+export { nearest, type OutputHandler, parseSize, STOCK_CHOICES, type StockChoice, type VmOptions } from './options.ts';
 export type { PlatformKind } from './platform/index.ts';
 export { formatExits, formatLedger, formatTable, type TableOptions } from './report.ts';
 export { type HotExit, type IntervalJson, parseRunReport, type RunReport, renameHotExits, runReport } from './run-report.ts';

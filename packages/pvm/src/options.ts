@@ -10,6 +10,9 @@ import { GUEST_OF, type PlatformKind } from './platform/index.ts';
 /** A chunk of output; the receiver may keep it. Returning a promise holds the guest until it settles. */
 export type OutputHandler = (chunk: Uint8Array) => void | Promise<void>;
 
+export const STOCK_CHOICES = ['auto', 'trap'] as const;
+export type StockChoice = (typeof STOCK_CHOICES)[number];
+
 /** Everything `createVm` accepts: a `program`, or a stock `kernel` without one. */
 export interface VmOptions {
   /** The static x86-64 Linux ELF to run: a path of the host, or the file's bytes. Without it, `kernel` is a stock kernel. */
@@ -35,6 +38,11 @@ export interface VmOptions {
   abi?: AbiChoice;
   /** Virtualisation design, see `DESIGNS`. Default: `pvm` for a program, `bare` for a stock kernel. */
   design?: DesignName;
+  /**
+   * How an unmodified kernel runs under design `pvm`: its privileged instructions become hypercalls and direct switches (`auto`), or trap one by one. Default `auto`;
+   * with `abi`, the kernel is one that speaks PVM's ABI itself.
+   */
+  stock?: StockChoice;
   /** Switches of the design to turn on or off, see `OPTIMISATIONS`. Default: what the design has by default. */
   optimisations?: Readonly<Partial<Record<Optimisation, boolean>>>;
   /** `host`: the guest's clock is the host's; `icount`: it counts retired instructions, and the run is repeatable. Default `host`. */
@@ -74,6 +82,8 @@ export interface CheckedOptions {
   readonly abi: AbiChoice | undefined;
   readonly design: DesignName;
   readonly platform: PlatformKind;
+  /** Undefined: not an unmodified kernel under design `pvm`. */
+  readonly stock: StockChoice | undefined;
   /** All that the design has. */
   readonly optimisations: Readonly<Partial<Record<Optimisation, boolean>>>;
   /** Empty with a stock kernel. */
@@ -158,6 +168,7 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
     record(isBoolean, '')(v) === undefined && Object.keys(v as object).every((name) => name in OPTIMISATIONS)
       ? undefined
       : `an object from ${Object.keys(OPTIMISATIONS).join(', ')} to true or false`,
+  stock: oneOf(...STOCK_CHOICES),
   clock: oneOf('host', 'icount'),
   jit: oneOf('on', 'off', 'sync'),
   sampleTiers: isBoolean,
@@ -202,6 +213,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     memory,
     // Guest RAM follows the pool and must begin at a multiple of 2 MiB for large shadow leaves.
     shadowMemory: size('shadowMemory', options.shadowMemory ?? 16 * MIB, MIN_SHADOW, 1024 * MIB, 2 * MIB),
+    stock: platform === 'pc' && design === 'pvm' && options.abi === undefined ? (options.stock ?? 'auto') : undefined,
     clock: options.clock ?? 'host',
     jit: options.jit ?? 'on',
     sampleTiers: options.sampleTiers ?? false,
@@ -238,6 +250,8 @@ function chooseMachine(options: VmOptions): { design: DesignName; platform: Plat
     const able = DESIGN_NAMES.filter((name) => designInfo(name).platforms.includes(platform));
     refuse(`design ${design} does not run ${GUEST_OF[platform]}; ${able.join(', ')} ${able.length === 1 ? 'does' : 'do'}`);
   }
+  if (options.stock !== undefined && !(design === 'pvm' && platform === 'pc')) refuse('option stock is for a kernel without a program under design pvm');
+  if (options.stock !== undefined && speaksAbi) refuse("option abi is for kernels that speak PVM's ABI; stock is for those that do not");
   return { design, platform };
 }
 

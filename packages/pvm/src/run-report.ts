@@ -30,6 +30,8 @@ export type IntervalJson = Omit<Interval, 'instructions'> & { readonly instructi
 export interface RunReport {
   readonly schema: typeof REPORT_SCHEMA;
   readonly design: string;
+  /** How it ran this guest, where it has more than one way. */
+  readonly form?: string | undefined;
   readonly clock: 'host' | 'icount';
   /** Of the program, 128 + n when signal n killed it; 70: the guest could not go on. */
   readonly exitCode: number;
@@ -111,6 +113,7 @@ function hex(n: bigint): string {
 
 function summaryJson(s: Summary) {
   return {
+    ...(s.form === undefined ? {} : { form: s.form }),
     instructions: Number(s.instructions),
     mips: s.mips,
     runMs: s.runMs,

@@ -2,6 +2,8 @@ import type { CpuStats } from '@pvm/cpu-jit';
 
 /** What a run cost, measured on this machine. */
 export interface Summary {
+  /** How the design ran this guest, where it has more than one way. */
+  readonly form: string | undefined;
   /** Guest instructions retired. */
   readonly instructions: bigint;
   /** Host time from the first instruction to the stop, ms; without waiting for input. */

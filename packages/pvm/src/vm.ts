@@ -343,6 +343,7 @@ export class Vm {
     const { exits, total } = this.ledger.worldSwitches();
     const guestMs = Math.max(0, this.runMs - hypervisorMs);
     return {
+      form: this.design.form,
       instructions: cpu.instructions,
       runMs: this.runMs,
       mips: this.runMs > 0 ? Number(cpu.instructions) / 1e3 / this.runMs : 0,

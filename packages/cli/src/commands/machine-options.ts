@@ -1,4 +1,16 @@
-import { ABI_REVISIONS, type AbiChoice, DESIGN_NAMES, type DesignName, designInfo, nearest, OPTIMISATIONS, type Optimisation, type VmOptions } from '@pvm/pvm';
+import {
+  ABI_REVISIONS,
+  type AbiChoice,
+  DESIGN_NAMES,
+  type DesignName,
+  designInfo,
+  nearest,
+  OPTIMISATIONS,
+  type Optimisation,
+  STOCK_CHOICES,
+  type StockChoice,
+  type VmOptions,
+} from '@pvm/pvm';
 import type { Options } from 'yargs';
 import { UsageError } from '../errors.ts';
 
@@ -9,6 +21,7 @@ export interface MachineArgs {
   readonly jit: 'on' | 'off' | 'sync';
   readonly abi: AbiChoice | undefined;
   readonly design: DesignName | undefined;
+  readonly stock: StockChoice | undefined;
   readonly opt: readonly string[];
   readonly directSwitch: boolean | undefined;
   readonly prefault: boolean | undefined;
@@ -34,6 +47,11 @@ export const MACHINE_OPTIONS: Readonly<Record<string, Options>> = {
     choices: DESIGN_NAMES,
     requiresArg: true,
     describe: `${DESIGN_NAMES.map((name) => `${name}: ${designInfo(name).title}`).join('; ')}. Default: pvm for a program, bare for a stock kernel`,
+  },
+  stock: {
+    choices: STOCK_CHOICES,
+    requiresArg: true,
+    describe: 'Unmodified kernel under design pvm: its privileged instructions become hypercalls and direct switches (auto, default) or trap one by one (trap)',
   },
   opt: {
     type: 'string',
@@ -63,10 +81,11 @@ function parseOptimisations(a: MachineArgs): Partial<Record<Optimisation, boolea
 }
 
 /** The part of `VmOptions` that they set. */
-export function machineSettings(a: MachineArgs): Pick<VmOptions, 'memory' | 'shadowMemory' | 'jit' | 'abi' | 'design' | 'optimisations'> {
+export function machineSettings(a: MachineArgs): Pick<VmOptions, 'memory' | 'shadowMemory' | 'jit' | 'abi' | 'design' | 'stock' | 'optimisations'> {
   return {
     ...(a.memory === undefined ? {} : { memory: a.memory }),
     ...(a.design === undefined ? {} : { design: a.design }),
+    ...(a.stock === undefined ? {} : { stock: a.stock }),
     shadowMemory: a.shadowMemory,
     jit: a.jit,
     ...(a.abi === undefined ? {} : { abi: a.abi }),

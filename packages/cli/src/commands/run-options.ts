@@ -9,6 +9,7 @@ export const RUN_VALUE_OPTIONS: ReadonlySet<string> = new Set([
   '--jit',
   '--abi',
   '--design',
+  '--stock',
   '--opt',
   '--kernel',
   '--initrd',

@@ -69,6 +69,8 @@ export interface DesignInfo {
  */
 export interface Design {
   readonly name: string;
+  /** How it runs this guest, for the report, where it has more than one way. */
+  readonly form?: string;
   /** Puts the boot vCPU into the state that the boot protocol asks for. */
   boot(entry: EntryState): void;
   /** Before each entry into the guest: deliver pending events. @returns true when an interrupt was delivered */

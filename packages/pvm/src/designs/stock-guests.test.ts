@@ -68,7 +68,12 @@ describe('createVm refuses', () => {
   it.each([
     ['a RAM disk beside a program', { program: 'x', initrd: image }, /initrd is for a stock kernel/],
     ['arguments for a stock kernel', { kernel: image, args: ['x'] }, /args is for a program/],
-    ['a stock kernel for design pvm', { kernel: image, design: 'pvm' }, /design pvm does not run a stock kernel; bare/],
+    ['a form of stock kernel for another design', { kernel: image, design: 'bare', stock: 'trap' }, /stock is for a kernel without a program under design pvm/],
+    [
+      'a revision of the ABI for a kernel that does not speak it',
+      { kernel: image, design: 'pvm', stock: 'trap', abi: 'v2' },
+      /abi is for kernels that speak PVM's ABI; stock/,
+    ],
     ['neither program nor kernel', { design: 'bare' }, /program is missing/],
     ['a switch that the design does not have', { kernel: image, optimisations: { prefault: true } }, /design bare has no optimisation prefault; it has none/],
   ] satisfies [string, VmOptions, RegExp][])('%s', async (_, options, message) => {

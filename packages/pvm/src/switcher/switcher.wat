@@ -12,7 +12,16 @@
   (import "env" "getFlags" (func $getFlags (param $cpu i32) (result i32)))
   (import "env" "setFlags" (func $setFlags (param $cpu i32) (param $flags i32)))
 
+  ;; SYSCALL as a CPU by itself does it; with a deprivileged kernel that exchanges root and TLB array as well.
+  (import "env" "syscall_native" (func $syscall_native (param $cpu i32) (result i32)))
+
   (func (export "syscall") (param $cpu i32) (result i32)
+    ;; An unmodified kernel: its user's SYSCALL goes straight to LSTAR. (In non-PVM mode there is no one to ask.)
+    (if (i32.load offset=V_NATIVE (local.get $cpu))
+      (then
+        (if (i32.and (i32.ne (i32.load offset=V_DEPRIVILEGED (local.get $cpu)) (i32.const 0)) (i32.eqz (i32.load offset=P_DIRECT (local.get $cpu))))
+          (then (return (i32.const EXIT_SYSCALL))))
+        (return_call $syscall_native (local.get $cpu))))
     ;; P_DIRECT is 0 while an event is pending, a shadow root is missing, or direct switching is turned off.
     (if (i32.eqz (i32.load offset=P_DIRECT (local.get $cpu)))
       (then (return (i32.const EXIT_SYSCALL))))

@@ -50,10 +50,39 @@ const HYPERVISOR_LEAVES: readonly CpuidLeaf[] = [
   [0x4000_0001, [0, 0, 0, 0]],
 ];
 
+/** A ledger row: reason and sub-reason, to which a port or MSR number is appended. */
+type RowName = readonly [reason: string, sub: string];
+/** What the exits of this base are called. */
+export interface ExitNames {
+  readonly hlt: RowName;
+  /** A waiting interrupt can be delivered now. */
+  readonly window: RowName;
+  readonly in: RowName;
+  readonly out: RowName;
+  readonly readMsr: RowName;
+  readonly writeMsr: RowName;
+  /** The task priority fell so far that a waiting interrupt can be delivered. */
+  readonly taskPriority: RowName;
+  readonly mmioRead: RowName;
+  readonly mmioWrite: RowName;
+}
+/** SDM vol. 3, appendix C. */
+const VMX_NAMES: ExitNames = {
+  hlt: ['HLT', ''],
+  window: ['PENDING_INTERRUPT', ''],
+  in: ['IO_INSTRUCTION', 'IN '],
+  out: ['IO_INSTRUCTION', 'OUT '],
+  readMsr: ['MSR_READ', ''],
+  writeMsr: ['MSR_WRITE', ''],
+  taskPriority: ['TPR_BELOW_THRESHOLD', ''],
+  mmioRead: ['MMIO', 'read'],
+  mmioWrite: ['MMIO', 'write'],
+};
+
 /**
  * Base of the designs whose guest has the CPU's own state: rings, control registers and events are the hardware's, and
  * the platform answers for its devices. What else leaves the guest is up to the design. Exits have the names of VMX
- * (SDM vol. 3, appendix C). One vCPU.
+ * unless the design gives others. One vCPU.
  */
 export abstract class NativeDesign implements Design {
   abstract readonly name: string;
@@ -65,24 +94,26 @@ export abstract class NativeDesign implements Design {
   protected readonly vcpu: VcpuState;
   protected readonly sink: InterruptSink;
   private readonly rows: Readonly<Record<'hlt' | 'window' | 'taskPriority' | 'mmioRead' | 'mmioWrite' | 'shutdown', number>>;
+  private readonly names: ExitNames;
   private readonly numbered = new Map<string, number>();
   /** The vCPU executed HLT and nothing has woken it. */
   private isHalted = false;
 
-  constructor({ core, ledger, platform }: Pick<DesignContext, 'core' | 'ledger' | 'platform'>) {
+  constructor({ core, ledger, platform }: Pick<DesignContext, 'core' | 'ledger' | 'platform'>, names = VMX_NAMES) {
+    this.names = names;
     this.core = core;
     this.ledger = ledger;
     this.platform = platform;
     this.sink = platform.interrupts(0);
     this.vcpu = new VcpuState(core, 0);
-    const row = (reason: string, sub = '') => ledger.row(reason, sub);
+    const row = ([reason, sub]: RowName) => ledger.row(reason, sub);
     this.rows = {
-      hlt: row('HLT'),
-      window: row('PENDING_INTERRUPT'),
-      taskPriority: row('TPR_BELOW_THRESHOLD'),
-      mmioRead: row('MMIO', 'read'),
-      mmioWrite: row('MMIO', 'write'),
-      shutdown: row('TRIPLE_FAULT'),
+      hlt: row(names.hlt),
+      window: row(names.window),
+      taskPriority: row(names.taskPriority),
+      mmioRead: row(names.mmioRead),
+      mmioWrite: row(names.mmioWrite),
+      shutdown: row(['TRIPLE_FAULT', '']),
     };
     const isPc = platform.kind === 'pc';
     // Programs see the processor that PVM guests see, so that they run the same code under every design.
@@ -108,9 +139,7 @@ export abstract class NativeDesign implements Design {
   // ------------------------------------------------------------ entry
   prepareEntry(): boolean {
     const { sink, core } = this;
-    this.readTaskPriority();
-    this.vcpu.set32(V_TPR_THRESHOLD, sink.heldClass());
-    if (sink.takeNmi()) core.setNmi(0);
+    this.lookAtSink();
     if (core.pendingInterrupt(0) !== undefined || sink.pendingVector() < 0) return false;
     if (!core.interruptible(0)) {
       core.requestInterruptWindow(0);
@@ -118,6 +147,14 @@ export abstract class NativeDesign implements Design {
     }
     core.setInterrupt(0, sink.acknowledge());
     return true;
+  }
+
+  /** Task priority and NMI, before an interrupt is asked for. */
+  protected lookAtSink(): void {
+    const { sink, core } = this;
+    this.readTaskPriority();
+    this.vcpu.set32(V_TPR_THRESHOLD, sink.heldClass());
+    if (sink.takeNmi()) core.setNmi(0);
   }
 
   enter(): number {
@@ -177,11 +214,11 @@ export abstract class NativeDesign implements Design {
     const port = vcpu.get32(S_EXIT_VA) & 0xffff;
     const size = portSize(vcpu.get32(S_EXIT_SIZE));
     if (vcpu.get32(S_EXIT_ACCESS) === ACCESS_READ) {
-      outcome.row = this.numberedRow('IO_INSTRUCTION', 'IN ', port);
+      outcome.row = this.numberedRow(this.names.in, port);
       core.completeIo(0, platform.readPort(port, size));
       return;
     }
-    outcome.row = this.numberedRow('IO_INSTRUCTION', 'OUT ', port);
+    outcome.row = this.numberedRow(this.names.out, port);
     const value = vcpu.get32(S_EXIT_VALUE);
     outcome.wait = platform.writePort(port, size, size === 4 ? value : value & ((1 << (8 * size)) - 1));
     core.completeIo(0);
@@ -195,11 +232,11 @@ export abstract class NativeDesign implements Design {
   protected readMsr(): number {
     const { vcpu, core, platform } = this;
     const msr = vcpu.reg32(RCX);
-    const row = this.numberedRow('MSR_READ', '', msr);
+    const row = this.numberedRow(this.names.readMsr, msr);
     if (this.cpuDoesMsr(EXIT_MSR_READ)) return row;
     this.readTaskPriority();
     const value = msr === MSR_BIOS_SIGN_ID ? 0n : platform.readMsr(0, msr);
-    if (value === undefined) core.raise(0, VECTOR_GP);
+    if (value === undefined) this.raise(VECTOR_GP);
     else {
       vcpu.setReg(RAX, value & ALL_ONES_32);
       vcpu.setReg(RDX, value >> 32n);
@@ -211,7 +248,7 @@ export abstract class NativeDesign implements Design {
   protected writeMsr(): number {
     const { vcpu, core, platform } = this;
     const msr = vcpu.reg32(RCX);
-    const row = this.numberedRow('MSR_WRITE', '', msr);
+    const row = this.numberedRow(this.names.writeMsr, msr);
     if (this.cpuDoesMsr(EXIT_MSR_WRITE)) return row;
     const value = BigInt(vcpu.reg32(RAX)) | (BigInt(vcpu.reg32(RDX)) << 32n);
     this.readTaskPriority();
@@ -219,12 +256,17 @@ export abstract class NativeDesign implements Design {
     this.writeTaskPriority();
     if (isDone && msr === MSR_APIC_BASE) vcpu.set64(S_APIC_BASE, value);
     if (isDone) core.complete(0);
-    else core.raise(0, VECTOR_GP);
+    else this.raise(VECTOR_GP);
     return row;
   }
 
+  /** The instruction at RIP is answered with an exception, error code 0. */
+  protected raise(vector: number): void {
+    this.core.raise(0, vector);
+  }
+
   /** Row of a port or MSR; the ledger bounds their number. */
-  protected numberedRow(reason: string, kind: string, number: number): number {
+  protected numberedRow([reason, kind]: RowName, number: number): number {
     const key = reason + kind + number;
     const known = this.numbered.get(key);
     if (known !== undefined) return known;
@@ -270,7 +312,7 @@ export abstract class NativeDesign implements Design {
   /** Nothing here depends on what guest RAM holds. */
   hostWrote(_gpa: number, _length: number): void {}
 
-  exitStart(): number {
+  exitStart(_vcpu?: number, _reason?: number): number {
     return this.ledger.start();
   }
 

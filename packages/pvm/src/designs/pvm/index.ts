@@ -1,14 +1,17 @@
 import type { DesignInfo } from '../design.ts';
 import { PvmDesign } from './pvm-design.ts';
+import { StockDesign } from './stock/stock-design.ts';
 
 export const pvm: DesignInfo = {
   title: 'PVM: guest kernel and user at privilege level 3 on shadow page tables',
-  platforms: ['program'],
+  platforms: ['program', 'pc'],
   abiKernels: true,
   optimisations: { 'direct-switch': true, prefault: true },
   switcher: true,
-  create: ({ core, ram, ledger, platform, time, options }) =>
-    new PvmDesign({
+  create: (context) => {
+    const { core, ram, ledger, platform, time, options } = context;
+    if (options.stock !== undefined) return new StockDesign(context, options.stock);
+    return new PvmDesign({
       core,
       ram,
       ledger,
@@ -18,5 +21,6 @@ export const pvm: DesignInfo = {
       abi: options.abi ?? 'auto',
       directSwitch: options.optimisations['direct-switch'] === true,
       prefault: options.optimisations.prefault === true,
-    }),
+    });
+  },
 };

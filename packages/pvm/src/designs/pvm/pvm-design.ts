@@ -1,7 +1,6 @@
 import type { CpuCore } from '@pvm/cpu-jit';
 import {
   ACCESS_EXEC,
-  ACCESS_RMW,
   CS,
   EXIT_EMULATE,
   EXIT_EXCEPTION,
@@ -21,15 +20,13 @@ import {
   S_EXIT_ACCESS,
   S_EXIT_GPA,
   S_EXIT_INSN_LEN,
-  S_EXIT_SIZE,
   S_EXIT_VA,
-  S_EXIT_VALUE,
   S_GPR,
   S_RFLAGS,
   S_RIP,
 } from '@pvm/cpu-jit/layout';
 import type { EntryState, GuestRam } from '@pvm/machine';
-import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, ShadowMmu } from '@pvm/shadow-mmu';
+import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, type ShadowMmu } from '@pvm/shadow-mmu';
 import { isLegal } from '../../abi/address-range.ts';
 import * as abi from '../../abi/constants.ts';
 import { installPvmCpuid } from '../../abi/cpuid.ts';
@@ -46,6 +43,7 @@ import type { PageTableCounters } from '../../summary.ts';
 import { R11, RAX, RBX, RCX, RSI, RSP } from '../../vcpu-state.ts';
 import { type Design, type ExitOutcome, TripleFault } from '../design.ts';
 import { accessMmio } from '../mmio.ts';
+import { accessTable, createShadowMmu } from '../shadow.ts';
 import { NonPvmMode } from './non-pvm-mode.ts';
 
 const DR6 = S_DR + 6 * 8;
@@ -93,21 +91,7 @@ export class PvmDesign implements Design {
     this.rows = internRows(ledger);
     this.interruptRow = ledger.row('INTERRUPT');
     this.timerRow = ledger.row('INTERRUPT', 'timer');
-    this.mmu = new ShadowMmu({
-      memory: core.memory.buffer,
-      framePoolBase: core.framePoolBase,
-      framePoolFrames: core.framePoolFrames,
-      ramBase: core.ramBase,
-      ramBytes: core.ramBytes,
-      gpaToHpa: (gpa) => (gpa < core.ramBytes ? core.ramBase + gpa : -1),
-      vcpus: core.vcpus,
-      flush: {
-        flushArray: (vcpu, array) => core.tlbFlushArray(vcpu, array),
-        invlpg: (vcpu, array, low, high) => core.tlbInvlpg(vcpu, array, (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)),
-        flushAll: (vcpu) => core.tlbFlushAll(vcpu),
-      },
-      isLegal: (_low, high, levels) => isLegal(this.vcpu(0).range, high, levels),
-    });
+    this.mmu = createShadowMmu(core, { isLegal: (_low, high, levels) => isLegal(this.vcpu(0).range, high, levels) });
     this.vcpus = Array.from(
       { length: core.vcpus },
       (_, i) => new PvmVcpu(core, i, { mmu: this.mmu, interrupts: options.platform.interrupts(i), abi: options.abi, directSwitch: options.directSwitch }),
@@ -299,7 +283,7 @@ export class PvmDesign implements Design {
     const access = vcpu.get32(S_EXIT_ACCESS) & 3;
     const low = vcpu.get32(S_EXIT_VA);
     const high = vcpu.get32(S_EXIT_VA + 4);
-    const { mmu, core } = this;
+    const { mmu } = this;
     switch (mmu.fault(index, vcpu.smod ? 0 : 1, low, high, access)) {
       case FAULT_FIXED:
         this.recordHook(this.rows.shadowFault, start, vcpu);
@@ -310,20 +294,9 @@ export class PvmDesign implements Design {
         vcpu.copy64(S_EXC_ADDR, S_EXIT_VA);
         this.faultStart = start;
         return 1;
-      case FAULT_TRACKED: {
-        const size = vcpu.get32(S_EXIT_SIZE);
-        const hpa = mmu.faultHpa;
-        const value = vcpu.base + S_EXIT_VALUE;
-        if (access === ACCESS_RMW) {
-          // The old value now; the store that completes the instruction comes back as a write, and is the exit.
-          core.u8.copyWithin(value, hpa, hpa + size);
-          return 2;
-        }
-        mmu.emulateWrite(hpa, size, value);
-        core.dirtyCode(hpa, size);
-        this.recordHook(this.rows.tableWrite, start, vcpu);
+      case FAULT_TRACKED:
+        if (accessTable(mmu, vcpu, access)) this.recordHook(this.rows.tableWrite, start, vcpu);
         return 2;
-      }
       case FAULT_MMIO:
         return this.deviceAccess(vcpu, mmu.faultGpa, access, start);
       default:

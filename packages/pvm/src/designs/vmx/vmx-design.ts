@@ -63,7 +63,7 @@ export abstract class VmxDesign extends NativeDesign {
   protected override designExit(reason: number, outcome: ExitOutcome): void {
     switch (reason) {
       case EXIT_CPUID:
-        outcome.row = this.numberedRow('CPUID', '', this.vcpu.reg32(RAX));
+        outcome.row = this.numberedRow(['CPUID', ''], this.vcpu.reg32(RAX));
         this.core.cpuid(0);
         return;
       case EXIT_PRIVILEGED:
