@@ -46,7 +46,7 @@ export function tierTimes(guestMs: number, cpu: CpuStats): Pick<Summary, 'interp
 /** Work on shadow or second-level page tables by name: counts, but for `isLevel`. */
 export type PageTableCounters = Readonly<Record<string, number>>;
 
-const LEVELS: ReadonlySet<string> = new Set(['frames', 'framesFree', 'unsync', 'tracked']);
+const LEVELS: ReadonlySet<string> = new Set(['frames', 'framesFree', 'unsync', 'tracked', 'leaves4K', 'leaves2M', 'leaves1G', 'leavesMmio']);
 
 /** Page-table counters that say how much there is now, not how often something happened. */
 export function isLevel(name: string): boolean {

@@ -20,18 +20,23 @@ export interface Section {
   readonly metrics: readonly Metric[];
 }
 
-/** Page-table counters that the table has, in their order; the JSON document has all. */
-const PAGE_TABLE_NAMES: Readonly<Record<string, string>> = {
-  pagesBuilt: 'table pages built',
-  pagesZapped: 'table pages zapped',
-  pagesReclaimed: 'table pages reclaimed',
-  leavesFilled: 'table leaves filled',
-  leavesPrefaulted: 'table leaves prefaulted',
-  pteWrites: 'guest table writes emulated',
-  pagesUnsynced: 'tables let out of step',
-  pagesSynced: 'tables brought back in step',
-  rmapMax: 'longest reverse map',
-};
+/** Page-table counters that the table has, in its order, by their names in shadow and second-level tables; the JSON document has all. */
+const PAGE_TABLE_NAMES: readonly (readonly [name: string, ...keys: string[]])[] = [
+  ['table pages built', 'pagesBuilt', 'tablesBuilt'],
+  ['table pages zapped', 'pagesZapped', 'tablesZapped'],
+  ['table pages reclaimed', 'pagesReclaimed'],
+  ['times all tables were dropped', 'reclaims'],
+  ['table leaves filled', 'leavesFilled'],
+  ['table leaves prefaulted', 'leavesPrefaulted'],
+  ['leaves of 4 KiB at the end', 'leaves4K'],
+  ['leaves of 2 MiB at the end', 'leaves2M'],
+  ['leaves of 1 GiB at the end', 'leaves1G'],
+  ['large leaves split', 'splits'],
+  ['guest table writes emulated', 'pteWrites'],
+  ['tables let out of step', 'pagesUnsynced'],
+  ['tables brought back in step', 'pagesSynced'],
+  ['longest reverse map at the end', 'rmapMax'],
+];
 /** Kinds of exit that the table has; rarer ones are one row together. */
 const MAX_EXIT_ROWS = 16;
 
@@ -70,14 +75,14 @@ function wholeRun(designs: readonly ComparedDesign[]): Metric[] {
 }
 
 function pageTables(designs: readonly ComparedDesign[], of: (d: ComparedDesign) => Readonly<Record<string, number>> | undefined, per = 1): Metric[] {
-  return Object.entries(PAGE_TABLE_NAMES)
-    .map(([key, name]) =>
-      metric(designs, name, 'counted', '', (d) => {
-        const n = of(d)?.[key];
-        return n === undefined || isLevel(key) ? n : n / per;
-      }),
-    )
-    .filter((m) => m.values.some((n) => n !== undefined && n > 0));
+  return PAGE_TABLE_NAMES.map(([name, ...keys]) =>
+    metric(designs, name, 'counted', '', (d) => {
+      const counters = of(d) ?? {};
+      const key = keys.find((k) => k in counters);
+      const n = key === undefined ? undefined : counters[key];
+      return n === undefined || key === undefined || isLevel(key) ? n : n / per;
+    }),
+  ).filter((m) => m.values.some((n) => n !== undefined && n > 0));
 }
 
 /** Samples of each kind of exit, most frequent first. */
