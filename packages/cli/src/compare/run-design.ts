@@ -68,11 +68,13 @@ export async function runDesign(design: string, words: readonly string[], folder
     child.stdin.on('error', () => undefined);
     createReadStream(input).pipe(child.stdin);
   }
-  await new Promise<void>((resolve, reject) => child.once('close', () => resolve()).once('error', reject));
+  const ended = await new Promise<string>((resolve, reject) => {
+    child.once('close', (code, killedBy) => resolve(killedBy === null ? `exit code ${code}` : `killed by ${killedBy}`)).once('error', reject);
+  });
   if (child.stdout !== null) await finished(child.stdout).catch(() => undefined);
   const text = await readFile(file, 'utf8').catch(() => undefined);
   await rm(file, { force: true });
-  if (text === undefined) throw new UsageError(`under design ${design}: ${lastLine(errors) || 'the run ended without a report'}`);
+  if (text === undefined) throw new UsageError(`under design ${design}: ${lastLine(errors) || `the run ended without a report (${ended})`}`);
   return { report: parseRunReport(text, file), console: record.end() };
 }
 

@@ -1,10 +1,9 @@
 import { Chart, type ChartConfiguration, type ChartDataset, type ChartOptions } from 'chart.js';
 import type { PageData, PageDesign } from './data.ts';
-import { type Colours, GUEST_COLOUR, property } from './theme.ts';
+import { type Colours, GUEST_COLOUR, OTHER, property } from './theme.ts';
 
 /** Reasons that a chart tells apart; rarer ones are `other`. */
 const MAX_REASONS = 8;
-export const OTHER = 'other';
 /** Octaves of nanoseconds that the latency chart has, from and to. */
 const FIRST_OCTAVE = 6;
 const LAST_OCTAVE = 24;

@@ -12,7 +12,7 @@ import {
   Title,
   Tooltip,
 } from 'chart.js';
-import { describe, exitsChart, latencyChart, modelledChart, OTHER, ranked, switchesChart, timeChart, timelineCharts } from './charts.ts';
+import { describe, exitsChart, latencyChart, modelledChart, ranked, switchesChart, timeChart, timelineCharts } from './charts.ts';
 import type { PageData } from './data.ts';
 import { Colours } from './theme.ts';
 
@@ -25,7 +25,8 @@ const reasons = ranked(
   designs.map((d) => d.exits),
   Number.POSITIVE_INFINITY,
 );
-const byReason = new Colours([...reasons.filter((name) => name !== OTHER), OTHER]);
+// What charts show comes first: its colours are used once.
+const byReason = new Colours([...new Set([...ranked(designs.map((d) => d.exits)), ...ranked(designs.map((d) => d.exitMs)), ...reasons])]);
 const byDesign = new Colours(designs.map((d) => d.name));
 const byPart = new Colours(
   ranked(
