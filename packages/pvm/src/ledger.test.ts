@@ -41,14 +41,14 @@ describe('exit ledger', () => {
     expect([ledger.totalExits, ledger.entries()]).toEqual([0, []]);
   });
 
-  it('counts every exit, but times 1 of 16 after the first 65,536, with the same mean', () => {
+  it('counts every exit, but times 1 of 32 after the first 32,768, with the same mean', () => {
     const ledger = new ExitLedger();
     const rows = [ledger.row('HLT'), ledger.row('CPUID')];
     const n = 400_000;
     for (let i = 0; i < n; i++) ledger.finish(rows[i % 2] ?? 0, ledger.start(), i % 2, 0);
     const [a, b] = ledger.entries();
     expect([a?.count, b?.count]).toEqual([n / 2, n / 2]);
-    const timed = (65_536 + (n - 65_536) / 16) / 2;
+    const timed = (32_768 + (n - 32_768) / 32) / 2;
     for (const e of [a, b]) {
       expect((e?.timed ?? 0) / timed).toBeCloseTo(1, 1);
       expect(e?.totalNs).toBeCloseTo(((e?.meanNs ?? 0) * n) / 2, 3);

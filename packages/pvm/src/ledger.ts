@@ -22,18 +22,21 @@ export interface WorldSwitches {
   readonly total: number;
 }
 
+/** A power of two. */
 const RING = 32;
+/** vCPUs that a machine has at most. */
+const VCPUS = 8;
 /** Sub-reasons come from the guest (ports, MSR numbers): a reason that has so many rows puts the rest into one, `other`. */
 const MAX_ROWS_OF_REASON = 128;
 /** For rows that are made ahead. Reasons come from the designs, so this many are never reached. */
 const MAX_ROWS = 2 ** 16;
 const OTHER = 'other';
 /** A look at the clock takes 30 to 70 ns, an exit from 300 ns on: timing each of them would be felt. */
-const TIMED_FIRST = 65_536;
-const TIMED_PERIOD = 16;
+const TIMED_FIRST = 32_768;
+const TIMED_PERIOD = 32;
 
 /**
- * Which exits are timed; all are counted. `sampled`: the first 65,536, then 1 of 16, chosen by chance (the same in each run) and weighted with 16.
+ * Which exits are timed; all are counted. `sampled`: the first 32,768, then 1 of 32, chosen by chance (the same in each run) and weighted with 32.
  * `off`: nothing is even counted, to measure what the ledger costs.
  */
 export type LedgerTiming = 'sampled' | 'all' | 'off';
@@ -56,6 +59,8 @@ export class ExitLedger {
   /** The last exits one by one, if asked for. */
   readonly trace: TraceRing | undefined;
   private readonly rows: ExitRow[] = [];
+  /** Exits by row and vCPU: row * VCPUS + vCPU. */
+  private counted = new Float64Array(256 * VCPUS);
   private readonly byName = new Map<string, number>();
   private readonly rowsOfReason = new Map<string, number>();
   private readonly rips = new HotRips();
@@ -92,6 +97,11 @@ export class ExitLedger {
     if (this.rows.length >= MAX_ROWS) throw new RangeError('too many exit reasons');
     this.rowsOfReason.set(reason, siblings + 1);
     const id = this.rows.push(new ExitRow(reason, sub, detail)) - 1;
+    if (this.rows.length * VCPUS > this.counted.length) {
+      const larger = new Float64Array(2 * this.counted.length);
+      larger.set(this.counted);
+      this.counted = larger;
+    }
     this.seriesOf.push(this.timeline.series(exitClass(reason, sub)));
     this.byName.set(name, id);
     return id;
@@ -104,7 +114,7 @@ export class ExitLedger {
     return performance.now();
   }
 
-  /** Exits to the next one that is timed: 1, or at random from 1 to 31, 16 on average. */
+  /** Exits to the next one that is timed: 1, or at random from 1 to 63, 32 on average. */
   private gap(): number {
     if (this.timing === 'all' || this.exits < TIMED_FIRST) return 1;
     this.weight = TIMED_PERIOD;
@@ -135,10 +145,10 @@ export class ExitLedger {
   }
 
   private tally(id: number, ripLow: number, ripHigh: number, vcpu: number): void {
-    const row = this.rows[id];
-    if (row === undefined) throw new RangeError(`no exit reason ${id}`);
-    row.add(vcpu);
-    const at = this.exits++ % RING;
+    if (id >= this.rows.length) throw new RangeError(`no exit reason ${id}`);
+    const { counted } = this;
+    counted[id * VCPUS + vcpu] = (counted[id * VCPUS + vcpu] ?? 0) + 1;
+    const at = this.exits++ & (RING - 1);
     this.ringRow[at] = id;
     this.ringRip[2 * at] = ripLow;
     this.ringRip[2 * at + 1] = ripHigh;
@@ -151,12 +161,12 @@ export class ExitLedger {
 
   /** Host time spent outside the guest for exits, ns; what was not timed is taken to last as long as what was. */
   get totalNs(): number {
-    return this.rows.reduce((sum, row) => sum + row.totalNs, 0);
+    return this.rows.reduce((sum, row, id) => sum + row.totalNs(this.countsOf(id)), 0);
   }
 
   /** Exits of `reason`, or of one of its sub-reasons. */
   count(reason: string, sub?: string): number {
-    return this.rows.reduce((sum, row) => (row.reason === reason && (sub === undefined || row.sub === sub) ? sum + row.count : sum), 0);
+    return this.counts().reduce((sum, row) => (row.reason === reason && (sub === undefined || row.sub === sub) ? sum + row.count : sum), 0);
   }
 
   /** vCPUs that have had exits. */
@@ -176,18 +186,24 @@ export class ExitLedger {
 
   /** The same as finely as it is known: by detail and vCPU too. */
   stats(): ExitStats[] {
-    return this.rows.flatMap((row) => row.stats());
+    return this.rows.flatMap((row, id) => row.stats(this.countsOf(id)));
   }
 
   /** Samples by reason and sub-reason, cheaply: for differences between two moments. */
   counts(): { readonly reason: string; readonly sub: string; readonly count: number }[] {
     const sums = new Map<string, { reason: string; sub: string; count: number }>();
-    for (const { reason, sub, count } of this.rows) {
+    this.rows.forEach(({ reason, sub }, id) => {
+      const count = this.countsOf(id).reduce((all, n) => all + n, 0);
       const sum = sums.get(`${reason}\0${sub}`);
       if (sum !== undefined) sum.count += count;
       else if (count > 0) sums.set(`${reason}\0${sub}`, { reason, sub, count });
-    }
+    });
     return [...sums.values()];
+  }
+
+  /** Exits of a row on each vCPU. */
+  private countsOf(id: number): Float64Array {
+    return this.counted.subarray(id * VCPUS, (id + 1) * VCPUS);
   }
 
   /** The guest addresses of the most exits. */

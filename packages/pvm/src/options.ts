@@ -68,7 +68,7 @@ export interface VmOptions {
   commandLine?: string;
   /** Stop with `instruction-limit` after so many guest instructions. Default: no limit. */
   maxInstructions?: number;
-  /** What the exit ledger times: `sampled` (default) the first 65,536 exits and 1 of 16 after them, `all`, or `off`: it does not even count. */
+  /** What the exit ledger times: `sampled` (default) the first 32,768 exits and 1 of 32 after them, `all`, or `off`: it does not even count. */
   ledger?: LedgerTiming;
   /** Keep the last so many exits one by one (`ledger.trace`), 36 bytes each, at most 2^24. Default 0. */
   traceLimit?: number;

@@ -113,13 +113,12 @@ class Times {
   }
 }
 
-/** One kind of exit: a reason, what it was about, and by vCPU how many there were and what they took. */
+/** One kind of exit: a reason, what it was about, and by vCPU what those took that were timed. */
 export class ExitRow {
   readonly reason: string;
   readonly sub: string;
   readonly detail: string;
-  private readonly counts: number[] = [0];
-  private readonly times: (Times | undefined)[] = [undefined];
+  private readonly times: (Times | undefined)[] = [];
 
   constructor(reason: string, sub: string, detail: string) {
     this.reason = reason;
@@ -127,52 +126,41 @@ export class ExitRow {
     this.detail = detail;
   }
 
-  /** Counts an exit. */
-  add(vcpu: number): void {
-    while (this.counts.length <= vcpu) {
-      this.counts.push(0);
-      this.times.push(undefined);
-    }
-    this.counts[vcpu] = (this.counts[vcpu] ?? 0) + 1;
-  }
-
-  /** An exit that was counted took `ns`, and so did `weight` exits about. */
+  /** An exit took `ns`, and so did `weight` exits about. */
   time(ns: number, weight: number, vcpu: number): void {
     const times = this.times[vcpu];
     if (times !== undefined) times.add(ns, weight);
     else {
       const made = new Times(ns);
       made.add(ns, weight);
+      while (this.times.length < vcpu) this.times.push(undefined);
       this.times[vcpu] = made;
     }
   }
 
-  get count(): number {
-    return this.counts.reduce((sum, n) => sum + n, 0);
-  }
-  get totalNs(): number {
-    return this.counts.reduce((sum, n, vcpu) => sum + n * meanOf(this.times[vcpu]), 0);
+  /** @param counts exits by vCPU, timed or not */
+  totalNs(counts: Float64Array): number {
+    return counts.reduce((sum, n, vcpu) => sum + n * meanOf(this.times[vcpu]), 0);
   }
 
   /** Statistics of each vCPU that had such exits. */
-  stats(): ExitStats[] {
+  stats(counts: Float64Array): ExitStats[] {
+    return Array.from(counts).flatMap((count, vcpu) => (count === 0 ? [] : [this.statsOf(vcpu, count)]));
+  }
+
+  private statsOf(vcpu: number, count: number): ExitStats {
     const { reason, sub, detail } = this;
-    return this.counts.flatMap((count, vcpu) => {
-      const names = { reason, sub, detail, vcpu, count };
-      const times = this.times[vcpu];
-      if (count === 0) return [];
-      if (times === undefined) return [{ ...names, timed: 0, totalNs: 0, minNs: 0, maxNs: 0, meanNs: 0, relStddevPercent: 0, buckets: [] }];
-      const { timed, weight, min: minNs, max: maxNs, differences, squares } = times;
-      const meanNs = meanOf(times);
-      const deviations = ((squares - differences ** 2 / weight) * timed) / weight;
-      return [
-        {
-          ...{ ...names, timed, totalNs: meanNs * count, minNs, maxNs, meanNs },
-          relStddevPercent: relativeDeviation(timed, meanNs, deviations),
-          buckets: times.histogram.buckets(count / weight),
-        },
-      ];
-    });
+    const names = { reason, sub, detail, vcpu, count };
+    const times = this.times[vcpu];
+    if (times === undefined) return { ...names, timed: 0, totalNs: 0, minNs: 0, maxNs: 0, meanNs: 0, relStddevPercent: 0, buckets: [] };
+    const { timed, weight, min: minNs, max: maxNs, differences, squares } = times;
+    const meanNs = meanOf(times);
+    const deviations = ((squares - differences ** 2 / weight) * timed) / weight;
+    return {
+      ...{ ...names, timed, totalNs: meanNs * count, minNs, maxNs, meanNs },
+      relStddevPercent: relativeDeviation(timed, meanNs, deviations),
+      buckets: times.histogram.buckets(count / weight),
+    };
   }
 }
 
