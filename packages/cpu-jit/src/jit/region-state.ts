@@ -12,6 +12,7 @@ import { conditionOf, type ExplicitFlags, type FlagDef, flagOf, knownFlag } from
 const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;
 /** Registers are numbered 0..15 general, 16..31 XMM, in bit sets; high halves of YMM registers have sets of their own. */
 const XMM = 16;
+const HIGH = 32;
 
 /**
  * Locals every region function has: the state pointer; the label in the control flow and RIP of the region's first instruction, which are
@@ -28,16 +29,13 @@ export const LOCAL = {
   tlb: 7,
   exitRip: 8,
   reason: 9,
-  gpr: 10,
-  xmm: 26,
-  high: 42,
-  free: 58,
+  free: 10,
 } as const;
 
 /** Wasm types of the fixed locals from the state pointer on; the first `parameters` of them are parameters. */
 export function fixedLocals(b: typeof binaryen, parameters: 1 | 3): { readonly parameters: binaryen.Type; readonly locals: binaryen.Type[] } {
-  const { i32, i64, v128 } = b;
-  const types = [i32, i32, i64, i64, i32, i64, i64, i32, i64, i32, ...new Array<binaryen.Type>(16).fill(i64), ...new Array<binaryen.Type>(32).fill(v128)];
+  const { i32, i64 } = b;
+  const types = [i32, i32, i64, i64, i32, i64, i64, i32, i64, i32];
   return { parameters: b.createType(types.slice(0, parameters)), locals: types.slice(parameters) };
 }
 
@@ -57,6 +55,7 @@ export type Imports = Map<string, { params: ValType[]; result: ValType | 'none' 
 export abstract class RegionState extends Emitter {
   /** Types of the locals after the fixed ones. */
   readonly extraLocals: binaryen.Type[] = [];
+  private readonly registerLocals: number[] = [];
   /** Registers that any code of the region reads or writes, and those it writes (bit sets). */
   touched = 0;
   private written = 0;
@@ -106,8 +105,18 @@ export abstract class RegionState extends Emitter {
   }
 
   // ------------------------------------------------------------ locals
+  private addLocal(type: ValType): number {
+    return LOCAL.free - 1 + this.extraLocals.push(this.b[type]);
+  }
+  /** The local of a register, numbered as in the bit sets, HIGH + n for high halves. Those that the region does not use have none: V8
+   *  looks at every local wherever control flow meets. */
+  private registerLocal(n: number): number {
+    const index = this.registerLocals[n] ?? this.addLocal(n < XMM ? 'i64' : 'v128');
+    this.registerLocals[n] = index;
+    return index;
+  }
   newLocal(type: ValType): number {
-    const index = this.pool[type].pop() ?? LOCAL.free - 1 + this.extraLocals.push(this.b[type]);
+    const index = this.pool[type].pop() ?? this.addLocal(type);
     this.inUse.push({ type, index });
     return index;
   }
@@ -171,14 +180,14 @@ export abstract class RegionState extends Emitter {
   // ------------------------------------------------------------ registers
   protected whole(n: number): binaryen.ExpressionRef {
     this.touched |= 1 << n;
-    return this.m.local.get(LOCAL.gpr + n, this.b.i64);
+    return this.m.local.get(this.registerLocal(n), this.b.i64);
   }
   private setWhole(n: number, value: binaryen.ExpressionRef, symbolic?: Symbolic): void {
     // What is written under a condition is not known afterwards.
     this.registers[n] = this.isConditional ? undefined : symbolic;
     this.touched |= 1 << n;
     this.written |= 1 << n;
-    this.emit(this.m.local.set(LOCAL.gpr + n, value));
+    this.emit(this.m.local.set(this.registerLocal(n), value));
   }
   protected isHigh(n: number, size: number): boolean {
     return size === 1 && !this.insn.rex && n >= 4 && n < 8;
@@ -210,7 +219,7 @@ export abstract class RegionState extends Emitter {
   xmm(n: number, half = 0): Val {
     if (half === 0) this.touched |= 1 << (XMM + n);
     else this.touchedHigh |= 1 << n;
-    return this.let(this.expr('v128', this.m.local.get((half === 0 ? LOCAL.xmm : LOCAL.high) + n, this.b.v128)));
+    return this.let(this.expr('v128', this.m.local.get(this.registerLocal(half === 0 ? XMM + n : HIGH + n), this.b.v128)));
   }
   setXmm(n: number, v: Val, half = 0): void {
     if (half === 0) {
@@ -220,7 +229,7 @@ export abstract class RegionState extends Emitter {
       this.touchedHigh |= 1 << n;
       this.writtenHigh |= 1 << n;
     }
-    this.emit(this.m.local.set((half === 0 ? LOCAL.xmm : LOCAL.high) + n, v.take()));
+    this.emit(this.m.local.set(this.registerLocal(half === 0 ? XMM + n : HIGH + n), v.take()));
   }
   zeroUpper(): void {
     const placeholder = this.m.block(null, []);
@@ -268,9 +277,9 @@ export abstract class RegionState extends Emitter {
     const { m } = this;
     const loads: binaryen.ExpressionRef[] = [];
     for (let n = 0; n < 16; n++) {
-      if ((this.touched >>> n) & 1) loads.push(m.local.set(LOCAL.gpr + n, m.i64.load(S_GPR + n * 8, 8, this.cpu())));
-      if ((this.touched >>> (XMM + n)) & 1) loads.push(m.local.set(LOCAL.xmm + n, m.v128.load(S_XMM + n * 16, 16, this.cpu())));
-      if ((this.touchedHigh >>> n) & 1) loads.push(m.local.set(LOCAL.high + n, m.v128.load(S_YMM_HIGH + n * 16, 16, this.cpu())));
+      if ((this.touched >>> n) & 1) loads.push(m.local.set(this.registerLocal(n), m.i64.load(S_GPR + n * 8, 8, this.cpu())));
+      if ((this.touched >>> (XMM + n)) & 1) loads.push(m.local.set(this.registerLocal(XMM + n), m.v128.load(S_XMM + n * 16, 16, this.cpu())));
+      if ((this.touchedHigh >>> n) & 1) loads.push(m.local.set(this.registerLocal(HIGH + n), m.v128.load(S_YMM_HIGH + n * 16, 16, this.cpu())));
     }
     return loads;
   }
@@ -278,9 +287,9 @@ export abstract class RegionState extends Emitter {
     const { m, b } = this;
     const stores: binaryen.ExpressionRef[] = [];
     for (let n = 0; n < 16; n++) {
-      if ((this.written >>> n) & 1) stores.push(m.i64.store(S_GPR + n * 8, 8, this.cpu(), m.local.get(LOCAL.gpr + n, b.i64)));
-      if ((this.written >>> (XMM + n)) & 1) stores.push(m.v128.store(S_XMM + n * 16, 16, this.cpu(), m.local.get(LOCAL.xmm + n, b.v128)));
-      if ((this.writtenHigh >>> n) & 1) stores.push(m.v128.store(S_YMM_HIGH + n * 16, 16, this.cpu(), m.local.get(LOCAL.high + n, b.v128)));
+      if ((this.written >>> n) & 1) stores.push(m.i64.store(S_GPR + n * 8, 8, this.cpu(), m.local.get(this.registerLocal(n), b.i64)));
+      if ((this.written >>> (XMM + n)) & 1) stores.push(m.v128.store(S_XMM + n * 16, 16, this.cpu(), m.local.get(this.registerLocal(XMM + n), b.v128)));
+      if ((this.writtenHigh >>> n) & 1) stores.push(m.v128.store(S_YMM_HIGH + n * 16, 16, this.cpu(), m.local.get(this.registerLocal(HIGH + n), b.v128)));
     }
     return this.flagsWritten ? [...stores, ...this.storeFlags()] : stores;
   }
@@ -288,7 +297,7 @@ export abstract class RegionState extends Emitter {
     const { m } = this;
     const zero = () => m.v128.const(new Array<number>(16).fill(0));
     return Array.from({ length: this.codeSize === 64 ? 16 : 8 }, (_, n) =>
-      (this.touchedHigh >>> n) & 1 ? m.local.set(LOCAL.high + n, zero()) : m.v128.store(S_YMM_HIGH + n * 16, 16, this.cpu(), zero()),
+      (this.touchedHigh >>> n) & 1 ? m.local.set(this.registerLocal(HIGH + n), zero()) : m.v128.store(S_YMM_HIGH + n * 16, 16, this.cpu(), zero()),
     );
   }
   /** After the last instruction: fills in spills and reloads; returns the loads for the region's entry. */
@@ -350,7 +359,7 @@ export abstract class RegionState extends Emitter {
   }
   /** A local that keeps its value to the end of the block. */
   protected lastingLocal(type: ValType): number {
-    const index = this.pool[type].pop() ?? LOCAL.free - 1 + this.extraLocals.push(this.b[type]);
+    const index = this.pool[type].pop() ?? this.addLocal(type);
     this.lasting.push({ type, index });
     return index;
   }
