@@ -304,6 +304,10 @@ export abstract class Emitter {
   abstract setFlags(kind: FlagKind, size: number, result: Val, src: Val, a?: Val): void;
   /** All six flags given explicitly as i32 0/1 values; those absent are 0. ZF, SF, PF from `result` of `size` bytes when given. */
   abstract setFlagsExplicit(f: { cf?: Val; of?: Val; af?: Val; result?: Val; size?: number; zf?: Val; sf?: Val; pf?: Val }): void;
+  /** The flags that this instruction sets are replaced before anything could see them: it need not set them. */
+  flagsAreDead(): boolean {
+    return false;
+  }
   /** Change CF, and OF when given (i32 0/1), and keep the other flags. */
   abstract setCarry(cf: Val, of?: Val): void;
   /** Current value of one flag, i32 0/1. */

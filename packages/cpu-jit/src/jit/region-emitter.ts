@@ -43,6 +43,9 @@ export interface BlockCode {
 /** Root of addresses that are relative to the region's RIP; the one below it is that of absolute ones. */
 const RIP_ROOT = -1;
 /** Instructions that replace all flags, but for shifts by zero. Only to choose between two right ways. */
+/** Instructions on registers that set all flags whatever they were, and those that neither read nor set any. */
+const RESETS_FLAGS = new Set('add and sub or xor cmp test neg mul imul1 imul2 imul3'.split(' '));
+const LEAVES_FLAGS = new Set('mov lea movzx movsx movsxd not nop bswap cbw cwd'.split(' '));
 const REPLACES_FLAGS = new Set(
   'add or adc sbb and sub xor cmp test neg imul mul shl shr sar popcnt lzcnt tzcnt andn bzhi comiss comisd ucomiss ucomisd ptest xadd cmpxchg'.split(' '),
 );
@@ -71,6 +74,7 @@ export class RegionEmitter extends RegionMemory {
   private readonly sums = new Map<string, number>();
   /** Index of the last instruction of the block that replaces all flags. */
   private lastReplacer = -1;
+  private insns: readonly Insn[] = [];
   private readonly region: Region;
 
   constructor(b: typeof binaryen, m: binaryen.Module, region: Region, first: Insn, imports: Imports) {
@@ -91,6 +95,7 @@ export class RegionEmitter extends RegionMemory {
     this.ended = false;
     this.terminator = undefined;
     this.offset = block.start;
+    this.insns = block.insns;
     this.lastReplacer = block.insns.findLastIndex((insn) => REPLACES_FLAGS.has(insn.row.name));
     for (const [i, insn] of block.insns.entries()) {
       this.insn = insn;
@@ -176,6 +181,14 @@ export class RegionEmitter extends RegionMemory {
 
   protected flagsAreReplaced(): boolean {
     return this.lastReplacer >= this.index;
+  }
+  override flagsAreDead(): boolean {
+    for (let i = this.index + 1; ; i++) {
+      const insn = this.insns[i];
+      if (insn === undefined || !insn.operands.every((o) => o.kind === 'gpr' || o.kind === 'imm' || insn.row.name === 'lea')) return false;
+      if (RESETS_FLAGS.has(insn.row.name)) return true;
+      if (!LEAVES_FLAGS.has(insn.row.name)) return false;
+    }
   }
   private operand(i: number): OperandForm {
     const o = this.form.operands[i];

@@ -21,23 +21,27 @@ function mulHighSigned(e: Emitter, a: Val, b: Val): Val {
  * CF = OF = `overflow`. The SDM leaves the rest undefined; Intel's cores give SF and PF of the low half, AF = 0 and always
  * ZF = 0: a bit above the parity byte keeps the result of the lazy flags from being zero.
  */
-function setProductFlags(e: Emitter, size: number, low: Val, overflow: Val): void {
-  const of = e.let(overflow);
+function setProductFlags(e: Emitter, size: number, low: Val, overflow: () => Val): void {
+  if (e.flagsAreDead()) return;
+  const of = e.let(overflow());
   e.setFlagsExplicit({ cf: of, of, result: e.or(e.sext64(low, size), e.i64(0x100)), size: 8 });
 }
 
-/** Product of two `size`-byte factors: both halves, and whether the high one is significant. */
-function product(e: Emitter, a: Val, b: Val, size: number, signed: boolean): { low: Val; high: Val; overflow: Val } {
+/** Product of two `size`-byte factors: both halves, and whether the high one is significant. What is not asked for costs nothing. */
+function product(e: Emitter, a: Val, b: Val, size: number, signed: boolean): { low: Val; high: () => Val; overflow: () => Val } {
   if (size === 8) {
     const low = e.let(e.mul(a, b));
-    const high = signed ? mulHighSigned(e, a, b) : mulHighUnsigned(e, a, b);
-    return { low, high, overflow: signed ? e.ne(high, e.shrS(low, e.i64(63))) : e.ne(high, e.i64(0)) };
+    let known: Val | undefined;
+    const high = () => {
+      known ??= signed ? mulHighSigned(e, a, b) : mulHighUnsigned(e, a, b);
+      return known;
+    };
+    return { low, high, overflow: () => (signed ? e.ne(high(), e.shrS(low, e.i64(63))) : e.ne(high(), e.i64(0))) };
   }
   const wide = (v: Val) => (signed ? e.sext64(v, size) : e.zext64(v));
   const p = e.let(e.mul(wide(a), wide(b)));
   const low = e.let(e.trunc(e.wrap(p), size));
-  const high = e.let(e.trunc(e.wrap(e.shrU(p, e.i64(size * 8))), size));
-  return { low, high, overflow: e.ne(p, wide(low)) };
+  return { low, high: () => e.let(e.trunc(e.wrap(e.shrU(p, e.i64(size * 8))), size)), overflow: () => e.ne(p, wide(low)) };
 }
 
 /** MUL and one-operand IMUL: AX = AL * r/m8, else rDX:rAX = rAX * r/m. */
@@ -46,7 +50,7 @@ function multiply(signed: boolean): Semantics {
     const last = e.form.operands.length - 1;
     const size = e.size(last);
     const { low, high, overflow } = product(e, e.reg(RAX, size), e.read(last), size, signed);
-    writePair(e, size, low, high);
+    writePair(e, size, low, high());
     setProductFlags(e, size, low, overflow);
   };
 }
@@ -158,8 +162,9 @@ function finish64(e: Emitter, q: Val, low: Val, d: Val): void {
 function mulx(e: Emitter): void {
   const size = e.size(0);
   const { low, high } = product(e, e.reg(RDX, size), e.read(2), size, false);
+  const top = high();
   e.write(1, low);
-  e.write(0, high);
+  e.write(0, top);
 }
 
 /** Multiplication and division (SDM vol. 2, by mnemonic). */

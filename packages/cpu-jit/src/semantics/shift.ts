@@ -24,10 +24,11 @@ function unlessZero(e: Emitter, count: Val, then: () => void): void {
   else if (count.constant !== 0) then();
 }
 
+/** The flags are computed only if something may see them. */
 interface Shifted {
   readonly stored: Val;
-  readonly cf: Val;
-  readonly of: Val;
+  readonly cf: () => Val;
+  readonly of: () => Val;
 }
 
 /**
@@ -39,8 +40,13 @@ function shift(compute: (e: Emitter, a: Val, count: Val, size: number) => Shifte
     const size = e.size(0);
     const count = countOperand(e, e.form.operands.length - 1);
     const r = update(e, 0, (a) => compute(e, a, count, size));
-    unlessZero(e, count, () => e.setFlagsExplicit({ cf: r.cf, of: r.of, result: r.stored, size }));
+    setShiftFlags(e, count, r, size);
   };
+}
+function setShiftFlags(e: Emitter, count: Val, r: Shifted, size: number): void {
+  if (e.flagsAreDead()) return;
+  const [cf, of] = [e.let(r.cf()), e.let(r.of())];
+  unlessZero(e, count, () => e.setFlagsExplicit({ cf, of, result: r.stored, size }));
 }
 
 /** Bit `count - 1` of `v`: the last bit shifted out to the right. Only meaningful when the count is not zero. */
@@ -53,26 +59,25 @@ const shl = shift((e, a, count, size) => {
   const bits = size * 8;
   // Sub-word values have room above them for the bit shifted out; others look it up from the right.
   const wide = e.let(e.shl(a, amount(e, size, count)));
-  const cf = size < 4 ? bit(e, wide, bits) : bit(e, e.shrU(a, amount(e, size, e.sub(e.i32(bits), count))), 0);
   return {
     stored: size < 4 ? e.let(e.trunc(wide, size)) : wide,
-    cf: e.let(cf),
-    of: e.let(bit(e, e.xor(a, e.shl(a, e.k(size, 1))), bits - 1)),
+    cf: () => (size < 4 ? bit(e, wide, bits) : bit(e, e.shrU(a, amount(e, size, e.sub(e.i32(bits), count))), 0)),
+    of: () => bit(e, e.xor(a, e.shl(a, e.k(size, 1))), bits - 1),
   };
 });
 
 const shr = shift((e, a, count, size) => ({
   stored: e.let(e.shrU(a, amount(e, size, count))),
-  cf: e.let(lastOut(e, a, count, size)),
-  of: e.let(signBit(e, a, size)),
+  cf: () => lastOut(e, a, count, size),
+  of: () => signBit(e, a, size),
 }));
 
 const sar = shift((e, a, count, size) => {
   const s = size < 4 ? e.let(e.sext32(a, size)) : a;
   return {
     stored: e.let(e.trunc(e.shrS(s, amount(e, size, count)), size)),
-    cf: e.let(lastOut(e, s, count, size, true)),
-    of: e.i32(0),
+    cf: () => lastOut(e, s, count, size, true),
+    of: () => e.i32(0),
   };
 });
 
@@ -85,33 +90,32 @@ function doubleShift(left: boolean): Semantics {
     const count = countOperand(e, 2);
     const r = update(e, 0, (a): Shifted => {
       const of = left ? e.xor(a, e.shl(a, e.k(size, 1))) : e.xor(a, e.shl(b, e.k(size, bits - 1)));
-      const msb = e.let(signBit(e, of, size));
+      const msb = () => signBit(e, of, size);
       return { ...(size === 2 ? doubleWord(e, a, b, count, left) : doubleWide(e, a, b, count, size, left)), of: msb };
     });
-    unlessZero(e, count, () => e.setFlagsExplicit({ cf: r.cf, of: r.of, result: r.stored, size }));
+    setShiftFlags(e, count, r, size);
   };
 }
-function doubleWord(e: Emitter, a: Val, b: Val, count: Val, left: boolean): { stored: Val; cf: Val } {
+function doubleWord(e: Emitter, a: Val, b: Val, count: Val, left: boolean): { stored: Val; cf: () => Val } {
   // a:b:a as 48 bits holds all that can come in.
   const a64 = e.let(e.zext64(a));
   const all = e.or(e.or(e.shl(a64, e.i64(32)), e.shl(e.zext64(b), e.i64(16))), a64);
   const n = e.let(e.zext64(count));
   if (!left) {
     const x = e.let(all);
-    return { stored: e.let(e.trunc(e.wrap(e.shrU(x, n)), 2)), cf: e.let(bit(e, e.shrU(x, e.sub(n, e.i64(1))), 0)) };
+    return { stored: e.let(e.trunc(e.wrap(e.shrU(x, n)), 2)), cf: () => bit(e, e.shrU(x, e.sub(n, e.i64(1))), 0) };
   }
   const x = e.let(e.shl(all, n));
-  return { stored: e.let(e.trunc(e.wrap(e.shrU(x, e.i64(32))), 2)), cf: e.let(bit(e, x, 48)) };
+  return { stored: e.let(e.trunc(e.wrap(e.shrU(x, e.i64(32))), 2)), cf: () => bit(e, x, 48) };
 }
-function doubleWide(e: Emitter, a: Val, b: Val, count: Val, size: number, left: boolean): { stored: Val; cf: Val } {
+function doubleWide(e: Emitter, a: Val, b: Val, count: Val, size: number, left: boolean): { stored: Val; cf: () => Val } {
   const bits = size * 8;
   const n = e.let(amount(e, size, count));
   const rest = e.let(e.sub(e.k(size, bits), n));
   const mixed = left ? e.or(e.shl(a, n), e.shrU(b, rest)) : e.or(e.shrU(a, n), e.shl(b, rest));
   // Wasm masks shift amounts, so a count of zero would let all of b in.
   const stored = count.constant !== undefined && count.constant !== 0 ? mixed : e.select(count, mixed, a);
-  const cf = left ? bit(e, e.shrU(a, rest), 0) : lastOut(e, a, count, size);
-  return { stored: e.let(stored), cf: e.let(cf) };
+  return { stored: e.let(stored), cf: () => (left ? bit(e, e.shrU(a, rest), 0) : lastOut(e, a, count, size)) };
 }
 
 /** OF of ROL and ROR changes unless they are of a register and by an immediate other than 1 (SDM: undefined; measured: kept). */
@@ -174,9 +178,10 @@ function rotateThroughCarry(left: boolean): Semantics {
       const turned = e.trunc(e.or(high, e.shl(c, e.sub(towards, e.k(size, 1)))), size);
       const stored = e.let(e.select(count, turned, a));
       const last = left ? e.shrU(a, e.sub(e.k(size, bits), n)) : e.shrU(a, e.sub(n, e.k(size, 1)));
-      return { stored, cf: e.let(bit(e, last, 0)), of: top };
+      const cf = e.let(bit(e, last, 0));
+      return { stored, cf: () => cf, of: () => top };
     });
-    unlessZero(e, count, () => setRotateFlags(e, r.cf, r.of, false));
+    unlessZero(e, count, () => setRotateFlags(e, r.cf(), r.of(), false));
   };
 }
 function modulo(e: Emitter, v: Val, n: number): Val {
