@@ -155,6 +155,8 @@ struct sigcontext {
 	u64 reserved[8];
 };
 
+/* ucontext.flags: the FPU state is XSAVE's. */
+#define UC_FP_XSTATE 1
 struct ucontext {
 	u64 flags;
 	u64 link;

@@ -1,6 +1,6 @@
 /* Kernel start at its linked address, up to the program's first instruction. */
 #include "boot.h"
-#include "cpu.h"
+#include "fpstate.h"
 #include "mm.h"
 #include "panic.h"
 #include "paravirt/paravirt.h"
@@ -14,36 +14,10 @@
 #define PROGRAM_PATH "/.pvm/init"
 #define KERNEL_STACK_SIZE 32768
 
-#define CR4_OSFXSR (1ull << 9)
-#define CR4_OSXMMEXCPT (1ull << 10)
-#define CR4_FSGSBASE (1ull << 16)
-#define CR4_OSXSAVE (1ull << 18)
-#define CPUID_1_ECX_XSAVE (1u << 26)
-
 const struct paravirt_ops *pv;
 struct percpu cpu0;
-bool cpu_has_fsgsbase;
 
 static u8 kernel_stack[KERNEL_STACK_SIZE] __attribute__((aligned(16)));
-
-/* Let the program use SSE, and AVX where the CPU has it. */
-static void enable_vector_state(void)
-{
-	u32 leaf[4];
-	u64 cr4;
-
-	cpuid(1, leaf);
-	asm volatile("movq %%cr4, %0" : "=r"(cr4));
-	cpu_has_fsgsbase = cr4 & CR4_FSGSBASE;
-	cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT;
-	if (leaf[2] & CPUID_1_ECX_XSAVE)
-		cr4 |= CR4_OSXSAVE;
-	asm volatile("movq %0, %%cr4" : : "r"(cr4));
-	if (leaf[2] & CPUID_1_ECX_XSAVE) {
-		cpuid(0xd, leaf);
-		asm volatile("xsetbv" : : "a"(leaf[0] & 7), "d"(0), "c"(0));
-	}
-}
 
 /* The identity map of early boot lies where programs go. */
 static void drop_identity_map(void)
@@ -71,7 +45,7 @@ void kernel_main(void)
 	pv->cpu_init();
 	page_table_root = boot_info.root;
 	drop_identity_map();
-	enable_vector_state();
+	fpstate_enable();
 	pages_init(boot_info.kernel_end, boot_info.initrd ? boot_info.initrd : boot_info.ram_end);
 	time_init();
 	vfs_init();

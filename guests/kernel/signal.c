@@ -1,5 +1,6 @@
 /* Signals: the process can only raise them itself, by kill() or by faulting. */
 #include "console.h"
+#include "fpstate.h"
 #include "cpu.h"
 #include "panic.h"
 #include "percpu.h"
@@ -12,7 +13,6 @@
 #define MASK_OF(signal) (1ull << ((signal) - 1))
 #define UNBLOCKABLE (MASK_OF(SIGKILL) | MASK_OF(SIGSTOP))
 #define RED_ZONE 128
-#define FXSAVE_SIZE 512
 /* CF PF AF ZF SF TF DF OF AC: what rt_sigreturn may change. */
 #define RFLAGS_USER 0x40dd5ull
 #define RFLAGS_TF 0x100ull
@@ -92,25 +92,26 @@ static void fill_context(struct sigcontext *c, const struct regs *r, uaddr_t fps
 /* Build the frame and point the registers at the handler. False: the user stack is unusable. */
 static bool push_frame(struct regs *r, int signal, u32 vector, u32 error)
 {
-	static u8 fpstate[FXSAVE_SIZE] __attribute__((aligned(16)));
+	static struct fpstate fpstate;
 	static struct rt_sigframe frame;
 	struct kernel_sigaction *action = &signals.actions[signal];
 	u64 rsp = r->rsp - RED_ZONE;
 
 	if ((action->flags & SA_ONSTACK) && !(signals.stack.flags & SS_DISABLE) && !on_alternate_stack(r->rsp))
 		rsp = signals.stack.sp + signals.stack.size;
-	uaddr_t fp = ALIGN_DOWN(rsp - FXSAVE_SIZE, 64);
+	u64 fp_size = fpstate_save(&fpstate);
+	uaddr_t fp = ALIGN_DOWN(rsp - fp_size, 64);
 	/* At the handler's entry RSP + 8 is 16-byte aligned, as after a CALL. */
 	uaddr_t at = ALIGN_DOWN(fp - sizeof(frame), 16) - 8;
 
-	asm volatile("fxsave64 %0" : "=m"(fpstate));
 	memset(&frame, 0, sizeof(frame));
 	frame.return_address = action->restorer;
+	frame.context.flags = fp_size > FXSAVE_SIZE ? UC_FP_XSTATE : 0;
 	frame.context.stack = signals.stack;
 	frame.context.sigmask = signals.blocked;
 	fill_context(&frame.context.context, r, fp, vector, error, signals.info[signal].address);
 	frame.info = signals.info[signal];
-	if (!(action->flags & SA_RESTORER) || PUT_USER(fp, fpstate) || PUT_USER(at, frame))
+	if (!(action->flags & SA_RESTORER) || copy_to_user(fp, &fpstate, fp_size) || PUT_USER(at, frame))
 		return false;
 	r->rip = action->handler;
 	r->rsp = at;
@@ -162,24 +163,25 @@ void signal_deliver_pending(struct regs *r)
 
 result_t sys_rt_sigreturn(void)
 {
-	static u8 fpstate[FXSAVE_SIZE] __attribute__((aligned(16)));
+	static struct fpstate fpstate;
 	static struct ucontext u;
 	struct regs *r = current_regs();
 	const struct sigcontext *c = &u.context;
+	u64 fp_size = 0;
 
 	/* The handler's RET has popped the return address. */
-	if (GET_USER(u, r->rsp) || (c->fpstate && GET_USER(fpstate, c->fpstate))) {
+	bool readable = !GET_USER(u, r->rsp);
+	if (readable && c->fpstate) {
+		readable = !copy_from_user(&fpstate, c->fpstate, FXSAVE_SIZE);
+		fp_size = readable ? fpstate_frame_size(&fpstate) : 0;
+		readable = readable && !copy_from_user(&fpstate, c->fpstate, fp_size);
+	}
+	if (!readable) {
 		signals.info[SIGSEGV] = (struct siginfo){ .signo = SIGSEGV, .code = SI_KERNEL, .address = r->rsp };
 		die(r, SIGSEGV);
 	}
-	if (c->fpstate) {
-		/* Reserved MXCSR bits would fault here. */
-		u32 mxcsr;
-		memcpy(&mxcsr, fpstate + 24, sizeof(mxcsr));
-		mxcsr &= 0xffbf;
-		memcpy(fpstate + 24, &mxcsr, sizeof(mxcsr));
-		asm volatile("fxrstor64 %0" : : "m"(fpstate));
-	}
+	if (c->fpstate)
+		fpstate_restore(&fpstate, fp_size);
 	*r = (struct regs){
 		.r8 = c->r8, .r9 = c->r9, .r10 = c->r10, .r11 = c->r11, .r12 = c->r12, .r13 = c->r13,
 		.r14 = c->r14, .r15 = c->r15, .rdi = c->rdi, .rsi = c->rsi, .rbp = c->rbp, .rbx = c->rbx,

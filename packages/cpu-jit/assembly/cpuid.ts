@@ -49,8 +49,8 @@ export function cpuid(cpu: u32): void {
   store<u64>(cpu, b, S_GPR + 24);
 }
 
-/** Components that XCR0 may enable: CPUID leaf 13, or x87, SSE and AVX when the table has none. */
+/** Components that XCR0 may enable: CPUID leaf 13, or x87 and SSE when the table has none. */
 export function supportedXcr0(cpu: u32): u64 {
   const entry = find(cpu, 13, 0);
-  return entry ? <u64>load<u32>(entry, 8) | <u64>load<u32>(entry, 20) << 32 : 7;
+  return entry ? <u64>load<u32>(entry, 8) | <u64>load<u32>(entry, 20) << 32 : 3;
 }

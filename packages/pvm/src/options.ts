@@ -1,3 +1,4 @@
+import { CPU_LEVELS, type CpuLevel } from '@pvm/cpu-jit';
 import type { DriveOptions } from '@pvm/machine';
 import type { AbiChoice } from './abi/pvm-vcpu.ts';
 import { ABI_REVISIONS } from './abi/revision.ts';
@@ -45,6 +46,8 @@ export interface VmOptions {
   stock?: StockChoice;
   /** Switches of the design to turn on or off, see `OPTIMISATIONS`. Default: what the design has by default. */
   optimisations?: Readonly<Partial<Record<Optimisation, boolean>>>;
+  /** The guest's processor: x86-64-v2, or v3 with AVX, AVX2, FMA, F16C, BMI. Default `v2`. */
+  cpu?: CpuLevel;
   /** `host`: the guest's clock is the host's; `icount`: it counts retired instructions, and the run is repeatable. Default `host`. */
   clock?: 'host' | 'icount';
   /** `on`: compile hot code in a worker; `sync`: at once on this thread; `off`: interpret only. Default `on`. */
@@ -95,6 +98,7 @@ export interface CheckedOptions {
   readonly stdin: string | Uint8Array | AsyncIterable<Uint8Array>;
   readonly memory: number;
   readonly shadowMemory: number;
+  readonly cpu: CpuLevel;
   readonly clock: 'host' | 'icount';
   readonly jit: 'on' | 'off' | 'sync';
   readonly sampleTiers: boolean;
@@ -169,6 +173,7 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
       ? undefined
       : `an object from ${Object.keys(OPTIMISATIONS).join(', ')} to true or false`,
   stock: oneOf(...STOCK_CHOICES),
+  cpu: oneOf(...CPU_LEVELS),
   clock: oneOf('host', 'icount'),
   jit: oneOf('on', 'off', 'sync'),
   sampleTiers: isBoolean,
@@ -214,6 +219,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     // Guest RAM follows the pool and must begin at a multiple of 2 MiB for large shadow leaves.
     shadowMemory: size('shadowMemory', options.shadowMemory ?? 16 * MIB, MIN_SHADOW, 1024 * MIB, 2 * MIB),
     stock: platform === 'pc' && design === 'pvm' && options.abi === undefined ? (options.stock ?? 'auto') : undefined,
+    cpu: options.cpu ?? 'v2',
     clock: options.clock ?? 'host',
     jit: options.jit ?? 'on',
     sampleTiers: options.sampleTiers ?? false,

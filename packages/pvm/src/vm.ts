@@ -79,6 +79,7 @@ export class Vm {
     const core = await CpuCore.create({
       ramBytes: options.memory,
       framePoolBytes: options.shadowMemory,
+      cpu: options.cpu,
       jit: options.jit,
       clock: options.clock,
       sample: options.sampleTiers,

@@ -1,6 +1,8 @@
 import {
   ABI_REVISIONS,
   type AbiChoice,
+  CPU_LEVELS,
+  type CpuLevel,
   DESIGN_NAMES,
   type DesignName,
   designInfo,
@@ -18,6 +20,7 @@ import { UsageError } from '../errors.ts';
 export interface MachineArgs {
   readonly memory: string | undefined;
   readonly shadowMemory: string;
+  readonly cpu: CpuLevel;
   readonly jit: 'on' | 'off' | 'sync';
   readonly abi: AbiChoice | undefined;
   readonly design: DesignName | undefined;
@@ -31,6 +34,12 @@ export interface MachineArgs {
 export const MACHINE_OPTIONS: Readonly<Record<string, Options>> = {
   memory: { alias: 'm', type: 'string', requiresArg: true, describe: 'Guest RAM, 8M to 3584M; default 64M, with a stock kernel 512M' },
   'shadow-memory': { type: 'string', default: '16M', requiresArg: true, describe: 'Memory for shadow page tables' },
+  cpu: {
+    choices: CPU_LEVELS,
+    default: 'v2',
+    requiresArg: true,
+    describe: 'Processor level of the x86-64 psABI; v3 has AVX, AVX2, FMA, F16C, BMI',
+  },
   jit: {
     choices: ['on', 'off', 'sync'],
     default: 'on',
@@ -81,12 +90,13 @@ function parseOptimisations(a: MachineArgs): Partial<Record<Optimisation, boolea
 }
 
 /** The part of `VmOptions` that they set. */
-export function machineSettings(a: MachineArgs): Pick<VmOptions, 'memory' | 'shadowMemory' | 'jit' | 'abi' | 'design' | 'stock' | 'optimisations'> {
+export function machineSettings(a: MachineArgs): Pick<VmOptions, 'memory' | 'shadowMemory' | 'cpu' | 'jit' | 'abi' | 'design' | 'stock' | 'optimisations'> {
   return {
     ...(a.memory === undefined ? {} : { memory: a.memory }),
     ...(a.design === undefined ? {} : { design: a.design }),
     ...(a.stock === undefined ? {} : { stock: a.stock }),
     shadowMemory: a.shadowMemory,
+    cpu: a.cpu,
     jit: a.jit,
     ...(a.abi === undefined ? {} : { abi: a.abi }),
     optimisations: parseOptimisations(a),

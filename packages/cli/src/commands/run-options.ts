@@ -6,6 +6,7 @@ export const RUN_VALUE_OPTIONS: ReadonlySet<string> = new Set([
   '--env',
   '--file',
   '--clock',
+  '--cpu',
   '--jit',
   '--abi',
   '--design',

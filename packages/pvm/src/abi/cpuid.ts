@@ -15,7 +15,7 @@ const HYPERVISOR_LEAVES: readonly CpuidLeaf[] = [
 ];
 
 /** What a PVM guest sees: the processor with PCID and FSGSBASE, and the hypervisor's leaves. SMAP and SMEP are never shown. */
-export function installPvmCpuid(vcpu: VcpuState, features: Pick<ProcessorFeatures, 'apic'>): void {
+export function installPvmCpuid(vcpu: VcpuState, features: Pick<ProcessorFeatures, 'level' | 'apic'>): void {
   installCpuid(vcpu, { ...features, fsgsbase: true }, HYPERVISOR_LEAVES);
   const [eax, ebx, ecx, edx] = cpuid(vcpu, 1, 0);
   setLeaf(vcpu, 1, [eax, ebx, ecx | LEAF1_ECX_PCID, edx]);

@@ -15,8 +15,8 @@ import { ATTR_CODE64, ATTR_DATA, CR0_FIXED_SET, CR4_ALLOWED, CR4_FSGSBASE, CR4_L
 const SYNTHETIC_CPUID_ADDRESS = 0xffff_ffff_ff4d_5650n;
 const CPUID_OPCODE = 0xa20f;
 
-/** x87, SSE, AVX. */
-const XCR0_ALLOWED = 7n;
+/** CPUID leaf whose EAX has the components that XCR0 may enable. */
+const CPUID_XSAVE = 0xd;
 const CR3_NO_FLUSH = 1n << 63n;
 
 /**
@@ -89,7 +89,7 @@ export function emulate(vcpu: PvmVcpu, clock: KvmClock, devices: Devices, insn: 
     case 'invpcid':
       return invpcid(vcpu, insn) ? done('INVPCID') : fault('INVPCID');
     case 'xsetbv':
-      if (BigInt.asUintN(32, vcpu.reg(RCX)) !== 0n || !validXcr0(edxEax(vcpu))) return fault('XSETBV');
+      if (BigInt.asUintN(32, vcpu.reg(RCX)) !== 0n || !validXcr0(vcpu, edxEax(vcpu))) return fault('XSETBV');
       vcpu.set64(S_XCR0, edxEax(vcpu));
       return done('XSETBV');
     case 'mov_seg_r':
@@ -130,8 +130,9 @@ function debugRegister(n: number): number {
   return n === 4 || n === 5 ? n + 2 : n & 7;
 }
 
-function validXcr0(value: bigint): boolean {
-  return (value & 1n) !== 0n && (value & ~XCR0_ALLOWED) === 0n && ((value & 4n) === 0n || (value & 2n) !== 0n);
+function validXcr0(vcpu: PvmVcpu, value: bigint): boolean {
+  const supported = BigInt(cpuid(vcpu, CPUID_XSAVE, 0)[0]);
+  return (value & 1n) !== 0n && (value & ~supported) === 0n && ((value & 4n) === 0n || (value & 2n) !== 0n);
 }
 
 function effectiveAddress(vcpu: PvmVcpu, insn: Insn): bigint {

@@ -117,7 +117,7 @@ export abstract class NativeDesign implements Design {
     };
     const isPc = platform.kind === 'pc';
     // Programs see the processor that PVM guests see, so that they run the same code under every design.
-    installCpuid(this.vcpu, { apic: isPc, fsgsbase: !isPc }, HYPERVISOR_LEAVES);
+    installCpuid(this.vcpu, { level: core.level, apic: isPc, fsgsbase: !isPc }, HYPERVISOR_LEAVES);
   }
 
   boot(entry: EntryState): void {

@@ -121,7 +121,7 @@ export class PvmDesign implements Design {
   }
 
   private showCpuid(): void {
-    for (const vcpu of this.vcpus) installPvmCpuid(vcpu, { apic: this.platform.kind === 'pc' });
+    for (const vcpu of this.vcpus) installPvmCpuid(vcpu, { level: this.core.level, apic: this.platform.kind === 'pc' });
   }
 
   prepareEntry(index: number): boolean {
