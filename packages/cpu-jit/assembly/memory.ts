@@ -9,7 +9,7 @@ import { GP, count, linear, raise, raisePageFault } from "./cpu";
 import { eptGpa } from "./ept";
 import { virtualTpr } from "./apic-page";
 import { MMU_DONE, MMU_LEAVE, MMU_RAISED, MMU_RETRY, hostMmio, hostMmuFault, hostSmc } from "./host";
-import { PAGE_MASK, codeBits, entryOf, fill, unprotect } from "./tlb";
+import { PAGE_MASK, codeBits, entryOf, entryOffset, fill, supervisorArray, unprotect } from "./tlb";
 import { WALK_EPT, WALK_FAULT, WALK_GP, WALK_MMIO, WALK_OK, walk, walkError, walkExec, walkGpa, walkHpa, walkRead, walkWrite } from "./walk";
 
 /** A hypervisor that repairs without effect is stopped after this many attempts. */
@@ -252,9 +252,12 @@ export function storeSized(cpu: u32, va: u64, size: u32, value: u64): void {
   else store8(cpu, va, <u32>value);
 }
 
-// Accesses to descriptor tables and task state: at privilege 0 whatever CPL is, never entered in the TLB.
+// Accesses to descriptor tables and task state: at privilege 0 whatever CPL is, through the supervisor's TLB array.
 
 function systemPtr(cpu: u32, va: u64, size: u32, access: u32): u32 {
+  const entry = supervisorArray(cpu) + entryOffset(va);
+  const tag = access == ACCESS_READ ? load<u64>(entry, TLB_READ) : load<u64>(entry, TLB_WRITE);
+  if (tag == (va & PAGE_MASK)) return <u32>va + load<u32>(entry, TLB_ADDEND);
   return refill(cpu, va, access | ACCESS_IMPLICIT_SUPERVISOR, size);
 }
 

@@ -1,6 +1,6 @@
 // Soft TLB: fill, flush, contexts.
 import {
-  ACCESS_EXEC, BLOCK_HEADS, C_TLB_FLUSHES, CODE_BITS, CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, JC_BASE, JC_CPU_SIZE, MAX_VCPUS,
+  ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, BLOCK_HEADS, C_TLB_FLUSHES, CODE_BITS, CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, JC_BASE, JC_CPU_SIZE, MAX_VCPUS,
   P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_CTX, S_PKRU, S_TLB, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CTX,
   T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
   TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING,
@@ -13,10 +13,20 @@ export const PAGE_MASK: u64 = 0xffff_ffff_ffff_f000;
 /** Never equal to a page address. Flushing fills with ones. */
 const INVALID: u64 = 0xffff_ffff_ffff_ffff;
 
+/** Where in an array the entry is that may hold `va`. */
+@inline
+export function entryOffset(va: u64): u32 {
+  return <u32>(va >> 7) & (TLB_ARRAY_SIZE - TLB_ENTRY_SIZE);
+}
 /** TLB entry of the current array that may hold `va`. */
 @inline
 export function entryOf(cpu: u32, va: u64): u32 {
-  return load<u32>(cpu, S_TLB) + (<u32>(va >> 7) & (TLB_ARRAY_SIZE - TLB_ENTRY_SIZE));
+  return load<u32>(cpu, S_TLB) + entryOffset(va);
+}
+/** The supervisor's array of the current slot: the even one. */
+@inline
+export function supervisorArray(cpu: u32): u32 {
+  return load<u32>(cpu, S_TLB) & ~TLB_ARRAY_SIZE;
 }
 
 /** Bitmap word of the frame's 64-byte lines that hold decoded code. */
@@ -34,8 +44,8 @@ function arrayOf(tlb: u32): u32 {
 /** Enter the result of the last walk, which was for `va`. */
 export function fill(cpu: u32, va: u64, access: u32): void {
   if (walkOnce) return;
-  const tlb = load<u32>(cpu, S_TLB);
-  const entry = entryOf(cpu, va);
+  const tlb = access & ACCESS_IMPLICIT_SUPERVISOR ? supervisorArray(cpu) : load<u32>(cpu, S_TLB);
+  const entry = tlb + entryOffset(va);
   const page = va & PAGE_MASK;
   const array = arrayOf(tlb);
   const used = load<u32>(cpu, T_USED);

@@ -128,7 +128,7 @@ function check(cpu: u32, access: u32, user: bool, writable: bool, nx: bool, pkey
   const cr4 = load<u32>(cpu, S_CR4);
   const wp = shadow || (load<u32>(cpu, S_CR0) & CR0_WP) != 0;
   let r: bool, w: bool, x: bool;
-  walkOnce = (access & ACCESS_IMPLICIT_SUPERVISOR) != 0;
+  walkOnce = false;
   if (!supervisor) {
     r = user;
     w = user && writable;
