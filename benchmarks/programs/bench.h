@@ -1,9 +1,10 @@
 /*
- * The frame of every benchmark program: `prog [rounds]` runs that many rounds of equal work and prints
+ * The frame of every benchmark program: `prog [rounds [live]]` runs that many rounds of equal work and prints
  *   checksum <hex>     of all rounds, to compare with the same program run natively
  *   total_ns <n>       all rounds, so warming up included
  *   steady_ns <n>      the median round of the second half
  *   rounds <n>
+ * and with a second argument `round <index> <ns>` as soon as each is done.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -47,9 +48,11 @@ int main(int argc, char **argv) {
     checksum = checksum * 31 + bench_round(i);
     ns[i] = bench_now_ns() - start;
     total += ns[i];
+    if (argc > 2) {
+      printf("round %u %llu\n", i, (unsigned long long)ns[i]);
+      fflush(stdout);
+    }
   }
-  if (argc > 2)
-    for (unsigned i = 0; i < rounds; i++) printf("round %u %llu\n", i, (unsigned long long)ns[i]);
   uint64_t *half = ns + rounds / 2;
   unsigned n = rounds - rounds / 2;
   for (unsigned i = 1; i < n; i++)

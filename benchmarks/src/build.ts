@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 const SOURCES = join(import.meta.dirname, '../programs');
+const LINUX_SOURCES = join(import.meta.dirname, '../linux');
 const FLAGS = ['-O2', '-static', '-std=gnu17'];
 
 /** First line of `gcc --version`; undefined when there is no gcc. */
@@ -15,14 +16,23 @@ export function compilerVersion(): string | undefined {
 
 /** Path of the executable of `programs/<name>.c`, built unless the same source was built before. Throws when gcc fails. */
 export function buildProgram(name: string): string {
+  return build(name, join(SOURCES, `${name}.c`), [join(SOURCES, 'bench.h')]);
+}
+
+/** The same for `linux/<name>.c`, which runs as the first process of a stock kernel. */
+export function buildLinuxProgram(name: string): string {
+  return build(`linux-${name}`, join(LINUX_SOURCES, `${name}.c`), []);
+}
+
+function build(name: string, source: string, headers: readonly string[]): string {
   const hash = createHash('sha256').update(FLAGS.join(' '));
-  for (const file of ['bench.h', `${name}.c`]) hash.update(readFileSync(join(SOURCES, file)));
+  for (const file of [...headers, source]) hash.update(readFileSync(file));
   const directory = join(tmpdir(), 'pvm-benchmarks');
   mkdirSync(directory, { recursive: true });
   const out = join(directory, `${name}-${hash.digest('hex').slice(0, 12)}`);
   if (!existsSync(out)) {
     const partial = `${out}.${process.pid}`;
-    execFileSync('gcc', [...FLAGS, '-o', partial, join(SOURCES, `${name}.c`), '-lm'], { stdio: 'inherit' });
+    execFileSync('gcc', [...FLAGS, '-o', partial, source, '-lm'], { stdio: 'inherit' });
     renameSync(partial, out);
   }
   return out;

@@ -453,9 +453,16 @@ export class CpuCore implements MemoryLayout {
   /** After an exit with RIP at an instruction that TypeScript has done: RIP after it, and it counts as retired. */
   complete(vcpu: number): void {
     const cpu = this.cpuAddress(vcpu);
-    const next = this.getU64(cpu + S_RIP) + BigInt(this.u32[(cpu + S_EXIT_INSN_LEN) >>> 2] ?? 0);
-    this.setU64(cpu + S_RIP, this.codeSize(cpu) === 64 ? next : next & 0xffff_ffffn);
-    this.setU64(cpu + S_ICOUNT, this.getU64(cpu + S_ICOUNT) + 1n);
+    this.add64(cpu + S_RIP, this.u32[(cpu + S_EXIT_INSN_LEN) >>> 2] ?? 0);
+    if (this.codeSize(cpu) !== 64) this.u32[((cpu + S_RIP) >>> 2) + 1] = 0;
+    this.add64(cpu + S_ICOUNT, 1);
+  }
+  /** Adds a small number to a 64-bit field, without making a bigint. */
+  private add64(at: number, n: number): void {
+    const word = at >>> 2;
+    const low = (this.u32[word] ?? 0) + n;
+    this.u32[word] = low;
+    if (low > 0xffff_ffff) this.u32[word + 1] = (this.u32[word + 1] ?? 0) + 1;
   }
   /** After EXIT_IO: finishes the instruction; `value` is what IN or INS read. */
   completeIo(vcpu: number, value = 0): void {

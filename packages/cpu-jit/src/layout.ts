@@ -517,6 +517,8 @@ export const INTERCEPT_XSETBV = 1 << 13;
 export const INTERCEPT_CACHE = 1 << 14;
 export const INTERCEPT_MONITOR = 1 << 15;
 export const INTERCEPT_RDPMC = 1 << 16;
+/** VMCALL leaves with EXIT_VMCALL, which needs no decoding, instead of EXIT_PRIVILEGED. */
+export const INTERCEPT_VMCALL = 1 << 17;
 
 /** S_EXC value of the pseudo-exception that asks to run the instruction again, alone, in the interpreter. */
 export const EXC_RESTART = 0x100;
@@ -564,3 +566,5 @@ export const EXIT_INTR_WINDOW = 32;
 export const EXIT_CR8 = 33;
 /** PAUSE in a loop longer than V_PLE_WINDOW; RIP after it. */
 export const EXIT_PAUSE = 34;
+/** VMCALL at any privilege level, as INTERCEPT_VMCALL asked; RIP at it. */
+export const EXIT_VMCALL = 35;

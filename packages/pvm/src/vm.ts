@@ -11,7 +11,7 @@ import { type CheckedOptions, checkOptions, type VmOptions } from './options.ts'
 import { createPlatform, GuestTime, type Platform, randomSource } from './platform/index.ts';
 import { RunLoop } from './run-loop.ts';
 import { StdinReader } from './stdin.ts';
-import { type Interval, interval, type PageTableCounters, type Snapshot, type Summary, type TlbCounters, tierTimes } from './summary.ts';
+import { type Interval, interval, type PageTableCounters, type Snapshot, type Summary, type TlbCounters, threadCpuNs, tierTimes } from './summary.ts';
 import { switcherModule } from './switcher/index.ts';
 
 /** How a run ended. */
@@ -329,7 +329,7 @@ export class Vm {
       pageTables: this.pageTables(),
       tlb: this.tlb(),
     };
-    return { beforeNs, instructions, ...counters, afterNs: performance.now() * 1e6 };
+    return { beforeNs, instructions, ...counters, cpuNs: threadCpuNs(), afterNs: performance.now() * 1e6 };
   }
 
   /** Retired instructions as a number; read as two words, for this is done at exits. */

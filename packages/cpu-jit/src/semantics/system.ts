@@ -7,6 +7,7 @@ import {
   EXIT_PAUSE,
   EXIT_PRIVILEGED,
   EXIT_SOFT_INT,
+  EXIT_VMCALL,
   INTERCEPT_CACHE,
   INTERCEPT_CPUID,
   INTERCEPT_CR,
@@ -18,6 +19,7 @@ import {
   INTERCEPT_RDTSC,
   INTERCEPT_RETURN,
   INTERCEPT_SENSITIVE,
+  INTERCEPT_VMCALL,
   INTERCEPT_XSETBV,
   LDTR,
   S_CPL,
@@ -341,7 +343,11 @@ export const system: Record<string, Semantics> = {
   ...names('xsaves xrstors', undefinedWhenNative(privileged(EXIT_PRIVILEGED))),
   rdpmc,
   // A hypercall leaves from any privilege; the hypervisor knows who may.
-  ...names('vmcall vmmcall', delegated(EXIT_PRIVILEGED)),
+  vmcall: (e) => {
+    interceptable(e, INTERCEPT_VMCALL, EXIT_VMCALL);
+    e.exit(EXIT_PRIVILEGED, 'this');
+  },
+  vmmcall: delegated(EXIT_PRIVILEGED),
   // Virtualisation instructions, when a design offers them to its guest.
   ...names('vmlaunch vmresume vmxoff vmxon vmptrld vmptrst vmclear vmread vmwrite invept invvpid', undefinedWhenNative(privileged(EXIT_EMULATE))),
   ...names('vmrun vmload vmsave stgi clgi skinit invlpga', undefinedWhenNative(privileged(EXIT_EMULATE))),

@@ -95,7 +95,8 @@ export abstract class NativeDesign implements Design {
   protected readonly sink: InterruptSink;
   private readonly rows: Readonly<Record<'hlt' | 'window' | 'taskPriority' | 'mmioRead' | 'mmioWrite' | 'shutdown', number>>;
   private readonly names: ExitNames;
-  private readonly numbered = new Map<string, number>();
+  /** Rows of ports and MSRs by the kind of access, then by number. */
+  private readonly numbered = new Map<string, Map<number, number>>();
   /** The vCPU executed HLT and nothing has woken it. */
   private isHalted = false;
 
@@ -267,11 +268,13 @@ export abstract class NativeDesign implements Design {
 
   /** Row of a port or MSR; the ledger bounds their number. */
   protected numberedRow([reason, kind]: RowName, number: number): number {
-    const key = reason + kind + number;
-    const known = this.numbered.get(key);
+    const name = kind === '' ? reason : kind;
+    const rows = this.numbered.get(name) ?? new Map<number, number>();
+    if (rows.size === 0) this.numbered.set(name, rows);
+    const known = rows.get(number);
     if (known !== undefined) return known;
     const row = this.ledger.row(reason, `${kind}0x${number.toString(16)}`);
-    if (this.numbered.size < 1024) this.numbered.set(key, row);
+    if (rows.size < 256) rows.set(number, row);
     return row;
   }
 

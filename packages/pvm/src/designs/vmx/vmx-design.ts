@@ -3,6 +3,7 @@ import {
   EXIT_EXCEPTION,
   EXIT_PAUSE,
   EXIT_PRIVILEGED,
+  EXIT_VMCALL,
   S_CPL,
   S_CR0,
   S_CR4,
@@ -28,7 +29,7 @@ const VECTOR_GP = 13;
 const CR0_NE = 1n << 5n;
 const CR4_MCE = 1n << 6n;
 const CR0_TS = 1n << 3n;
-const KVM_EPERM = 1n;
+const KVM_EPERM = 1;
 
 /**
  * Base of the designs that are a KVM on VMX: the exits of a host that virtualises neither APIC registers nor interrupts, by the names
@@ -37,6 +38,7 @@ const KVM_EPERM = 1n;
 export abstract class VmxDesign extends NativeDesign {
   readonly interruptRow: number;
   readonly timerRow: number;
+  private readonly hypercalls = new Map<number, number>();
   private readonly row: (reason: string, sub?: string) => number;
 
   constructor(context: DesignContext) {
@@ -65,6 +67,9 @@ export abstract class VmxDesign extends NativeDesign {
       case EXIT_CPUID:
         outcome.row = this.numberedRow(['CPUID', ''], this.vcpu.reg32(RAX));
         this.core.cpuid(0);
+        return;
+      case EXIT_VMCALL:
+        outcome.row = this.hypercall();
         return;
       case EXIT_PRIVILEGED:
         outcome.row = this.privileged();
@@ -122,9 +127,10 @@ export abstract class VmxDesign extends NativeDesign {
       case 'rdpmc':
         core.raise(0, VECTOR_GP);
         return this.row('RDPMC');
-      case 'vmcall':
       case 'vmmcall':
-        return this.hypercall(name);
+        // AMD's instruction, which KVM takes as well.
+        this.hypercall();
+        return this.row('VMCALL', 'VMMCALL');
       default:
         throw new TripleFault(`exit at ${name}, which the CPU should have done itself`);
     }
@@ -144,15 +150,20 @@ export abstract class VmxDesign extends NativeDesign {
     return this.row(`${name.toUpperCase()}_INSTRUCTION`);
   }
 
-  /** KVM's hypercalls; this host offers none but the poll that does nothing. */
-  private hypercall(name: string): number {
+  /** KVM's hypercalls; this host offers none but the poll that does nothing. @returns its row */
+  private hypercall(): number {
     const { vcpu, core } = this;
     const number = vcpu.reg32(RAX);
-    let result = -BigInt(abi.KVM_ENOSYS);
+    let result = -abi.KVM_ENOSYS;
     if (vcpu.get32(S_CPL) !== 0) result = -KVM_EPERM;
-    else if (number === abi.KVM_HC_VAPIC_POLL_IRQ) result = 0n;
-    vcpu.setReg(RAX, result);
+    else if (number === abi.KVM_HC_VAPIC_POLL_IRQ) result = 0;
+    vcpu.setRegNumber(RAX, result);
     core.complete(0);
-    return this.row('VMCALL', name === 'vmcall' ? hypercallName(number) : 'VMMCALL');
+    let row = this.hypercalls.get(number);
+    if (row === undefined) {
+      row = this.row('VMCALL', hypercallName(number));
+      if (this.hypercalls.size < 64) this.hypercalls.set(number, row);
+    }
+    return row;
   }
 }

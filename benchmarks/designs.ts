@@ -1,0 +1,97 @@
+// Measures the same work under every design, in turns, and prints each design's cost as a ratio to bare.
+//   node -C source benchmarks/designs.ts [--designs bare,kvm-ept,...] [--passes N] [--only row,...] [--kernel vmlinuz] [--json file]
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { DESIGN_NAMES, type DesignName, designInfo, type PlatformKind } from '../packages/pvm/src/index.ts';
+import { computeRow, type DesignRow, linuxRows, loopRow } from './src/designs.ts';
+import { describeMachine } from './src/machine.ts';
+import { median } from './src/statistics.ts';
+import { formatTable } from './src/table.ts';
+
+const PAGES_PER_MIB = 256;
+const ROWS: readonly DesignRow[] = [
+  computeRow('sieve', 60),
+  computeRow('sha256', 60),
+  computeRow('nbody', 60),
+  computeRow('hash-table', 60),
+  computeRow('trees', 60),
+  loopRow('page-fault', 'fault', 512, PAGES_PER_MIB),
+  loopRow('getpid', 'getpid', 1_000_000),
+  loopRow('hypercall', 'hypercall', 400_000),
+  loopRow('cpuid', 'cpuid', 400_000),
+  loopRow('msr-write', 'msr-write', 400_000),
+  loopRow('pio-out', 'pio-out', 400_000),
+];
+
+const { values } = parseArgs({
+  options: {
+    designs: { type: 'string', default: DESIGN_NAMES.join(',') },
+    passes: { type: 'string', default: '3' },
+    only: { type: 'string' },
+    kernel: { type: 'string' },
+    json: { type: 'string' },
+  },
+});
+const designs = (values.designs ?? '').split(',').filter((name): name is DesignName => (DESIGN_NAMES as readonly string[]).includes(name));
+const runs = (design: DesignName, platform: PlatformKind) => designInfo(design).platforms.includes(platform);
+const passes = Number(values.passes);
+const only = values.only?.split(',');
+
+/** What other load leaves of a measurement is the least of all passes; the spread is that of the ratios of single passes. */
+interface Result {
+  readonly row: string;
+  readonly unit: string;
+  readonly best: Readonly<Record<string, number>>;
+  readonly ratioToBare: Readonly<Record<string, number>>;
+  readonly medianRatioToBare: Readonly<Record<string, number>>;
+}
+
+function summarise(row: string, unit: string, samples: ReadonlyMap<DesignName, readonly number[]>): Result {
+  const measured = [...samples].filter(([, list]) => list.length > 0);
+  const bare = samples.get('bare') ?? [];
+  const best = Object.fromEntries(measured.map(([design, list]) => [design, Math.min(...list)]));
+  const ratios = (f: (list: readonly number[]) => number) =>
+    bare.length === 0 ? {} : Object.fromEntries(measured.map(([design, list]) => [design, Number(f(list).toFixed(4))]));
+  return {
+    row,
+    unit,
+    best,
+    ratioToBare: ratios((list) => Math.min(...list) / Math.min(...bare)),
+    medianRatioToBare: ratios((list) => median(list.map((value, i) => value / (bare[i] ?? Number.NaN)))),
+  };
+}
+
+const results: Result[] = [];
+for (const row of ROWS.filter((r) => only === undefined || only.includes(r.name))) {
+  const samples = new Map<DesignName, number[]>(designs.map((d) => [d, []]));
+  for (let pass = 0; pass < passes; pass++) {
+    for (const design of designs) if (runs(design, 'program')) samples.get(design)?.push(await row.measure(design));
+  }
+  results.push(summarise(row.name, row.unit, samples));
+  console.error(`${row.name}: ${JSON.stringify(results.at(-1)?.ratioToBare)}`);
+}
+if (values.kernel !== undefined) {
+  const samples = new Map<string, Map<DesignName, number[]>>();
+  for (let pass = 0; pass < passes; pass++) {
+    for (const design of designs.filter((d) => runs(d, 'pc'))) {
+      for (const [row, ns] of await linuxRows(values.kernel, design)) {
+        const ofRow = samples.get(row) ?? new Map<DesignName, number[]>(designs.map((d) => [d, []]));
+        samples.set(row, ofRow);
+        ofRow.get(design)?.push(ns);
+      }
+      console.error(`linux under ${design} done`);
+    }
+  }
+  for (const [row, ofRow] of samples) results.push(summarise(`linux ${row}`, 'ns', ofRow));
+}
+
+const cell = (n: number | undefined, digits: number) => (n === undefined || Number.isNaN(n) ? '' : n.toFixed(digits));
+const header = ['row', 'unit', ...designs, ...designs.filter((d) => d !== 'bare').map((d) => `${d} / bare`)];
+const table = results.map((r) => [
+  r.row,
+  r.unit,
+  ...designs.map((d) => cell(r.best[d], r.unit === 'ms' ? 2 : 0)),
+  ...designs.filter((d) => d !== 'bare').map((d) => cell(r.ratioToBare[d], 3)),
+]);
+console.log(formatTable(header, table));
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ machine: describeMachine(), passes, results }, undefined, 1)}\n`);

@@ -1,0 +1,92 @@
+import { readFileSync } from 'node:fs';
+import { benchPath } from '../../guests/src/index.ts';
+import { buildCpio } from '../../packages/machine/src/index.ts';
+import { createVm, type DesignName, type Result, type VmOptions } from '../../packages/pvm/src/index.ts';
+import { buildLinuxProgram, buildProgram } from './build.ts';
+
+/** One thing that is measured under several designs. */
+export interface DesignRow {
+  readonly name: string;
+  readonly unit: 'ms' | 'ns';
+  /** One measurement under a design, in `unit`; every number that other load can only make larger. */
+  measure(design: DesignName): Promise<number>;
+}
+
+const cpuNs = (): number => {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) * 1000;
+};
+
+/** Hot code is compiled at once and on this thread, so that the second half of a run is steady state and its processor time all there is. */
+async function run(options: VmOptions): Promise<Result> {
+  const vm = await createVm({ clock: 'icount', jit: 'sync', ...options });
+  try {
+    const result = await vm.run();
+    if (result.exitCode !== 0) throw new Error(`the guest's program ended with exit code ${result.exitCode}`);
+    return result;
+  } finally {
+    await vm.dispose();
+  }
+}
+
+/** A program of `programs/`: a round of the second half, in processor time, which the system counts in steps of some milliseconds. */
+export function computeRow(name: string, rounds: number): DesignRow {
+  return {
+    name,
+    unit: 'ms',
+    measure: async (design) => {
+      const ends: number[] = [];
+      await run({
+        design,
+        program: buildProgram(name),
+        args: [String(rounds), 'live'],
+        memory: '256M',
+        onConsole: (chunk) => {
+          if (Buffer.from(chunk).includes('round ')) ends.push(cpuNs());
+        },
+      });
+      return (
+        Math.min(
+          ...ends
+            .slice(1)
+            .map((end, i) => end - (ends[i] ?? 0))
+            .slice(rounds >> 1),
+        ) / 1e6
+      );
+    },
+  };
+}
+
+/** A loop of the guest's `bench`: the time of an operation, after the loop has run once. */
+export function loopRow(name: string, kind: string, iterations: number, perIteration = 1): DesignRow {
+  return {
+    name,
+    unit: 'ns',
+    measure: async (design) => {
+      const { intervals } = await run({ design, program: benchPath, args: [kind, String(iterations)] });
+      return (intervals.at(-1)?.cpuNs ?? Number.NaN) / (iterations * perIteration);
+    },
+  };
+}
+
+/** Rows of linux/process.c, measured by the guest itself on the host's clock; one boot measures all of them. */
+export async function linuxRows(kernel: string, design: DesignName): Promise<ReadonlyMap<string, number>> {
+  const initrd = buildCpio([{ name: 'init', data: readFileSync(buildLinuxProgram('process')), mode: 0o755 }]);
+  let serial = '';
+  const vm = await createVm({
+    design,
+    kernel,
+    initrd,
+    commandLine: 'console=ttyS0 quiet panic=-1',
+    memory: '256M',
+    onSerial: (chunk) => {
+      serial += Buffer.from(chunk).toString();
+    },
+  });
+  try {
+    await vm.run();
+  } finally {
+    await vm.dispose();
+  }
+  return new Map([...serial.matchAll(/^(\S+) (\d+\.\d)\r?$/gm)].map((m) => [m[1] ?? '', Number(m[2])]));
+}
