@@ -1,25 +1,22 @@
 // Compares the interpreter with compiled code, and with this machine's CPU where gcc is there, on random programs for as long as wanted:
-//   node -C source scripts/fuzz.ts [seconds = 60] [seed] [kinds, such as integer,sse,x87]
+//   node -C source scripts/fuzz.ts [seconds = 60] [seed] [kinds = integer,sse,x87,mmx] [mnemonics to leave out]
 // A difference is shrunk to the fewest instructions and printed; exit code 1.
 import { decode, formatInsn } from '../src/decoder/index.ts';
 import { Native } from '../tests/native-run.ts';
 import { assemble, CODE, type Node, shrink } from '../tests/program.ts';
 import type { Kind } from '../tests/random-instruction.ts';
-import { type Program, type ProgramOptions, randomProgram } from '../tests/random-program.ts';
-import { describeEnd } from '../tests/recorded-programs.ts';
+import { differsBetweenProcessors, type Program, type ProgramOptions, randomProgram } from '../tests/random-program.ts';
+import { describeEnd, x87ByNumber } from '../tests/recorded-programs.ts';
 import { compareRuns, type RunOptions, Tier } from '../tests/tiers.ts';
 
 const seconds = Number(process.argv[2] ?? 60);
 const seed = BigInt(process.argv[3] ?? Date.now());
-const kinds = (process.argv[4] ?? 'integer,sse').split(',') as Kind[];
+const kinds = (process.argv[4] ?? 'integer,sse,x87,mmx').split(',') as Kind[];
 const skipped = new Set((process.argv[5] ?? '').split(','));
 
 const interpreter = await Tier.create(false);
 const compiler = await Tier.create(true);
-/** x87 and MMX state is not a part of what the native harness reports. */
-const native = kinds.includes('x87') || kinds.includes('mmx') ? undefined : Native.create();
-/** RCP and RSQRT are estimates that differ between processors. */
-const ESTIMATES = /^r(cp|sqrt)/;
+const native = Native.create();
 
 function listing(nodes: readonly Node[]): string {
   const code = assemble(nodes);
@@ -46,7 +43,7 @@ function differences(nodes: readonly Node[], program: Program, options: RunOptio
   if (found.length > 0 || native === undefined || end === undefined) return found;
   const [result] = native.run([{ ...program.machine, code, codeAt: 0, dataAt: 0, mxcsr: 0x1f80 }]);
   if (result === undefined) return found;
-  const [here, there] = [describeEnd(end.vector, end), describeEnd(result.trap, result)];
+  const [here, there] = [describeEnd(end.vector, end), describeEnd(result.trap, { ...result, x87: x87ByNumber(result.x87) })];
   return JSON.stringify(here) === JSON.stringify(there) ? [] : [`interpreted ${JSON.stringify(here)}`, `native      ${JSON.stringify(there)}`];
 }
 
@@ -58,7 +55,7 @@ for (let n = seed; Date.now() - start < seconds * 1000; n++) {
     size: 20 + Number(n % 180n),
     faults: n % 3n === 0n ? 40 : 0,
     selfModifying: n % 4n === 0n,
-    avoid: (f) => skipped.has(f.row.name) || ESTIMATES.test(f.row.name),
+    avoid: (f) => skipped.has(f.row.name) || (native !== undefined && differsBetweenProcessors(f.row.name)),
   };
   const program = randomProgram(n, options);
   const run: RunOptions = { interval: n % 5n === 0n ? 1 + Number(n % 37n) : 0, warm: n % 7n < 4n, threshold: n % 7n === 6n ? 3 : 1 };

@@ -35,7 +35,7 @@ describe('programs recorded on silicon', () => {
     expect(
       replay(
         compiler,
-        programs.filter((_, i) => i % 10 === 0),
+        programs.filter((_, i) => i % 9 === 0),
       ),
     ).toEqual([]);
     expect(compiler.core.stats(0).compiledEntries).toBeGreaterThan(0);
@@ -43,6 +43,7 @@ describe('programs recorded on silicon', () => {
 });
 
 describe('both tiers', () => {
+  let stops = 0;
   const compare = (seeds: number, options: (n: number) => RunOptions, selfModifying = false): string[] => {
     const found: string[] = [];
     for (let n = 0; n < seeds; n++) {
@@ -52,7 +53,9 @@ describe('both tiers', () => {
         tier.load(code, program.machine);
         return tier.run(options(n));
       };
-      found.push(...compareRuns(run(interpreter), run(compiler)).map((line) => `seed ${program.seed}: ${line}`));
+      const expected = run(interpreter);
+      stops += expected.length - 1;
+      found.push(...compareRuns(expected, run(compiler)).map((line) => `seed ${program.seed}: ${line}`));
     }
     return found;
   };
@@ -61,7 +64,36 @@ describe('both tiers', () => {
     expect(compare(36, (n) => ({ warm: n % 4 !== 0 }))).toEqual([]);
   });
   test('stop for the instruction limit at the same points', () => {
+    stops = 0;
     expect(compare(28, (n) => ({ interval: 1 + (n % 23), warm: n % 4 !== 0 }))).toEqual([]);
+    expect(stops).toBeGreaterThan(100);
+  });
+  test('take interrupts between the same instructions', async () => {
+    const tiers = [await Tier.create(false), await Tier.create(true)] as const;
+    for (const tier of tiers) tier.takeInterrupts();
+    const found: string[] = [];
+    let taken = 0n;
+    for (let n = 0; n < 24; n++) {
+      const program = randomProgram(BigInt(2000 + n), {
+        kinds: ['integer', 'sse', 'x87'],
+        size: 40 + n * 4,
+        faults: n % 3 === 0 ? 40 : 0,
+        selfModifying: n % 2 === 0,
+      });
+      const code = assemble(program.nodes);
+      const [a, b] = tiers.map((tier) => {
+        tier.load(code, program.machine);
+        return tier.run({ interval: 9 + ((n * 7) % 31), warm: n % 4 !== 0 });
+      });
+      if (a === undefined || b === undefined) throw new Error('there are two tiers');
+      found.push(...compareRuns(a, b).map((line) => `seed ${program.seed}: ${line}`));
+      const log = a.at(-1)?.log;
+      if (log !== undefined) taken += new DataView(log.buffer, log.byteOffset).getBigUint64(0, true);
+    }
+    expect(found).toEqual([]);
+    expect(taken).toBeGreaterThan(50n);
+    expect(tiers[1].core.stats(0).compiledEntries).toBeGreaterThan(0);
+    for (const tier of tiers) await tier.core.dispose();
   });
   test('see code that changes itself', () => {
     expect(compare(24, (n) => ({ warm: n % 2 === 0 }), true)).toEqual([]);

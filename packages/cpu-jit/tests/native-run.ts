@@ -24,7 +24,7 @@ export interface NativeCase extends NativeState {
   readonly dataAt: number;
 }
 export interface NativeResult extends NativeState {
-  /** Exception vector that ended it (13 at a HLT), 255: it ran for 5 s. */
+  /** Exception vector that ended it (13 at a HLT), 255: it ran for a second. */
   readonly trap: number;
   readonly error: number;
   readonly address: bigint;

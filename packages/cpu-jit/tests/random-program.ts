@@ -37,6 +37,9 @@ export interface Program {
   readonly machine: Machine;
 }
 
+/** RCP and RSQRT are estimates, and the last bit of x87's transcendental functions is the processor's own. */
+export const differsBetweenProcessors = (name: string): boolean => /^v?r(cp|sqrt)[ps]s$|^(f2xm1|fyl2x|fyl2xp1|fptan|fpatan|fsincos|fsin|fcos)$/.test(name);
+
 const formsByKind = new Map<Kind, Form[]>();
 for (const form of handlerForms(PARTS.base)) {
   const kind = kindOf(form);
@@ -60,7 +63,9 @@ const COMMON =
 const commonForms = COMMON.map((name) => (formsByKind.get('integer') ?? []).filter((f) => f.row.name === name)).filter((l) => l.length > 0);
 
 /** Straight-line forms only: these are built by nodes of their own, or need registers that hold addresses. */
-const STRUCTURAL = new Set('push pop enter leave pushf popf ret xlat maskmovdqu movs cmps stos lods scas fldenv fnstenv frstor fnsave fldcw'.split(' '));
+const STRUCTURAL = new Set(
+  'push pop enter leave pushf popf ret xlat maskmovdqu maskmovq_mmx movs cmps stos lods scas fldenv fnstenv frstor fnsave fldcw'.split(' '),
+);
 const BIT_TESTS = new Set(['bt', 'bts', 'btr', 'btc']);
 const STRINGS = ['movs', 'cmps', 'stos', 'lods', 'scas'];
 
@@ -220,7 +225,7 @@ class ProgramGenerator {
     const lea = (n: number, disp: number) => bytes.push(0x49, 0x8d, 0x87 | (n << 3), disp & 0xff, disp >> 8, 0, 0);
     const place = () => (rng.oneIn(3) ? 0xf80 + rng.below(0x100) : 0x100 + rng.below(DATA_BYTES - 0x600));
     if (name === 'xlat') lea(RBX, place());
-    else if (name === 'maskmovdqu') lea(RDI, place());
+    else if (name === 'maskmovdqu' || name === 'maskmovq_mmx') lea(RDI, place());
     else if (STRINGS.includes(name)) {
       lea(RSI, place());
       lea(RDI, place());

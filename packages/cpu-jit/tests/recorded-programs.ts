@@ -16,6 +16,8 @@ export interface RecordedProgram {
   readonly flags: number;
   readonly gprs: readonly string[];
   readonly xmm: string;
+  /** Registers by number, control and status word, TOP, in-use bits: as `Outcome.x87`. */
+  readonly x87: string;
   /** Digest of data, stack and code. */
   readonly memory: string;
 }
@@ -34,6 +36,7 @@ interface End {
   readonly flags: number;
   readonly gprs: readonly bigint[];
   readonly xmm: Uint8Array;
+  readonly x87: Uint8Array;
   readonly data: Uint8Array;
   readonly stack: Uint8Array;
   readonly code: Uint8Array;
@@ -51,6 +54,18 @@ export function describeEnd(trap: number, end: End): Omit<RecordedProgram, 'seed
     flags: end.flags & STATUS_AND_DIRECTION,
     gprs: end.gprs.map((v) => v.toString(16)),
     xmm: Buffer.from(end.xmm).toString('hex'),
+    x87: Buffer.from(end.x87).toString('hex'),
     memory,
   };
+}
+
+/** x87 state of a native run, an FXSAVE image, in the form of `Outcome.x87`: registers are by number there, not by place in the stack. */
+export function x87ByNumber(image: Uint8Array): Uint8Array {
+  const status = (image[2] ?? 0) | ((image[3] ?? 0) << 8);
+  const top = (status >> 11) & 7;
+  const out = new Uint8Array(128 + 8);
+  for (let i = 0; i < 8; i++) out.set(image.subarray(32 + i * 16, 42 + i * 16), ((top + i) & 7) * 16);
+  const plain = status & ~0x3800;
+  out.set([image[0] ?? 0, image[1] ?? 0, plain & 0xff, plain >> 8, top, 0, image[4] ?? 0, 0], 128);
+  return out;
 }

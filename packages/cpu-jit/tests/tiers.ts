@@ -6,6 +6,7 @@ import {
   BD_REC,
   BLOCK_DESC_SIZE,
   BLOCK_DESCS,
+  CS,
   EXIT_EXCEPTION,
   EXIT_LIMIT,
   GS,
@@ -18,9 +19,10 @@ import {
   S_EXC,
   S_EXC_ADDR,
   S_EXC_ERROR,
+  S_GDTR,
   S_HOT_THRESHOLD,
   S_ICOUNT,
-  S_ICOUNT_LIMIT,
+  S_IDTR,
   S_MXCSR,
   S_SEG,
   S_X87,
@@ -31,6 +33,10 @@ import {
   S_XMM,
   SEG_BASE,
   SEG_STRIDE,
+  SS,
+  TR,
+  V_EXC_BITMAP,
+  V_NATIVE,
   V_PAGING,
 } from '../src/layout.ts';
 import { CODE, CODE_BYTES, DATA, DATA_BYTES, GS_BASE, type Machine, READ_ONLY, STACK, STACK_BYTES } from './program.ts';
@@ -39,6 +45,18 @@ const PAGE = 4096;
 const RAM_BYTES = 2 << 20;
 /** Page tables of the guest: PML4, PDPT, PD, PT. */
 const TABLES = 0x1000;
+/** What a tier with interrupts has beside: GDT, TSS, IDT, handler, its stack, and what it notes at the bottom of that: how often it ran, and the
+ *  sum of the addresses it interrupted. */
+const SYSTEM = { gdt: 0x8000, tss: 0x8100, idt: 0x9000, handler: 0xa000, log: 0xb000, stackTop: 0xc000 } as const;
+const LOG_BYTES = 16;
+const VECTOR = 0x40;
+const [KERNEL_CODE, USER_CODE, USER_DATA, TASK] = [0x10, 0x33, 0x2b, 0x40] as const;
+const KERNEL_CODE_DESCRIPTOR = 0x00af_9b00_0000_ffffn;
+const USER_DATA_DESCRIPTOR = 0x00cf_f300_0000_ffffn;
+const USER_CODE_DESCRIPTOR = 0x00af_fb00_0000_ffffn;
+/** PUSH RAX; MOV RAX, [RSP+8]; ADD [log+8], RAX; INC [log]; POP RAX; IRETQ. */
+const HANDLER = [0x50, 0x48, 0x8b, 0x44, 0x24, 8, 0x48, 1, 4, 0x25, 8, 0xb0, 0, 0, 0x48, 0xff, 4, 0x25, 0, 0xb0, 0, 0, 0x58, 0x48, 0xcf];
+
 const UNLIMITED = 0xffff_ffff_ffff_ffffn;
 const NEVER = 200_000n;
 
@@ -60,6 +78,8 @@ export interface Outcome {
   readonly data: Uint8Array;
   readonly stack: Uint8Array;
   readonly code: Uint8Array;
+  /** Of the interrupt handler. */
+  readonly log: Uint8Array;
 }
 
 export interface RunOptions {
@@ -99,6 +119,12 @@ export class Tier {
   mapSystemPage(page: number): void {
     const { core } = this;
     core.view.setBigUint64(core.ramBase + TABLES + 3 * PAGE + (page / PAGE) * 8, BigInt(page | 3), true);
+  }
+
+  private interrupts = false;
+  /** From the next `load` on an external interrupt comes at each stop for the limit of instructions; the CPU delivers it to a handler by itself. */
+  takeInterrupts(): void {
+    this.interrupts = true;
   }
 
   private bytes(at: number, n: number): Uint8Array {
@@ -162,6 +188,38 @@ export class Tier {
     });
     core.setRflags(0, BigInt(m.flags | 0x202));
     core.setRip(0, BigInt(CODE));
+    if (this.interrupts) this.resetSystem();
+  }
+
+  private resetSystem(): void {
+    const { core } = this;
+    const cpu = core.cpuAddress(0);
+    const put = (at: number, v: bigint) => core.view.setBigUint64(core.ramBase + at, v, true);
+    for (const page of [SYSTEM.gdt, SYSTEM.idt, SYSTEM.handler, SYSTEM.log]) this.mapSystemPage(page);
+    put(SYSTEM.gdt + KERNEL_CODE, KERNEL_CODE_DESCRIPTOR);
+    put(SYSTEM.gdt + (USER_DATA & ~7), USER_DATA_DESCRIPTOR);
+    put(SYSTEM.gdt + (USER_CODE & ~7), USER_CODE_DESCRIPTOR);
+    put(SYSTEM.tss + 4, BigInt(SYSTEM.stackTop));
+    // 64-bit interrupt gate (SDM vol. 3, figure 7-8).
+    put(SYSTEM.idt + VECTOR * 16, BigInt(SYSTEM.handler & 0xffff) | (BigInt(KERNEL_CODE) << 16n) | (0x8en << 40n));
+    put(SYSTEM.log, 0n);
+    put(SYSTEM.log + 8, 0n);
+    core.u8.set(HANDLER, core.ramBase + SYSTEM.handler);
+    const set64 = (offset: number, v: number) => core.view.setBigUint64(cpu + offset, BigInt(v), true);
+    const set32 = (offset: number, v: number) => core.view.setUint32(cpu + offset, v, true);
+    set64(S_GDTR, SYSTEM.gdt);
+    set32(S_GDTR + 8, 0x7f);
+    set64(S_IDTR, SYSTEM.idt);
+    set32(S_IDTR + 8, 0xfff);
+    const segment = (n: number, selector: number, base: number, limit: number, attr: number) =>
+      core.setSegment(0, n, { selector, base: BigInt(base), limit, attr });
+    segment(CS, USER_CODE, 0, 0xffff_ffff, 0xa0fb);
+    segment(SS, USER_DATA, 0, 0xffff_ffff, 0xc0f3);
+    segment(TR, TASK, SYSTEM.tss, 0x67, 0x8b);
+    set32(V_NATIVE, 1);
+    // Exceptions come out, as without interrupts.
+    set32(V_EXC_BITMAP, 0xffff_ffff);
+    core.modeChanged(0);
   }
 
   /** Runs what was loaded until an exception; the last element is the end, those before it stops for the limit. */
@@ -186,12 +244,13 @@ export class Tier {
     for (;;) {
       const count = core.view.getBigUint64(cpu + S_ICOUNT, true);
       const limit = interval > 0n && out.length < 40 ? count + interval : NEVER;
-      core.view.setBigUint64(cpu + S_ICOUNT_LIMIT, limit > NEVER ? NEVER : limit, true);
+      core.setLimit(0, limit > NEVER ? NEVER : limit);
       const reason = core.run(0);
       out.push(this.outcome(reason));
       if (reason !== EXIT_LIMIT || core.view.getBigUint64(cpu + S_ICOUNT, true) >= NEVER) break;
+      if (this.interrupts) core.setInterrupt(0, VECTOR);
     }
-    core.view.setBigUint64(cpu + S_ICOUNT_LIMIT, UNLIMITED, true);
+    core.setLimit(0, UNLIMITED);
     core.view.setUint32(cpu + S_EXC, 0, true);
     return out;
   }
@@ -219,6 +278,7 @@ export class Tier {
       data: this.bytes(DATA, DATA_BYTES),
       stack: this.bytes(STACK, STACK_BYTES),
       code: this.bytes(CODE, CODE_BYTES),
+      log: this.bytes(SYSTEM.log, LOG_BYTES),
     };
   }
 }
@@ -235,7 +295,7 @@ export function compareOutcomes(a: Outcome, b: Outcome): string[] {
     const [x, y] = [a.gprs[n] ?? 0n, b.gprs[n] ?? 0n];
     if (x !== y) found.push(`${name}: ${x.toString(16)} and ${y.toString(16)}`);
   }
-  for (const key of ['xmm', 'x87', 'data', 'stack', 'code'] as const) {
+  for (const key of ['xmm', 'x87', 'data', 'stack', 'code', 'log'] as const) {
     for (let i = 0; i < a[key].length; i += 8) {
       const hex = (u: Uint8Array) =>
         Buffer.from(u.subarray(i, i + 8))

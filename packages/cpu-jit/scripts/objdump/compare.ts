@@ -23,7 +23,7 @@ export type Verdict = 'agree' | { readonly reason: Reason } | { readonly kind: s
 /** Instruction sets the tables do not have (AVX-512, VAES and other VEX extensions, XOP, 3DNow!, CET, RTM, AMD extras...). */
 const ABSENT = new RegExp(
   `^(?:${[
-    'vp(?:com|cmov|rot|sh[al][bwdq]|h(?:add|sub)(?:[bw][wdq]|u[bw][wdq]|dq|udq)|mac|madcs|perm$|ermil2|dp[bw])|vfrcz|vfn?m(?:add|sub)(?:add|sub)?[ps][sd]$|vgf2p8|k(?:mov|add|and|n|or|shift|test|unpck|x)',
+    'vp(?:madd52|com|cmov|rot|sh[al][bwdq]|h(?:add|sub)(?:[bw][wdq]|u[bw][wdq]|dq|udq)|mac|madcs|perm$|ermil2|dp[bw])|vfrcz|vfn?m(?:add|sub)(?:add|sub)?[ps][sd]$|vgf2p8|k(?:mov|add|and|n|or|shift|test|unpck|x)',
     't(?:dp|ile|1mskc|zmsk|pause)|ldtilecfg|sttilecfg|pf[a-z]|pi2f|pf2i|pavgusb|pswapd|pmulhrw|femms|bnd|bl(?:ci|cf|cm|cs|sf|sic|cic)',
     'xbegin|xabort|xend|xtest|xsusldtrk|xresldtrk|enc|ptwrite|rdss?p|wrss|wruss|saveprev|rstorssp|setssbsy|clrssbsy|incssp',
     'clui|stui|testui|uiret|senduipi|movdir|enqcmd|cldemote|gf2p8|rdpru|mwaitx|monitorx|clzero|mcommit|pconfig|serialize|hreset|getsec',

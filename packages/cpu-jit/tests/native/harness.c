@@ -166,7 +166,7 @@ int main(void) {
     if (!get((void *)(CODE + h.code_at), h.code) || !get((void *)(DATA + h.data_at), h.data)) return 2;
     if (h.data == DATA_BYTES) memset((void *)STACK, 0, STACK_BYTES);
     entry = CODE + h.code_at;
-    limit(5);
+    limit(1);
     raise(SIGUSR1);
     limit(0);
     put(&result, sizeof result);
