@@ -182,3 +182,15 @@ describe('what operations cost', () => {
     expect(counts(sync)).toEqual(counts(off));
   });
 });
+
+describe('the processor level', () => {
+  it('v3 lets a C library choose other functions, with the same result', async () => {
+    const expected = await run({ program: guests('tests/hello.elf'), clock: 'icount' });
+    const got = await run({ program: guests('tests/hello.elf'), clock: 'icount', cpu: 'v3' });
+    expect([got.result.exitCode, got.out]).toEqual([expected.result.exitCode, expected.out]);
+    expect(got.result.summary.instructions).not.toBe(expected.result.summary.instructions);
+  });
+  it('is v2 or v3', async () => {
+    await expect(createVm({ program: bench, cpu: 'v4' as 'v3' })).rejects.toThrow('option cpu: expected one of v2, v3');
+  });
+});
