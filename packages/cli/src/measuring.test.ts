@@ -171,6 +171,7 @@ describe('wrong input gets one line on stderr, exit code 2 and no file', () => {
     ['a run that cannot begin', ['compare', '--html', path('new.html'), '--', path('nothing')], /no such file/],
     ['an unknown option of run', ['compare', '--', '--meory', '64M', hello], /meory/],
     ['symbols that are none', ['run', '--symbols', path('old.json'), hello], /System.map/],
+    ['a trace of nothing', ['run', '--trace', path('none.jsonl'), '--trace-limit', '0', hello], /--trace-limit 0/],
     ['statistics that cannot be written', ['run', '--stat-out', folder, hello], /is a directory/],
     ['an interval that is none', ['stat', 'live', '--interval', '0', '--', hello], /interval/],
   ];

@@ -98,6 +98,7 @@ function parseEnv(spec: string): [string, string] {
 export function runSettings(a: RunArgs, program: readonly string[]): VmOptions {
   const [path, ...args] = program;
   if (path === undefined && a.kernel === undefined) throw new UsageError('run: name a program; for example: pvm run ./hello');
+  if (a.trace !== undefined && !(a.traceLimit > 0)) throw new UsageError(`--trace-limit ${a.traceLimit}: expected a number of exits, 1 to 16777216`);
   return {
     ...machineSettings(a),
     ...(path === undefined ? {} : { program: path, args }),
