@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { buildCpio } from '../packages/machine/src/index.ts';
-import { createVm } from '../packages/pvm/src/index.ts';
+import { createVm, STOCK_CHOICES, type VmOptions } from '../packages/pvm/src/index.ts';
 
 /** Debian's packages come from its archive, and a boot takes a while: only on request. */
 const isWanted = process.env['PVM_TEST_DEBIAN'] === '1' && existsSync('/usr/bin/apt-get');
@@ -52,7 +52,7 @@ read line && echo "read $line"
 poweroff -f
 `;
 
-async function boot(image: string, jit: 'off' | 'on'): Promise<{ serial: string; stopReason: string; instructions: bigint }> {
+async function boot(image: string, options: VmOptions): Promise<{ serial: string; stopReason: string; instructions: bigint }> {
   const busybox = new Uint8Array(readFileSync(join(packageFiles('busybox-static'), 'bin/busybox')));
   const decoder = new TextDecoder();
   let serial = '';
@@ -64,11 +64,11 @@ async function boot(image: string, jit: 'off' | 'on'): Promise<{ serial: string;
     ]),
     commandLine: 'console=ttyS0',
     clock: 'icount',
-    jit,
     onSerial: (chunk) => {
       serial += decoder.decode(chunk, { stream: true });
     },
     stdin: 'typed\n',
+    ...options,
   });
   try {
     const { stopReason, summary } = await vm.run();
@@ -78,20 +78,28 @@ async function boot(image: string, jit: 'off' | 'on'): Promise<{ serial: string;
   }
 }
 
+function check({ serial, stopReason }: { readonly serial: string; readonly stopReason: string }): void {
+  expect(stopReason).toBe('poweroff');
+  expect(serial).toContain('INIT REACHED');
+  expect(serial).not.toContain('TROUBLE');
+  const sums = [...serial.matchAll(/^[0-9a-f]{64}/gm)].map((m) => m[0]);
+  expect(sums).toHaveLength(2);
+  expect(sums[0]).toBe(sums[1]);
+  expect(serial).toContain('read ');
+}
+
 describe.skipIf(!isWanted).each(['linux-image-cloud-amd64', 'linux-image-amd64'])('Debian %s (PVM_TEST_DEBIAN=1)', (meta) => {
   test('boots to user space, computes, sleeps, reads its console and powers off; the same run with and without the compiler', {
     timeout: 900_000,
   }, async () => {
     const image = kernel(meta);
-    const compiled = await boot(image, 'on');
-    expect(compiled.stopReason).toBe('poweroff');
-    expect(compiled.serial).toContain('INIT REACHED');
-    expect(compiled.serial).not.toContain('TROUBLE');
-    const sums = [...compiled.serial.matchAll(/^[0-9a-f]{64}/gm)].map((m) => m[0]);
-    expect(sums).toHaveLength(2);
-    expect(sums[0]).toBe(sums[1]);
-    expect(compiled.serial).toContain('read ');
-    const interpreted = await boot(image, 'off');
+    const compiled = await boot(image, { jit: 'on' });
+    check(compiled);
+    const interpreted = await boot(image, { jit: 'off' });
     expect(interpreted).toEqual(compiled);
+  });
+
+  test.each(STOCK_CHOICES)('does so under design pvm as well, as %s', { timeout: 900_000 }, async (stock) => {
+    check(await boot(kernel(meta), { design: 'pvm', stock }));
   });
 });
