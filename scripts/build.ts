@@ -42,7 +42,14 @@ const steps: Step[] = [
   },
   {
     name: 'switcher',
-    inputs: ['packages/pvm/src/switcher', 'packages/pvm/src/abi-v2/constants.ts', 'packages/pvm/scripts/build-switcher.ts', 'packages/cpu-jit/src/layout.ts'],
+    inputs: [
+      'packages/pvm/src/switcher',
+      'packages/pvm/src/abi',
+      'packages/pvm/src/abi-v2/constants.ts',
+      'packages/pvm/src/abi-rfc-v1/constants.ts',
+      'packages/pvm/scripts/build-switcher.ts',
+      'packages/cpu-jit/src/layout.ts',
+    ],
     outputs: ['packages/pvm/build/switcher.wasm'],
     command: script('packages/pvm/scripts/build-switcher.ts'),
     cwd: 'packages/pvm',

@@ -1,6 +1,6 @@
 // Delivery of exceptions and interrupts through the IDT (SDM vol. 3, chapter 7), or the vector table of real mode.
 import {
-  C_EVENTS, CS, EXC_REQUEST, EXC_RESTART, EXIT_EXCEPTION, EXIT_INTR_WINDOW, EXIT_REQUEST, EXIT_RESTART, EXIT_SHUTDOWN, EXIT_SOFT_INT, EXIT_STEP,
+  C_EVENTS, CS, EXC_REQUEST, EXC_RESTART, EXIT_EXCEPTION, EXIT_INTR_WINDOW, EXIT_REQUEST, EXIT_RESTART, EXIT_SHUTDOWN, EXIT_SOFT_INT, EXIT_STEP, P_PAGE_FAULT,
   INTR_WINDOW, NEXT, NEXT_CHECK, S_CPL, S_CR2, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_VA, S_GPR, S_ICOUNT, S_IDTR, S_INTR, S_NMI,
   S_NMI_BLOCKED, S_RFLAGS, S_RIP, S_SHADOW, S_STEP, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_SELECTOR, SS, TR, V_EXC_BITMAP, V_NATIVE,
 } from "../src/layout";
@@ -209,7 +209,9 @@ export function exceptionReason(cpu: u32): u32 {
     store<u32>(cpu, 0, S_EXC);
     return exception == EXC_RESTART ? EXIT_RESTART : EXIT_REQUEST;
   }
-  return load<u32>(cpu, V_NATIVE) ? deliverException(cpu, 0xff, false) : EXIT_EXCEPTION;
+  if (load<u32>(cpu, V_NATIVE)) return deliverException(cpu, 0xff, false);
+  const pageFault = load<u32>(cpu, P_PAGE_FAULT);
+  return pageFault && exception == PF + 1 ? call_indirect<u32>(pageFault, cpu) : EXIT_EXCEPTION;
 }
 
 /** An event from outside the program. */

@@ -2,11 +2,12 @@
 // stores to frames with decoded code, faults. Every helper that cannot complete sets S_EXC.
 import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, ACCESS_PROBE, ACCESS_READ, ACCESS_RMW, ACCESS_WRITE, C_TLB_MISSES, EXC_REQUEST, EXC_RESTART,
-  PAGING_EPT, PAGING_SHADOW, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_ACCESS, S_EXIT_BLOCK, S_EXIT_GPA, S_EXIT_SIZE, S_EXIT_VA,
+  P_PAGE_FAULT, P_SMOD, PAGING_EPT, PAGING_SHADOW, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_ACCESS, S_EXIT_BLOCK, S_EXIT_GPA, S_EXIT_SIZE, S_EXIT_VA,
   S_EXIT_VALUE, S_SPLIT, S_STEP, TLB_ADDEND, TLB_EXEC, TLB_FLAG_CODE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING,
 } from "../src/layout";
 import { GP, count, linear, raise, raisePageFault } from "./cpu";
 import { eptGpa } from "./ept";
+import { NO_GUEST_FAULT, userFault } from "./guest-fault";
 import { virtualTpr } from "./apic-page";
 import { MMU_DONE, MMU_LEAVE, MMU_RAISED, MMU_RETRY, hostMmio, hostMmuFault, hostSmc } from "./host";
 import { PAGE_MASK, codeBits, entryOf, entryOffset, fill, supervisorArray, unprotect } from "./tlb";
@@ -41,6 +42,13 @@ export function refill(cpu: u32, va: u64, access: u32, size: u32): u32 {
       if (load<u32>(cpu, V_PAGING) != PAGING_SHADOW) {
         raisePageFault(cpu, va, walkError);
         return 0;
+      }
+      if (load<u32>(cpu, P_PAGE_FAULT) && !load<u32>(cpu, P_SMOD)) {
+        const error = userFault(cpu, va, arch);
+        if (error != NO_GUEST_FAULT) {
+          raisePageFault(cpu, va, error);
+          return 0;
+        }
       }
       // What the hardware would have reported; the hypervisor decides what the guest sees.
       store<u32>(cpu, walkError, S_EXC_ERROR);

@@ -4,7 +4,7 @@ import type { Insn } from './decoder/types.ts';
 import { type EntryTarget, type FlatEntry, flatState, resetState, type Segment } from './entry-state.ts';
 import { CpuError } from './errors.ts';
 import type { CpuLevel } from './features.ts';
-import { FIRST_REGION } from './interp/handler-table.ts';
+import { FIRST_REGION, SWITCHER_PAGE_FAULT } from './interp/handler-table.ts';
 import { loadInterpreter } from './interp/load.ts';
 import { type Compiler, Jit, type JitCounts } from './jit/jit.ts';
 import { WorkerCompiler } from './jit/worker-compiler.ts';
@@ -38,6 +38,7 @@ import {
   MAX_VCPUS,
   NEXT,
   NEXT_CHECK,
+  P_PAGE_FAULT,
   S_BLOCK_RIP,
   S_CODE_SIZE,
   S_CPL,
@@ -123,7 +124,10 @@ export interface CpuOptions {
   /** x86-64-v2 (default), or v3: with AVX, AVX2, FMA and F16C. Decides what there is; what CPUID says is the owner's (`cpuidLeaves`). */
   readonly cpu?: CpuLevel;
   readonly hooks?: Partial<CpuHooks>;
-  /** Module with an export `syscall(cpu: i32) -> i32` that serves SYSCALL in `SYSCALL_PVM` mode; it may import `env.memory`, `env.getFlags`, `env.setFlags`, `env.syscall_native`. */
+  /**
+   * Module with exports `syscall(cpu: i32) -> i32` that serves SYSCALL in `SYSCALL_PVM` mode, and `page_fault(cpu: i32) -> i32` that takes #PF where
+   * `directPageFaults` asked for it. It may import `env.memory`, `env.getFlags`, `env.setFlags`, `env.flushArray`, `env.syscall_native`.
+   */
   readonly switcher?: WebAssembly.Module;
 }
 
@@ -226,14 +230,18 @@ export class CpuCore implements MemoryLayout {
     });
     const runtime = this.runtime;
     let syscall = runtime.syscall_native;
+    let pageFault: WebAssembly.ExportValue | undefined;
     if (options.switcher !== undefined) {
       const switcher = new WebAssembly.Instance(options.switcher, {
-        env: { memory, getFlags: runtime.getFlags, setFlags: runtime.setFlags, syscall_native: runtime.syscall_native },
+        env: { memory, getFlags: runtime.getFlags, setFlags: runtime.setFlags, flushArray: runtime.tlbFlushArray, syscall_native: runtime.syscall_native },
       });
       syscall = switcher.exports['syscall'] as (cpu: number) => number;
+      pageFault = switcher.exports['page_fault'];
     }
     const imports = { ...(runtime as unknown as WebAssembly.ModuleImports), memory, table, host_syscall: syscall };
     const interpreter = (await loadInterpreter(this.level === 'v3')).instantiate(imports);
+    // The interpreter's modules fill the table from its start.
+    if (pageFault !== undefined) table.set(SWITCHER_PAGE_FAULT, pageFault);
     this.code = new CodeCache(
       {
         u8: this.u8,
@@ -585,6 +593,10 @@ export class CpuCore implements MemoryLayout {
     this.code.invalidate(hpa, length);
   }
 
+  /** Page faults of umod that are the guest's own go to the switcher instead of leaving the guest. Needs a switcher. */
+  directPageFaults(vcpu: number, on: boolean): void {
+    this.u32[(this.cpuAddress(vcpu) + P_PAGE_FAULT) >>> 2] = on ? SWITCHER_PAGE_FAULT : 0;
+  }
   tlbFlushArray(vcpu: number, array: number): void {
     this.runtime.tlbFlushArray(this.cpuAddress(vcpu), array);
   }

@@ -259,6 +259,8 @@ export const S_PLE_LAST = 0x868;
 export const S_PLE_FIRST = 0x870;
 
 // PVM part of the control block, used by the switcher only.
+/** Non-zero: no translation outlives a change of mode (PCIDs are not used). u32. */
+export const P_FLUSH_ON_SWITCH = 0x878;
 /** 1: in supervisor mode (smod), 0: in user mode (umod). */
 export const P_SMOD = 0x880;
 /** 1: direct switch allowed (cleared while an event is pending, single-step is on, ...). */
@@ -286,6 +288,14 @@ export const P_RFLAGS_ALLOWED = 0x8c8;
 export const P_SUPERVISOR_RSP = 0x8d0;
 export const P_RETS_RIP = 0x8d8;
 export const P_SWITCH_CR3 = 0x8e0;
+/** Table index of the switcher's function that takes a page fault of umod to smod, 0: such faults leave the guest. u32. */
+export const P_PAGE_FAULT = 0x8e8;
+/** The switch `prefault`: 0 off, PREFAULT_ON, and with it the access + 1 of the fault at P_PREFAULT_VA whose page is filled in at the next ERETU. u32; u64. */
+export const P_PREFAULT = 0x8ec;
+export const P_PREFAULT_VA = 0x8f0;
+export const PREFAULT_ON = 0x80;
+/** Page faults taken to smod without an exit, u64. */
+export const P_DIRECT_FAULTS = 0x8f8;
 
 // Counters kept by Wasm, u64 each; read by the report.
 export const C_TLB_MISSES = 0x900;

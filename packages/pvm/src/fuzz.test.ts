@@ -77,7 +77,8 @@ describe('random guest code', () => {
     const pick = <T>(list: readonly T[]): T => list[random() % list.length] as T;
     for (let round = 0; round < 30; round++) {
       const abi = pick(['auto', ...ABI_REVISIONS] as const);
-      const g = await testGuest({ abi, directSwitch: (random() & 1) === 0, prefault: (random() & 1) === 0 });
+      const coin = () => (random() & 1) === 0;
+      const g = await testGuest({ abi, directSwitch: coin(), prefault: coin(), pcidMap: coin(), injectDirect: coin() });
       if (random() % 8 !== 0) abi === 'rfc-v1' ? g.attachRfcV1() : g.attach();
       for (const at of [map.smodCode, map.umodCode, map.umodEvent, map.smodException, map.smodEvent, map.lstar]) {
         const code = Array.from({ length: 200 }, () => (random() % 5 === 0 ? pick(SPICE) : [random() & 0xff])).flat();

@@ -67,9 +67,9 @@ describe('exit ledger', () => {
   });
 
   it('counts two world switches an exit and one a direct switch', () => {
-    const ledger = new ExitLedger(() => ({ syscalls: 10, returns: 9 }));
+    const ledger = new ExitLedger(() => ({ syscalls: 10, returns: 9, faults: 3 }));
     ledger.record(ledger.row('SYSCALL'), 5, 0, 0);
-    expect(ledger.worldSwitches()).toEqual({ exits: 1, directSyscalls: 10, directReturns: 9, total: 21 });
+    expect(ledger.worldSwitches()).toEqual({ exits: 1, directSyscalls: 10, directReturns: 9, directFaults: 3, total: 24 });
   });
 
   it('remembers the last exits, oldest first', () => {

@@ -1,3 +1,4 @@
+import type { DirectSwitches } from './designs/design.ts';
 import { ExitRow, type ExitStats, mergeRows } from './ledger/exit-row.ts';
 import { type HotRip, HotRips } from './ledger/hot-rips.ts';
 import { exitClass } from './ledger/sub-reasons.ts';
@@ -18,6 +19,8 @@ export interface WorldSwitches {
   /** Direct switches user -> kernel and back, made by the switcher without an exit. */
   readonly directSyscalls: number;
   readonly directReturns: number;
+  /** Page faults injected without an exit. */
+  readonly directFaults: number;
   /** exits * 2 + direct switches. */
   readonly total: number;
 }
@@ -76,10 +79,10 @@ export class ExitLedger {
   private untilTimed = 1;
   private weight = 1;
   private chance = 0x9e37_79b9;
-  private readonly directCounts: () => { syscalls: number; returns: number };
+  private readonly directCounts: () => DirectSwitches;
 
   /** @param directCounts reads the switcher's counters of direct switches */
-  constructor(directCounts: () => { syscalls: number; returns: number } = () => ({ syscalls: 0, returns: 0 }), options: LedgerOptions = {}) {
+  constructor(directCounts: () => DirectSwitches = () => ({ syscalls: 0, returns: 0 }), options: LedgerOptions = {}) {
     const { timing = 'sampled', instructions = () => 0, traceLimit = 0 } = options;
     this.directCounts = directCounts;
     this.timing = traceLimit > 0 ? 'all' : timing;
@@ -217,8 +220,8 @@ export class ExitLedger {
   }
 
   worldSwitches(): WorldSwitches {
-    const { syscalls, returns } = this.directCounts();
-    return { exits: this.exits, directSyscalls: syscalls, directReturns: returns, total: this.exits * 2 + syscalls + returns };
+    const { syscalls, returns, faults = 0 } = this.directCounts();
+    return { exits: this.exits, directSyscalls: syscalls, directReturns: returns, directFaults: faults, total: this.exits * 2 + syscalls + returns + faults };
   }
 
   /** The last exits, oldest first. */

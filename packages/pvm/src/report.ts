@@ -38,8 +38,9 @@ export function formatExits(ledger: LedgerJson, options: TableOptions = {}): str
   lines.splice(1, 0, '');
   if (entries.length > limit) lines.push(`... ${entries.length - limit} more`);
   lines.push('', `Total Samples:${samples}, Total events handled time:${microseconds(time)}.`);
+  const directFaults = ledger.worldSwitchesByKind['direct fault'] ?? 0;
   lines.push(
-    `World switches:${ledger.worldSwitches} (exits and entries ${ledger.totalExits * 2}, direct syscalls ${ledger.directSyscalls}, direct returns ${ledger.directReturns}). Lost events:${lost}.`,
+    `World switches:${ledger.worldSwitches} (exits and entries ${ledger.totalExits * 2}, direct syscalls ${ledger.directSyscalls}, direct returns ${ledger.directReturns}${directFaults > 0 ? `, direct faults ${directFaults}` : ''}). Lost events:${lost}.`,
   );
   return lines.join('\n');
 }

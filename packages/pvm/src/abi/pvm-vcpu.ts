@@ -9,8 +9,11 @@ import {
   P_DIRECT_ERETUS,
   P_DIRECT_SYSCALLS,
   P_EVENT_ENTRY,
+  P_FLUSH_ON_SWITCH,
   P_KERNEL_ROOT,
   P_KERNEL_TLB,
+  P_PREFAULT,
+  P_PREFAULT_VA,
   P_PVCS,
   P_PVCS_SHIFT,
   P_RFLAGS_ALLOWED,
@@ -18,12 +21,15 @@ import {
   P_USER_ROOT,
   P_USER_TLB,
   PAGING_SHADOW,
+  PREFAULT_ON,
   S_CPL,
   S_CR0,
   S_CR3,
   S_CR4,
   S_CTX,
   S_EFER,
+  S_EXC_ADDR,
+  S_EXIT_ACCESS,
   S_GPR,
   S_KERNEL_GS_BASE,
   S_LSTAR,
@@ -88,6 +94,9 @@ export interface PvmVcpuOptions {
   readonly interrupts: InterruptSink;
   readonly abi: AbiChoice;
   readonly directSwitch: boolean;
+  readonly prefault: boolean;
+  readonly pcidMap: boolean;
+  readonly injectDirect: boolean;
 }
 
 /** State of a vCPU at the first instruction, beside "smod, flat segments, everything else zero". */
@@ -113,15 +122,13 @@ export class PvmVcpu extends VcpuState {
   readonly tls = new BigUint64Array(abi.GDT_TLS_COUNT);
   /** Whether the switcher may work at all (the switch `direct-switch`). */
   readonly directSwitch: boolean;
+  /** TLB arrays are tagged by address space and mode; without it, no translation outlives a change of either (the switch `pcid-map`). */
+  private readonly pcidMap: boolean;
   revision: Revision;
   /** The choice is `auto` and nothing has been done yet in the way of one revision. */
   private undecided: boolean;
   /** Guest-physical address of the PVCS, -1: none. */
   private pvcsGpa = -1;
-  /** User address of the last injected #PF, filled in the shadow before the ERETU that follows; with its access. */
-  prefaultLow = 0;
-  prefaultHigh = 0;
-  prefaultAccess = -1;
   halted = false;
   /** rfc-v1: MSR SUPERVISOR_REDZONE, and an NMI was delivered from which the guest has not returned. */
   redZone = 0n;
@@ -132,6 +139,10 @@ export class PvmVcpu extends VcpuState {
     this.mmu = options.mmu;
     this.interrupts = options.interrupts;
     this.directSwitch = options.directSwitch;
+    this.pcidMap = options.pcidMap;
+    this.set32(P_FLUSH_ON_SWITCH, options.pcidMap ? 0 : 1);
+    this.set32(P_PREFAULT, options.prefault ? PREFAULT_ON : 0);
+    core.directPageFaults(index, options.injectDirect);
     this.undecided = options.abi === 'auto';
     this.revision = options.abi === 'rfc-v1' ? rfcV1 : v2;
   }
@@ -199,6 +210,7 @@ export class PvmVcpu extends VcpuState {
     this.set32(P_SMOD, smod ? 1 : 0);
     this.set32(V_ROOT, this.get32(smod ? P_KERNEL_ROOT : P_USER_ROOT));
     this.set32(S_TLB, this.get32(smod ? P_KERNEL_TLB : P_USER_TLB));
+    if (!this.pcidMap) this.core.tlbFlushArray(this.index, 2 * this.get32(V_SLOT) + (smod ? 0 : 1));
     this.set32(S_CTX, this.get32(T_CTX + 8 * this.get32(V_SLOT) + (smod ? 0 : 4)));
   }
 
@@ -359,6 +371,25 @@ export class PvmVcpu extends VcpuState {
     this.retire();
   }
 
+  // ------------------------------------------------------------ prefault
+  /** A #PF of umod was injected whose page is to be filled in before the guest returns from its handler. */
+  get prefaultPending(): boolean {
+    return (this.get32(P_PREFAULT) & ~PREFAULT_ON) !== 0;
+  }
+  /** Remember the #PF at S_EXC_ADDR, with S_EXIT_ACCESS, when prefault is on. */
+  rememberFault(): void {
+    if (this.get32(P_PREFAULT) === 0) return;
+    this.set32(P_PREFAULT, PREFAULT_ON | ((this.get32(S_EXIT_ACCESS) & 3) + 1));
+    this.copy64(P_PREFAULT_VA, S_EXC_ADDR);
+  }
+  /** The guest's fault handler is done: the page it mapped goes into the shadow now, not by a second fault. */
+  fillAfterFault(): void {
+    if (!this.prefaultPending) return;
+    const access = (this.get32(P_PREFAULT) & ~PREFAULT_ON) - 1;
+    this.mmu.prefault(this.index, 1, this.get32(P_PREFAULT_VA), this.get32(P_PREFAULT_VA + 4), access);
+    this.set32(P_PREFAULT, PREFAULT_ON);
+  }
+
   // ------------------------------------------------------------ external events
   get interruptPending(): boolean {
     return this.interrupts.hasWork();
@@ -388,7 +419,7 @@ export class PvmVcpu extends VcpuState {
       }
       if (interrupts.pendingVector() >= 0) this.eventFlags |= abi.EVENT_FLAG_IP;
     }
-    const direct = this.directSwitch && this.pvcs !== 0 && !interrupts.hasWork() && this.prefaultAccess < 0 && revision.canSwitch(this);
+    const direct = this.directSwitch && this.pvcs !== 0 && !interrupts.hasWork() && !this.prefaultPending && revision.canSwitch(this);
     this.set32(P_DIRECT, direct ? 1 : 0);
     return delivered;
   }

@@ -38,6 +38,14 @@ export interface ExitOutcome {
   wait: Promise<void> | undefined;
 }
 
+/** Changes of mode without an exit: system calls, returns, page faults injected. */
+export interface DirectSwitches {
+  readonly syscalls: number;
+  readonly returns: number;
+  /** Absent: the design injects none. */
+  readonly faults?: number;
+}
+
 /** What a design is made of. */
 export interface DesignContext {
   readonly core: CpuCore;
@@ -100,7 +108,7 @@ export interface Design {
   /** Lines for the report of a guest that died: registers that only this design has. */
   describe(vcpu: number): string[];
   /** Direct switches so far, by direction. */
-  directSwitches(): { syscalls: number; returns: number };
+  directSwitches(): DirectSwitches;
   /** Work on shadow or second-level tables so far, by name (`ShadowMmuStats` and the like); absent: there are none. */
   pageTables?(): PageTableCounters;
   /** Shadow pages built, for the summary. */

@@ -73,7 +73,7 @@ export function mergeJson(rows: readonly ExitRowJson[], level: RowLevel, vcpu?: 
 }
 
 function switchesByKind(w: WorldSwitches): Record<string, number> {
-  return { exit: w.exits, entry: w.exits, 'direct syscall': w.directSyscalls, 'direct return': w.directReturns };
+  return { exit: w.exits, entry: w.exits, 'direct syscall': w.directSyscalls, 'direct return': w.directReturns, 'direct fault': w.directFaults };
 }
 
 function figures(e: ExitStats): Omit<ExitJson, 'reason' | 'sub' | 'histogramLog2Ns'> {

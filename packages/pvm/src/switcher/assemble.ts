@@ -1,11 +1,13 @@
 import * as layout from '@pvm/cpu-jit/layout';
 import wabt from 'wabt';
-import { PVCS_RSP } from '../abi-rfc-v1/constants.ts';
+import * as rfc from '../abi-rfc-v1/constants.ts';
 import * as abi from '../abi-v2/constants.ts';
 
 /** Fields that layout.ts describes by base and stride. */
 const derived: Readonly<Record<string, number>> = {
-  PVCS_RSP,
+  PVCS_RSP: rfc.PVCS_RSP,
+  RFC_EVENT_ERRCODE: rfc.PVCS_EVENT_ERRCODE,
+  RFC_EVENT_VECTOR: rfc.PVCS_EVENT_VECTOR,
   RCX: layout.S_GPR + 8,
   RSP: layout.S_GPR + 4 * 8,
   R11: layout.S_GPR + 11 * 8,

@@ -55,6 +55,8 @@ export interface TestGuestOptions {
   abi?: AbiChoice;
   directSwitch?: boolean;
   prefault?: boolean;
+  pcidMap?: boolean;
+  injectDirect?: boolean;
 }
 
 /** A hand-made PVM guest: page tables, PVCS and entry points are in place, code is put in by tests. */
@@ -242,7 +244,7 @@ export async function testGuest(options: TestGuestOptions = {}): Promise<TestGue
   const core = await shared;
   core.reset(0);
   const ledger = new ExitLedger(() => late.design?.directSwitches() ?? { syscalls: 0, returns: 0 });
-  const guest = new TestGuest(core, ledger, { abi: 'auto', directSwitch: true, prefault: false, ...options });
+  const guest = new TestGuest(core, ledger, { abi: 'auto', directSwitch: true, prefault: false, pcidMap: true, injectDirect: false, ...options });
   late.design = guest.design;
   return guest;
 }

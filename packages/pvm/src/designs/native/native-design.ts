@@ -33,7 +33,7 @@ import { type CpuidLeaf, installCpuid, KVM_SIGNATURE } from '../../cpuid.ts';
 import type { ExitLedger } from '../../ledger.ts';
 import type { Platform } from '../../platform/index.ts';
 import { RAX, RCX, RDX, VcpuState } from '../../vcpu-state.ts';
-import { type Design, type DesignContext, type ExitOutcome, TripleFault } from '../design.ts';
+import { type Design, type DesignContext, type DirectSwitches, type ExitOutcome, TripleFault } from '../design.ts';
 import { accessMmio } from '../mmio.ts';
 
 const RFLAGS_IF = 1 << 9;
@@ -344,7 +344,7 @@ export abstract class NativeDesign implements Design {
   }
 
   /** There is nothing to switch between. */
-  directSwitches(): { syscalls: number; returns: number } {
+  directSwitches(): DirectSwitches {
     return { syscalls: 0, returns: 0 };
   }
   shadowPagesBuilt(): number {

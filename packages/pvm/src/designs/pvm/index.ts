@@ -1,3 +1,4 @@
+import { PvmError } from '../../errors.ts';
 import type { DesignInfo } from '../design.ts';
 import { PvmDesign } from './pvm-design.ts';
 import { StockDesign } from './stock/stock-design.ts';
@@ -6,11 +7,16 @@ export const pvm: DesignInfo = {
   title: 'PVM: guest kernel and user at privilege level 3 on shadow page tables',
   platforms: ['program', 'pc'],
   abiKernels: true,
-  optimisations: { 'direct-switch': true, prefault: true },
+  optimisations: { 'direct-switch': true, prefault: true, 'pcid-map': true, 'inject-direct': false },
   switcher: true,
   create: (context) => {
     const { core, ram, ledger, platform, time, options } = context;
-    if (options.stock !== undefined) return new StockDesign(context, options.stock);
+    if (options.stock !== undefined) {
+      const { 'pcid-map': pcidMap, 'inject-direct': injectDirect } = options.optimisations;
+      if (injectDirect || !pcidMap)
+        throw new PvmError('bad-option', 'the switches pcid-map and inject-direct are for guests that speak the PVM ABI, not for unmodified kernels');
+      return new StockDesign(context, options.stock);
+    }
     return new PvmDesign({
       core,
       ram,
@@ -21,6 +27,8 @@ export const pvm: DesignInfo = {
       abi: options.abi ?? 'auto',
       directSwitch: options.optimisations['direct-switch'] === true,
       prefault: options.optimisations.prefault === true,
+      pcidMap: options.optimisations['pcid-map'] === true,
+      injectDirect: options.optimisations['inject-direct'] === true,
     });
   },
 };

@@ -10,6 +10,7 @@ import {
   NEXT,
   NEXT_CHECK,
   P_DIRECT_ERETUS,
+  P_DIRECT_FAULTS,
   P_DIRECT_SYSCALLS,
   P_RETU_RIP,
   S_CR2,
@@ -41,7 +42,7 @@ import type { ExitLedger } from '../../ledger.ts';
 import type { Platform } from '../../platform/index.ts';
 import type { PageTableCounters } from '../../summary.ts';
 import { R11, RAX, RBX, RCX, RSI, RSP } from '../../vcpu-state.ts';
-import { type Design, type ExitOutcome, TripleFault } from '../design.ts';
+import { type Design, type DirectSwitches, type ExitOutcome, TripleFault } from '../design.ts';
 import { accessMmio } from '../mmio.ts';
 import { accessTable, createShadowMmu } from '../shadow.ts';
 import { NonPvmMode } from './non-pvm-mode.ts';
@@ -62,6 +63,10 @@ export interface PvmDesignOptions {
   readonly directSwitch: boolean;
   /** Fill the shadow of a page when the guest returns from its fault handler. */
   readonly prefault: boolean;
+  /** Keep translations across changes of mode and address space. */
+  readonly pcidMap: boolean;
+  /** Page faults that the guest's own tables mean go from umod to smod without an exit. */
+  readonly injectDirect: boolean;
 }
 
 /** PVM: guest kernel and user at privilege level 3 on shadow page tables. */
@@ -73,7 +78,6 @@ export class PvmDesign implements Design {
   private readonly core: CpuCore;
   private readonly ledger: ExitLedger;
   private readonly platform: Platform;
-  private readonly prefault: boolean;
   private readonly vcpus: readonly PvmVcpu[];
   private readonly clocks: readonly KvmClock[];
   private readonly rows: ReturnType<typeof internRows>;
@@ -81,21 +85,18 @@ export class PvmDesign implements Design {
   private nonPvm: NonPvmMode | undefined;
   /** When the last walk began that ended in a #PF for the guest. */
   private faultStart = 0;
+  private faultTimed = false;
 
   constructor(options: PvmDesignOptions) {
     const { core, ledger } = options;
     this.core = core;
     this.ledger = ledger;
     this.platform = options.platform;
-    this.prefault = options.prefault;
     this.rows = internRows(ledger);
     this.interruptRow = ledger.row('INTERRUPT');
     this.timerRow = ledger.row('INTERRUPT', 'timer');
     this.mmu = createShadowMmu(core, { isLegal: (_low, high, levels) => isLegal(this.vcpu(0).range, high, levels) });
-    this.vcpus = Array.from(
-      { length: core.vcpus },
-      (_, i) => new PvmVcpu(core, i, { mmu: this.mmu, interrupts: options.platform.interrupts(i), abi: options.abi, directSwitch: options.directSwitch }),
-    );
+    this.vcpus = Array.from({ length: core.vcpus }, (_, i) => new PvmVcpu(core, i, { ...options, mmu: this.mmu, interrupts: options.platform.interrupts(i) }));
     this.clocks = this.vcpus.map((v) => new KvmClock(options.ram, () => options.tsc(v.index), options.wallClock));
     this.showCpuid();
   }
@@ -199,7 +200,7 @@ export class PvmDesign implements Design {
     }
     if (vcpu.equal64(S_RIP, P_RETU_RIP)) {
       vcpu.eretu();
-      this.fillAfterFault(vcpu);
+      vcpu.fillAfterFault();
       return rows.eretu;
     }
     const synthetic = vcpu.revision.syntheticReturn(vcpu);
@@ -209,13 +210,6 @@ export class PvmDesign implements Design {
     return row;
   }
 
-  /** The guest's fault handler is done: the page it mapped goes into the shadow now, not by a second fault. */
-  private fillAfterFault(vcpu: PvmVcpu): void {
-    if (vcpu.prefaultAccess < 0) return;
-    this.mmu.prefault(vcpu.index, 1, vcpu.prefaultLow, vcpu.prefaultHigh, vcpu.prefaultAccess);
-    vcpu.prefaultAccess = -1;
-  }
-
   private exception(vcpu: PvmVcpu, outcome: ExitOutcome): void {
     const vector = vcpu.get32(S_EXC) - 1;
     const error = vcpu.get32(S_EXC_ERROR);
@@ -223,11 +217,7 @@ export class PvmDesign implements Design {
     if (vector === abi.VECTOR_PF) {
       outcome.row = this.rows.guestFault(error);
       vcpu.copy64(S_CR2, S_EXC_ADDR);
-      if (this.prefault && !vcpu.smod) {
-        vcpu.prefaultLow = vcpu.get32(S_EXC_ADDR);
-        vcpu.prefaultHigh = vcpu.get32(S_EXC_ADDR + 4);
-        vcpu.prefaultAccess = vcpu.get32(S_EXIT_ACCESS) & 3;
-      }
+      if (!vcpu.smod) vcpu.rememberFault();
     } else if (vector === abi.VECTOR_GP && error === 0 && vcpu.smod) {
       outcome.row = this.rows.exception(vector, error);
       this.privileged(vcpu, error, outcome);
@@ -293,6 +283,7 @@ export class PvmDesign implements Design {
         vcpu.set32(S_EXC_ERROR, mmu.errorCode);
         vcpu.copy64(S_EXC_ADDR, S_EXIT_VA);
         this.faultStart = start;
+        this.faultTimed = true;
         return 1;
       case FAULT_TRACKED:
         if (accessTable(mmu, vcpu, access)) this.recordHook(this.rows.tableWrite, start, vcpu);
@@ -331,8 +322,10 @@ export class PvmDesign implements Design {
     this.ledger.finish(row, start, vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4), vcpu.index);
   }
 
-  exitStart(index: number, reason: number): number {
-    return reason === EXIT_EXCEPTION && this.vcpu(index).get32(S_EXC) === abi.VECTOR_PF + 1 ? this.faultStart : this.ledger.start();
+  exitStart(_index: number, reason: number): number {
+    const isFault = reason === EXIT_EXCEPTION && this.faultTimed;
+    this.faultTimed = false;
+    return isFault ? this.faultStart : this.ledger.start();
   }
 
   // ------------------------------------------------------------ events and reports
@@ -366,9 +359,9 @@ export class PvmDesign implements Design {
     return lines;
   }
 
-  directSwitches(): { syscalls: number; returns: number } {
+  directSwitches(): DirectSwitches {
     const sum = (field: number) => this.vcpus.reduce((n, v) => n + Number(v.get64(field)), 0);
-    return { syscalls: sum(P_DIRECT_SYSCALLS), returns: sum(P_DIRECT_ERETUS) };
+    return { syscalls: sum(P_DIRECT_SYSCALLS), returns: sum(P_DIRECT_ERETUS), faults: sum(P_DIRECT_FAULTS) };
   }
 
   pageTables(): PageTableCounters {

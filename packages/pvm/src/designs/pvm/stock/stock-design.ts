@@ -33,7 +33,7 @@ import { errorClass, PAGE_FAULT } from '../../../ledger/sub-reasons.ts';
 import type { StockChoice } from '../../../options.ts';
 import type { PageTableCounters } from '../../../summary.ts';
 import { RCX } from '../../../vcpu-state.ts';
-import { type DesignContext, type ExitOutcome, TripleFault } from '../../design.ts';
+import { type DesignContext, type DirectSwitches, type ExitOutcome, TripleFault } from '../../design.ts';
 import { NativeDesign } from '../../native/native-design.ts';
 import { accessTable } from '../../shadow.ts';
 import { StockMode } from './mode.ts';
@@ -300,7 +300,7 @@ export class StockDesign extends NativeDesign {
   override describe(): string[] {
     return [...super.describe(), this.mode.describe()];
   }
-  override directSwitches(): { syscalls: number; returns: number } {
+  override directSwitches(): DirectSwitches {
     return { syscalls: Number(this.vcpu.get64(P_DIRECT_SYSCALLS)), returns: Number(this.vcpu.get64(P_DIRECT_ERETUS)) };
   }
   pageTables(): PageTableCounters {
