@@ -74,7 +74,7 @@ if (values.kernel !== undefined) {
   const samples = new Map<string, Map<DesignName, number[]>>();
   for (let pass = 0; pass < passes; pass++) {
     for (const design of designs.filter((d) => runs(d, 'pc'))) {
-      for (const [row, ns] of await linuxRows(values.kernel, design)) {
+      for (const [row, ns] of linuxRows(values.kernel, design)) {
         const ofRow = samples.get(row) ?? new Map<DesignName, number[]>(designs.map((d) => [d, []]));
         samples.set(row, ofRow);
         ofRow.get(design)?.push(ns);

@@ -1,4 +1,7 @@
-import { readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { benchPath } from '../../guests/src/index.ts';
 import { buildCpio } from '../../packages/machine/src/index.ts';
 import { createVm, type DesignName, type Result, type VmOptions } from '../../packages/pvm/src/index.ts';
@@ -69,24 +72,19 @@ export function loopRow(name: string, kind: string, iterations: number, perItera
   };
 }
 
-/** Rows of linux/process.c, measured by the guest itself on the host's clock; one boot measures all of them. */
-export async function linuxRows(kernel: string, design: DesignName): Promise<ReadonlyMap<string, number>> {
-  const initrd = buildCpio([{ name: 'init', data: readFileSync(buildLinuxProgram('process')), mode: 0o755 }]);
-  let serial = '';
-  const vm = await createVm({
-    design,
-    kernel,
-    initrd,
-    commandLine: 'console=ttyS0 quiet panic=-1',
-    memory: '256M',
-    onSerial: (chunk) => {
-      serial += Buffer.from(chunk).toString();
-    },
-  });
+const CLI = join(import.meta.dirname, '../../packages/cli/bin/pvm.mjs');
+
+/** Rows of linux/process.c, measured by the guest itself on the host's clock; one boot, in a process of its own, measures all of them. */
+export function linuxRows(kernel: string, design: DesignName): ReadonlyMap<string, number> {
+  const directory = mkdtempSync(join(tmpdir(), 'pvm-benchmarks-'));
+  const initrd = join(directory, 'initrd');
   try {
-    await vm.run();
+    writeFileSync(initrd, buildCpio([{ name: 'init', data: readFileSync(buildLinuxProgram('process')), mode: 0o755 }]));
+    const machine = ['--design', design, '--kernel', kernel, '--initrd', initrd, '--append', 'console=ttyS0 quiet panic=-1', '-m', '256M'];
+    const { status, stdout, stderr } = spawnSync(process.execPath, [CLI, 'run', ...machine], { encoding: 'utf8', input: '' });
+    if (status !== 0) throw new Error(`pvm run --design ${design}: exit ${status}: ${stderr.slice(-500)}`);
+    return new Map([...stdout.matchAll(/^(\S+) (\d+\.\d)\r?$/gm)].map((m) => [m[1] ?? '', Number(m[2])]));
   } finally {
-    await vm.dispose();
+    rmSync(directory, { recursive: true });
   }
-  return new Map([...serial.matchAll(/^(\S+) (\d+\.\d)\r?$/gm)].map((m) => [m[1] ?? '', Number(m[2])]));
 }
