@@ -1,6 +1,6 @@
 // Control and debug registers, and the invalidation of translations (SDM vol. 3, 2.5, 4.10).
 import {
-  CS, EXIT_PRIVILEGED, INTERCEPT_CR3_LOAD, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_DR, S_EFER, S_EXC, S_EXIT_VALUE, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
+  CS, EXIT_PRIVILEGED, INTERCEPT_CR3_LOAD, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_EFER, S_EXC, S_EXIT_VALUE, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
   TLB_ARRAYS, TLB_SLOTS, V_CR0_FLIP, V_CR0_MASK, V_CR4_FLIP, V_CR4_MASK, V_DEPRIVILEGED, V_INTERCEPTS, V_LEVELS, V_SLOT, MAXPHYADDR,
 } from "../src/layout";
 import {
@@ -9,6 +9,7 @@ import {
 } from "./cpu";
 import { tprChanged } from "./apic-page";
 import { supportedXcr0 } from "./cpuid";
+import { watch } from "./debug";
 import { load64 } from "./memory";
 import { ATTR_LONG, enterCode, longMode, segmentAt } from "./mode";
 import { selectArray, tlbFlushAll, tlbFlushArray, tlbFlushNonGlobal, tlbInvlpg } from "./tlb";
@@ -22,6 +23,7 @@ const CR0_NW: u32 = 1 << 29;
 const CR0_CD: u32 = 1 << 30;
 /** CR4 without VMXE, SMXE, CET, PKS: what a guest may set. */
 const CR4_KNOWN: u64 = 0x0077_1fff;
+const CR4_DE: u32 = 8;
 const CR4_OSXSAVE: u32 = 1 << 18;
 /** CR4 bits that change what translations mean. */
 const CR4_TRANSLATION: u32 = CR4_PGE | CR4_PAE | CR4_PSE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE | CR4_LA57;
@@ -117,6 +119,7 @@ function setCr4(cpu: u32, value: u64): bool {
   store<u32>(cpu, <u32>value & CR4_LA57 ? 5 : 4, V_LEVELS);
   // Shadow translations are never staler than the guest's tables, so a kernel that toggles PGE to flush finds that done.
   if (changed & CR4_TRANSLATION && !(load<u32>(cpu, V_DEPRIVILEGED) && changed == CR4_PGE)) tlbFlushAll(cpu);
+  if (changed & CR4_DE) watch(cpu);
   if (changed & CR4_PCIDE) {
     // The slot in use goes on as that of PCID 0.
     memory.fill(cpu + T_PCID, 0, TLB_SLOTS * 4);
@@ -166,6 +169,12 @@ function takeSlot(cpu: u32, pcid: u32): u32 {
   }
   store<u32>(cpu + (slot << 2), now, T_PCID_USED);
   return slot;
+}
+
+/** CR3 of a new task: no PCIDs outside long mode. */
+export function loadCr3(cpu: u32, value: u64): void {
+  store<u64>(cpu, value, S_CR3);
+  flushSlot(cpu, load<u32>(cpu, V_SLOT));
 }
 
 function setCr3(cpu: u32, wanted: u64): bool {
@@ -233,31 +242,6 @@ export function sys_invpcid(cpu: u32, type: u64, descriptor: u64): u32 {
       }
     }
   }
-  return done(cpu);
-}
-
-/** Debug register at state-block offset `register`, DR4 and DR5 being DR6 and DR7; 0 with S_EXC set while CR4.DE makes them undefined. */
-function debugRegister(cpu: u32, register: u32): u32 {
-  const n = (register - S_DR) >> 3;
-  if (n != 4 && n != 5) return register;
-  if (!(load<u32>(cpu, S_CR4) & 8)) return register + 16;
-  fail(cpu, UD, 0);
-  return 0;
-}
-export function sys_read_dr(cpu: u32, register: u32): u64 {
-  const at = debugRegister(cpu, register);
-  if (!at) return 0;
-  const value = load<u64>(cpu + at);
-  const n = (at - S_DR) >> 3;
-  return n == 6 ? value | 0xffff_0ff0 : n == 7 ? value | 0x400 : value;
-}
-/** MOV to a debug register. Breakpoints are kept but have no effect. */
-export function sys_write_dr(cpu: u32, register: u32, value: u64): u32 {
-  const at = debugRegister(cpu, register);
-  if (!at) return 16;
-  const n = (at - S_DR) >> 3;
-  if (n >= 6 && value >> 32) return fail(cpu, GP, 0);
-  store<u64>(cpu + at, n == 6 ? value & 0x1e00f : n == 7 ? value & 0xffff_2bff : value);
   return done(cpu);
 }
 

@@ -5,6 +5,7 @@ import {
 } from "../src/layout";
 
 export const CR0_PE: u32 = 1;
+export const CR0_AM: u32 = 1 << 18;
 export const CR0_WP: u32 = 1 << 16;
 export const CR0_PG: u32 = 1 << 31;
 export const CR4_PSE: u32 = 1 << 4;
@@ -29,6 +30,7 @@ export const RFLAGS_AC: u32 = 1 << 18;
 export const DE: u32 = 0;
 export const DB: u32 = 1;
 export const UD: u32 = 6;
+export const AC: u32 = 17;
 export const DF: u32 = 8;
 export const TS: u32 = 10;
 export const NP: u32 = 11;

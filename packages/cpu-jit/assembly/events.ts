@@ -1,30 +1,36 @@
 // Delivery of exceptions and interrupts through the IDT (SDM vol. 3, chapter 7), or the vector table of real mode.
 import {
-  C_EVENTS, CS, EXC_REQUEST, EXC_RESTART, EXIT_EXCEPTION, EXIT_INTR_WINDOW, EXIT_REQUEST, EXIT_RESTART, EXIT_SHUTDOWN, EXIT_SOFT_INT, EXIT_STEP, P_PAGE_FAULT,
-  INTR_WINDOW, NEXT, NEXT_CHECK, S_CPL, S_CR2, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_VA, S_GPR, S_ICOUNT, S_IDTR, S_INTR, S_NMI,
-  S_NMI_BLOCKED, S_RFLAGS, S_RIP, S_SHADOW, S_STEP, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_SELECTOR, SS, TR, V_EXC_BITMAP, V_NATIVE,
+  C_EVENTS, CS, DS, ES, EXC_RESTART, EXC_STEP, EXIT_EXCEPTION, FS, GS, INT_ICEBP, INT_N, EXIT_INTR_WINDOW, EXIT_REQUEST, EXIT_RESTART, EXIT_SHUTDOWN, EXIT_SOFT_INT, EXIT_STEP, P_PAGE_FAULT,
+  INTR_WINDOW, NEXT, NEXT_CHECK, S_CPL, S_CR0, S_CR2, S_DEBUG, S_DEBUG_SHADOW, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_VA, S_GPR, S_ICOUNT, S_IDTR, S_INTR, S_NMI,
+  S_NMI_BLOCKED, S_REPEATING, S_RFLAGS, S_RIP, S_SHADOW, S_STEP, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_SELECTOR, SS, TR, V_EXC_BITMAP, V_NATIVE,
 } from "../src/layout";
 import {
-  DF, GP, NP, PF, RFLAGS_AC, RFLAGS_IF, RFLAGS_NT, RFLAGS_RF, RFLAGS_TF, RFLAGS_VM, SS_FAULT, TS, count, isCanonical, nextRip, raise,
+  CR0_PE, DB, DF, GP, NP, PF, RFLAGS_AC, RFLAGS_IF, RFLAGS_IOPL, RFLAGS_NT, RFLAGS_RF, RFLAGS_TF, RFLAGS_VM, count, fail, nextRip,
+  raise,
 } from "./cpu";
-import { loadSys16, loadSys32, loadSys64 } from "./memory";
+import { DEBUG_FAULT, enterDebugHandler, raiseTrap } from "./debug";
+import { eventStack64, innerAttr, innerBase, innerLimit, innerSelector, innerStack } from "./inner-stack";
+import { loadSys16, loadSys64 } from "./memory";
 import {
-  ATTR_BIG, ATTR_LONG, ATTR_UNUSABLE, commitStack, currentStack, enterCode, flatStack, longMode, otherStack, protectedMode, pushStack, rflags,
+  ATTR_BIG, ATTR_LONG, alignStack, commitStack, currentStack, enterCode, flatStack, longMode, pushStack, rflags,
   segmentAt, selectorOf, setCpl, setSegment,
 } from "./mode";
 import {
-  CONFORMING, PRESENT, descriptorAttr, descriptorBase, descriptorLimit, dpl, fetch, fetchStackSegment, high, isCode, markAccessed,
+  CONFORMING, PRESENT, descriptorAttr, descriptorBase, descriptorLimit, dpl, fetch, high, isCode, markAccessed, useNull,
 } from "./segment";
+import { TASK_EVENT, fetchTask, switchTask } from "./task";
 
 const RSP = S_GPR + 32;
 /** Where an event comes from. */
 const FAULT: u32 = 0;
 const TRAP: u32 = 1;
 const EXTERNAL: u32 = 2;
-/** INT n, INT3, INTO: the gate's DPL counts, and faults are the program's own. */
+/** INT n: the gate's DPL counts, and faults are the program's own. */
 const SOFTWARE: u32 = 3;
-/** INT1. */
+/** INT1: privileged in no mode. */
 const ICEBP: u32 = 4;
+/** INT3 and INTO, which virtual-8086 mode lets through whatever IOPL is. */
+const BREAKPOINT: u32 = 5;
 
 /** Vectors with an error code: #DF, #TS, #NP, #SS, #GP, #PF, #AC. */
 const WITH_ERROR: u32 = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17;
@@ -42,13 +48,12 @@ function deliver(cpu: u32, vector: u32, kind: u32, error: u32, rip: u64): bool {
   // No generated code is active: stores over decoded code drop it at once.
   const step = load<u32>(cpu, S_STEP);
   store<u32>(cpu, 1, S_STEP);
-  const ok = protectedMode(cpu) ? deliverGate(cpu, vector, kind, error, rip) : deliverReal(cpu, vector, rip);
+  const ok = load<u32>(cpu, S_CR0) & CR0_PE ? deliverGate(cpu, vector, kind, error, rip) : deliverReal(cpu, vector, rip);
   store<u32>(cpu, step, S_STEP);
   return ok;
 }
 
 function deliverReal(cpu: u32, vector: u32, rip: u64): bool {
-  if (load<u32>(cpu, S_RFLAGS) & RFLAGS_VM) return refuse(cpu, GP, 0);
   if (vector * 4 + 3 > load<u32>(cpu, S_IDTR + 8)) return refuse(cpu, GP, vector * 8 + 2);
   const entry = load<u64>(cpu, S_IDTR) + vector * 4;
   const ip = loadSys16(cpu, entry);
@@ -65,20 +70,9 @@ function deliverReal(cpu: u32, vector: u32, rip: u64): bool {
   return true;
 }
 
-/** A pointer of `size` bytes at `offset` of the TSS; #TS when it lies outside. */
-function fromTss(cpu: u32, offset: u32, size: u32, ext: u32): u64 {
-  const tss = segmentAt(cpu, TR);
-  if (offset + size - 1 > load<u32>(tss, SEG_LIMIT)) {
-    raise(cpu, TS, (load<u32>(tss, SEG_SELECTOR) & 0xfffc) | ext);
-    return 0;
-  }
-  const address = load<u64>(tss, SEG_BASE) + offset;
-  return size == 8 ? loadSys64(cpu, address) : size == 4 ? loadSys32(cpu, address) : loadSys16(cpu, address);
-}
-
 function deliverGate(cpu: u32, vector: u32, kind: u32, error: u32, rip: u64): bool {
   const long = longMode(cpu);
-  const ext: u32 = kind == SOFTWARE ? 0 : 1;
+  const ext: u32 = kind == SOFTWARE || kind == BREAKPOINT ? 0 : 1;
   const entryError = vector * 8 + 2 + ext;
   const entrySize: u32 = long ? 16 : 8;
   if (vector * entrySize + entrySize - 1 > load<u32>(cpu, S_IDTR + 8)) return refuse(cpu, GP, entryError);
@@ -88,11 +82,12 @@ function deliverGate(cpu: u32, vector: u32, kind: u32, error: u32, rip: u64): bo
   if (load<u32>(cpu, S_EXC)) return false;
   const cpl = load<u32>(cpu, S_CPL);
   const type = <u32>(gate >> 40) & 0x1f;
-  // 64- or 32-bit interrupt and trap gates; 16-bit ones outside long mode. Task gates are not served.
-  if (type != 14 && type != 15 && (long || (type != 6 && type != 7))) return refuse(cpu, GP, entryError);
-  if (kind == SOFTWARE && (<u32>(gate >> 45) & 3) < cpl) return refuse(cpu, GP, entryError);
+  // 64- or 32-bit interrupt and trap gates; outside long mode 16-bit ones and task gates too.
+  if (type != 14 && type != 15 && (long || (type != 5 && type != 6 && type != 7))) return refuse(cpu, GP, entryError);
+  if ((kind == SOFTWARE || kind == BREAKPOINT) && (<u32>(gate >> 45) & 3) < cpl) return refuse(cpu, GP, entryError);
   if (!(gate >> 47 & 1)) return refuse(cpu, NP, entryError);
   const selector = <u32>(gate >> 16) & 0xffff;
+  if (type == 5) return deliverTask(cpu, vector, kind, error, selector, ext, rip);
   let target = (gate & 0xffff) | (gate >> 32 & 0xffff_0000) | upper << 32;
   if (!(selector & 0xfffc)) return refuse(cpu, GP, ext);
   if (!fetch(cpu, selector, GP, ext)) return false;
@@ -105,52 +100,49 @@ function deliverGate(cpu: u32, vector: u32, kind: u32, error: u32, rip: u64): bo
   const codeAttr = descriptorAttr();
   if (long && (codeAttr & (ATTR_LONG | ATTR_BIG)) != ATTR_LONG) return refuse(cpu, GP, selectorError);
   const newCpl = high & CONFORMING ? cpl : dpl();
+  const virtual = (load<u32>(cpu, S_RFLAGS) & RFLAGS_VM) != 0;
+  if (virtual && newCpl) return refuse(cpu, GP, selectorError);
   const inner = newCpl < cpl;
   const size: u32 = long ? 8 : type & 8 ? 4 : 2;
   if (size == 2) target &= 0xffff;
 
   const oldRsp = load<u64>(cpu, RSP);
   const oldSs = selectorOf(cpu, SS);
-  let newSs: u32 = 0, ssBase: u32 = 0, ssLimit: u32 = 0, ssAttr: u32 = 0;
   if (long) {
     const ist = <u32>(gate >> 32) & 7;
-    let pointer: u64;
-    if (ist) pointer = fromTss(cpu, 28 + ist * 8, 8, ext);
-    else pointer = inner ? fromTss(cpu, 4 + newCpl * 8, 8, ext) : oldRsp;
-    if (load<u32>(cpu, S_EXC)) return false;
-    if (!isCanonical(cpu, pointer)) return refuse(cpu, SS_FAULT, ext);
-    flatStack(pointer & ~0xf);
-    newSs = newCpl;
+    if (ist || inner) {
+      if (!eventStack64(cpu, ist, newCpl, ext)) return false;
+    } else flatStack(oldRsp);
+    alignStack();
   } else if (inner) {
-    const wide = (load<u32>(segmentAt(cpu, TR), SEG_ATTR) & 8) != 0;
-    const pointer = wide ? fromTss(cpu, 4 + newCpl * 8, 4, ext) : fromTss(cpu, 2 + newCpl * 4, 2, ext);
-    newSs = <u32>(wide ? fromTss(cpu, 8 + newCpl * 8, 2, ext) : fromTss(cpu, 4 + newCpl * 4, 2, ext));
-    if (load<u32>(cpu, S_EXC) || !fetchStackSegment(cpu, newSs, newCpl, TS, ext)) return false;
-    ssBase = descriptorBase();
-    ssLimit = descriptorLimit();
-    ssAttr = descriptorAttr();
-    const down = (ssAttr & 0x1c) == 0x14;
-    const big = (ssAttr & ATTR_BIG) != 0;
-    otherStack(pointer, ssBase, big, down ? ssLimit + 1 : 0, down ? (big ? 0xffff_ffff : 0xffff) : ssLimit, (newSs & 0xfffc) | ext);
+    if (!innerStack(cpu, newCpl, ext)) return false;
   } else {
     currentStack(cpu);
   }
+  const newSs = innerSelector;
+  const ssBase = innerBase;
+  const ssLimit = innerLimit;
+  const ssAttr = innerAttr;
 
   // The pushes are accesses at the new privilege level.
   setCpl(cpu, newCpl);
   let image = rflags(cpu);
-  if (kind == FAULT) image |= RFLAGS_RF;
+  if (kind == FAULT || (kind == EXTERNAL && load<u64>(cpu, S_REPEATING) == load<u64>(cpu, S_ICOUNT))) image |= RFLAGS_RF;
   let ok = true;
-  if (long || inner) ok = pushStack(cpu, size, oldSs) && pushStack(cpu, size, oldRsp);
+  if (virtual) ok = pushStack(cpu, size, selectorOf(cpu, GS)) && pushStack(cpu, size, selectorOf(cpu, FS)) && pushStack(cpu, size, selectorOf(cpu, DS)) && pushStack(cpu, size, selectorOf(cpu, ES));
+  if (ok && (long || inner)) ok = pushStack(cpu, size, oldSs) && pushStack(cpu, size, oldRsp);
   ok = ok && pushStack(cpu, size, image) && pushStack(cpu, size, selectorOf(cpu, CS)) && pushStack(cpu, size, rip);
   if (ok && kind <= TRAP && WITH_ERROR >> vector & 1) ok = pushStack(cpu, size, error);
   if (!ok) {
     setCpl(cpu, cpl);
     return false;
   }
-  if (inner) {
-    if (long) setSegment(cpu, SS, newSs, 0, 0xffff_ffff, ATTR_UNUSABLE);
-    else setSegment(cpu, SS, newSs, ssBase, ssLimit, ssAttr);
+  if (inner) setSegment(cpu, SS, newSs, ssBase, ssLimit, ssAttr);
+  if (virtual) {
+    useNull(cpu, DS, 0);
+    useNull(cpu, ES, 0);
+    useNull(cpu, FS, 0);
+    useNull(cpu, GS, 0);
   }
   commitStack(cpu);
   const cleared = RFLAGS_TF | RFLAGS_NT | RFLAGS_VM | RFLAGS_RF | (type & 1 ? 0 : RFLAGS_IF);
@@ -158,6 +150,17 @@ function deliverGate(cpu: u32, vector: u32, kind: u32, error: u32, rip: u64): bo
   setSegment(cpu, CS, (selector & 0xfffc) | newCpl, codeBase, codeLimit, codeAttr);
   store<u64>(cpu, target, S_RIP);
   enterCode(cpu);
+  return true;
+}
+
+/** Through a task gate: the new task gets the error code on its stack. */
+function deliverTask(cpu: u32, vector: u32, kind: u32, error: u32, selector: u32, ext: u32, rip: u64): bool {
+  if (kind == FAULT) store<u32>(cpu, load<u32>(cpu, S_RFLAGS) | RFLAGS_RF, S_RFLAGS);
+  const ok = fetchTask(cpu, selector, TASK_EVENT, ext) && switchTask(cpu, selector, TASK_EVENT, ext, rip);
+  if (!ok || kind > TRAP || !(WITH_ERROR >> vector & 1)) return ok;
+  currentStack(cpu);
+  if (!pushStack(cpu, load<u32>(segmentAt(cpu, TR), SEG_ATTR) & 8 ? 4 : 2, error)) return false;
+  commitStack(cpu);
   return true;
 }
 
@@ -196,8 +199,12 @@ function deliverException(cpu: u32, first: u32, injected: bool): u32 {
     if (!injected && intercepted(cpu, vector)) return EXIT_EXCEPTION;
     if (vector == PF) store<u64>(cpu, load<u64>(cpu, S_EXC_ADDR), S_CR2);
     store<u32>(cpu, 0, S_EXC);
-    // #DB from here is a trap: single-step is the only source.
-    if (deliver(cpu, vector, vector == 1 ? TRAP : FAULT, error, load<u64>(cpu, S_RIP))) return delivered(cpu);
+    let kind = FAULT;
+    if (vector == DB) {
+      if (error != DEBUG_FAULT) kind = TRAP;
+      enterDebugHandler(cpu);
+    }
+    if (deliver(cpu, vector, kind, error, load<u64>(cpu, S_RIP))) return delivered(cpu);
     first = vector;
   }
 }
@@ -205,9 +212,9 @@ function deliverException(cpu: u32, first: u32, injected: bool): u32 {
 /** What follows a set S_EXC: NEXT_CHECK when it has been delivered, or EXIT_*; S_EXC stays set for EXIT_EXCEPTION only. */
 export function exceptionReason(cpu: u32): u32 {
   const exception = load<u32>(cpu, S_EXC);
-  if (exception == EXC_RESTART || exception == EXC_REQUEST) {
+  if (exception >= <u32>EXC_RESTART) {
     store<u32>(cpu, 0, S_EXC);
-    return exception == EXC_RESTART ? EXIT_RESTART : EXIT_REQUEST;
+    return exception == EXC_RESTART ? EXIT_RESTART : exception == EXC_STEP ? EXIT_STEP : EXIT_REQUEST;
   }
   if (load<u32>(cpu, V_NATIVE)) return deliverException(cpu, 0xff, false);
   const pageFault = load<u32>(cpu, P_PAGE_FAULT);
@@ -230,8 +237,13 @@ export function interruptible(cpu: u32): u32 {
  * instruction must run by itself first, or TF is set; other EXIT_*.
  */
 export function attention(cpu: u32): u32 {
-  if (!load<u32>(cpu, V_NATIVE)) return NEXT;
+  if (!load<u32>(cpu, V_NATIVE)) return load<u32>(cpu, S_RFLAGS) & RFLAGS_TF ? EXIT_STEP : NEXT;
   if (load<u32>(cpu, S_EXC)) return exceptionReason(cpu);
+  if (load<u32>(cpu, S_DEBUG)) {
+    if (load<u64>(cpu, S_DEBUG_SHADOW) == load<u64>(cpu, S_ICOUNT)) return EXIT_STEP;
+    raiseTrap(cpu);
+    return exceptionReason(cpu);
+  }
   const shadow = load<u64>(cpu, S_SHADOW) == load<u64>(cpu, S_ICOUNT);
   if (load<u32>(cpu, S_NMI) && !load<u32>(cpu, S_NMI_BLOCKED)) {
     if (shadow) return EXIT_STEP;
@@ -245,7 +257,7 @@ export function attention(cpu: u32): u32 {
     store<u32>(cpu, 0, S_INTR);
     return pending == INTR_WINDOW ? EXIT_INTR_WINDOW : external(cpu, pending - 1);
   }
-  return load<u32>(cpu, S_RFLAGS) & RFLAGS_TF ? EXIT_STEP : NEXT;
+  return load<u32>(cpu, S_RFLAGS) & (RFLAGS_TF | RFLAGS_RF) ? EXIT_STEP : NEXT;
 }
 
 /**
@@ -259,12 +271,15 @@ export function inject(cpu: u32, vector: u32, kind: u32, error: u32): u32 {
   return deliverException(cpu, kind <= TRAP ? vector : 0xff, true);
 }
 
-/** INT n, INT3, INTO, INT1 (`icebp`): deliver, with the next instruction as return address. */
-export function sys_int(cpu: u32, vector: u32, icebp: u32): u32 {
+/** INT n, INT3, INTO, INT1: deliver, with the next instruction as return address. `how`: INT_N, INT_ICEBP or INT_BREAKPOINT. */
+export function sys_int(cpu: u32, vector: u32, how: u32): u32 {
+  if (how == INT_N && load<u32>(cpu, S_RFLAGS) & RFLAGS_VM && (load<u32>(cpu, S_RFLAGS) & RFLAGS_IOPL) != RFLAGS_IOPL) return fail(cpu, GP, 0);
   if (intercepted(cpu, vector)) {
     store<u64>(cpu, vector, S_EXIT_VA);
     return EXIT_SOFT_INT;
   }
-  if (deliver(cpu, vector, icebp ? ICEBP : SOFTWARE, 0, nextRip(cpu))) return delivered(cpu);
+  const next = nextRip(cpu);
+  if (how == INT_ICEBP) enterDebugHandler(cpu);
+  if (deliver(cpu, vector, how == INT_N ? SOFTWARE : how == INT_ICEBP ? ICEBP : BREAKPOINT, 0, next)) return delivered(cpu);
   return EXIT_EXCEPTION;
 }

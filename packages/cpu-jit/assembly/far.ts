@@ -1,24 +1,34 @@
 // Far transfers: JMP, CALL, RET and IRET (SDM vol. 3, 6.8, 7.12).
 import {
-  CS, EXIT_PRIVILEGED, INTERCEPT_ENTRY, INTERCEPT_RETURN, S_CODE_SIZE, S_CPL, S_EXC, S_GPR, S_NMI_BLOCKED, S_RFLAGS, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST, SEG_LIMIT,
-  SS, TR, V_INTERCEPTS,
+  CS, DS, ES, EXIT_PRIVILEGED, FS, GS, INTERCEPT_ENTRY, INTERCEPT_RETURN, S_CODE_SIZE, S_CPL, S_EXC, S_GPR, S_NMI_BLOCKED, S_RFLAGS, S_RIP, S_WATCH, S_XSAVE_AREA,
+  SEG_ATTR, SEG_BASE, SEG_LIMIT, SS, TR, V_INTERCEPTS, WATCH_CODE,
 } from "../src/layout";
 import {
-  GP, NP, RFLAGS_AC, RFLAGS_IF, RFLAGS_IOPL, RFLAGS_NT, RFLAGS_TF, RFLAGS_VM, SS_FAULT, TS, doneAt, fail, isCanonical, nextRip, raise,
+  GP, NP, RFLAGS_IF, RFLAGS_IOPL, RFLAGS_NT, RFLAGS_RF, RFLAGS_VM, doneAt, fail, isCanonical, nextRip, raise,
 } from "./cpu";
-import { loadSys16, loadSys32, loadSys64 } from "./memory";
+import { innerAttr, innerBase, innerLimit, innerSelector, innerStack, innerStack64 } from "./inner-stack";
+import { loadSys16 } from "./memory";
 import {
-  ATTR_BIG, ATTR_LONG, ATTR_UNUSABLE, commitStack, currentStack, enterCode, flatStack, longMode, popStack, protectedMode, pushStack, segmentAt, selectorOf,
-  setCpl, setRflags, setSegment, skipStack,
+  ATTR_BIG, ATTR_LONG, commitStack, currentStack, enterCode, longMode, popStack, protectedMode, pushStack, segmentAt, selectorOf, setCpl, setRflags,
+  setSegment, setVirtual, skipStack,
 } from "./mode";
 import {
-  CODE, CONFORMING, PRESENT, SEGMENT, descriptorAttr, descriptorBase, descriptorLimit, dpl, dropInnerSegments, failed, fetch, fetchStackSegment,
+  CONFORMING, PRESENT, SEGMENT, descriptorAttr, descriptorBase, descriptorLimit, dpl, dropInnerSegments, failed, fetch, fetchStackSegment,
   high, isCode, low, markAccessed, systemType, useDescriptor, useNull,
 } from "./segment";
+import { TASK_CALL, TASK_IRET, TASK_JUMP, checkTask, fetchTask, switchTask } from "./task";
 
 const RSP = S_GPR + 32;
 const ALL_FLAGS: u32 = 0x3c_7fd5;
+const VIF_VIP: u32 = 3 << 19;
+const TASK_GATE: u32 = 5;
 
+/** Is `ip` within CS, whose limit stays in real and virtual-8086 mode? Else #GP(0). */
+function checkReal(cpu: u32, ip: u64): bool {
+  if (ip <= <u64>load<u32>(segmentAt(cpu, CS), SEG_LIMIT)) return true;
+  raise(cpu, GP, 0);
+  return false;
+}
 /** Real mode and virtual-8086: CS is a paragraph number. */
 function enterReal(cpu: u32, selector: u32, ip: u64): u32 {
   const code = segmentAt(cpu, CS);
@@ -80,7 +90,6 @@ function readGate(cpu: u32, selector: u32): u32 {
   const error = selector & 0xfffc;
   const type = systemType();
   const long = longMode(cpu);
-  // Task gates and TSSs are not served.
   if (type != 12 && (type != 4 || long)) {
     raise(cpu, GP, error);
     return 0;
@@ -99,13 +108,8 @@ function readGate(cpu: u32, selector: u32): u32 {
   if (gateSize == 2) gateOffset &= 0xffff;
   const target = low >> 16;
   if (long) {
-    const table = selector & 4 ? segmentAt(cpu, 6) : 0;
-    if (table) {
-      raise(cpu, GP, error);
-      return 0;
-    }
-    gateOffset |= <u64>upperHalf(cpu, selector) << 32;
-    if (load<u32>(cpu, S_EXC)) return 0;
+    if (!fetchUpper(cpu, selector)) return 0;
+    gateOffset |= <u64>low << 32;
   }
   if (!(target & 0xfffc)) {
     raise(cpu, GP, 0);
@@ -118,19 +122,42 @@ function readGate(cpu: u32, selector: u32): u32 {
   }
   return checkCode(cpu, target) ? target : 0;
 }
-/** Bits 32..63 of the offset of a 16-byte call gate, which follow its first eight bytes. */
-function upperHalf(cpu: u32, selector: u32): u32 {
-  if (!fetch(cpu, selector + 8, GP, 0)) return 0;
-  return low;
+/** Read the second half of a 16-byte call gate, bits 32..63 of its offset first; its type must be 0. */
+function fetchUpper(cpu: u32, selector: u32): bool {
+  if (!fetch(cpu, selector + 8, GP, 0)) {
+    if (load<u32>(cpu, S_EXC) == GP + 1) raise(cpu, GP, selector & 0xfffc);
+    return false;
+  }
+  if (!(high & 0x1f00)) return true;
+  raise(cpu, GP, selector & 0xfffc);
+  return false;
+}
+
+/** JMP or CALL to a TSS or a task gate, whose descriptor was read last, outside long mode. */
+function isTask(cpu: u32): bool {
+  const type = systemType();
+  return !longMode(cpu) && (type == TASK_GATE || (type & 5) == 1);
+}
+function toTask(cpu: u32, selector: u32, kind: u32): u32 {
+  const error = selector & 0xfffc;
+  if (dpl() < load<u32>(cpu, S_CPL) || dpl() < (selector & 3)) return fail(cpu, GP, error);
+  if (systemType() == TASK_GATE) {
+    if (!(high & PRESENT)) return fail(cpu, NP, error);
+    selector = low >> 16;
+    if (!fetchTask(cpu, selector, kind, 0)) return failed();
+  } else if (!checkTask(cpu, selector, kind, 0)) return failed();
+  const next = nextRip(cpu);
+  return switchTask(cpu, selector, kind, 0, next) ? doneAt(cpu, load<u64>(cpu, S_RIP)) : failed();
 }
 
 /** JMP to selector:offset. */
 export function sys_jmpf(cpu: u32, selector: u32, offset: u64): u32 {
   selector &= 0xffff;
-  if (!protectedMode(cpu)) return enterReal(cpu, selector, offset);
+  if (!protectedMode(cpu)) return checkReal(cpu, offset) ? enterReal(cpu, selector, offset) : failed();
   let target = offset;
   if (!fetchJumpTarget(cpu, selector)) {
     if (!gate) return failed();
+    if (isTask(cpu)) return toTask(cpu, selector, TASK_JUMP);
     selector = readGate(cpu, selector);
     if (!selector) return failed();
     target = gateOffset;
@@ -147,6 +174,7 @@ export function sys_callf(cpu: u32, selector: u32, offset: u64, size: u32): u32 
   selector &= 0xffff;
   const back = nextRip(cpu);
   if (!protectedMode(cpu)) {
+    if (!checkReal(cpu, offset)) return failed();
     currentStack(cpu);
     if (!pushStack(cpu, size, selectorOf(cpu, CS)) || !pushStack(cpu, size, back)) return failed();
     commitStack(cpu);
@@ -155,6 +183,7 @@ export function sys_callf(cpu: u32, selector: u32, offset: u64, size: u32): u32 
   let target = offset;
   if (!fetchJumpTarget(cpu, selector)) {
     if (!gate) return failed();
+    if (isTask(cpu)) return toTask(cpu, selector, TASK_CALL);
     selector = readGate(cpu, selector);
     if (!selector) return failed();
     target = gateOffset;
@@ -170,33 +199,48 @@ export function sys_callf(cpu: u32, selector: u32, offset: u64, size: u32): u32 
   return doneAt(cpu, target);
 }
 
-/** A call gate to an inner level, in long mode; outside it #GP. */
+/** A call gate to an inner level: another stack from the TSS; outside long mode parameters are copied to it. */
 function callInner(cpu: u32, selector: u32, target: u64, size: u32, back: u64): u32 {
-  if (!longMode(cpu)) return fail(cpu, GP, selector & 0xfffc);
   if (load<u32>(cpu, V_INTERCEPTS) & INTERCEPT_ENTRY) return EXIT_PRIVILEGED;
   const cpl = load<u32>(cpu, S_CPL);
   const newCpl = dpl();
   const base = descriptorBase();
   const limit = descriptorLimit();
   const attr = descriptorAttr();
-  const tss = segmentAt(cpu, TR);
-  if (newCpl * 8 + 11 > load<u32>(tss, SEG_LIMIT)) return fail(cpu, TS, selectorOf(cpu, TR) & 0xfffc);
-  const pointer = loadSys64(cpu, load<u64>(tss, SEG_BASE) + 4 + newCpl * 8);
-  if (load<u32>(cpu, S_EXC)) return failed();
-  if (!isCanonical(cpu, pointer)) return fail(cpu, SS_FAULT, 0);
-  if (!isCanonical(cpu, target)) return fail(cpu, GP, 0);
+  const long = longMode(cpu);
+  if (long ? !isCanonical(cpu, target) : target > <u64>limit) return fail(cpu, GP, 0);
   const oldRsp = load<u64>(cpu, RSP);
-  flatStack(pointer);
+  const oldSs = selectorOf(cpu, SS);
+  // The parameters are read while the old stack is current.
+  if (!long && !copyParameters(cpu, size)) return failed();
+  const ok = long ? innerStack64(cpu, newCpl) : innerStack(cpu, newCpl, 0);
+  if (!ok) return failed();
+  const stack = innerSelector;
+  const stackBase = innerBase;
+  const stackLimit = innerLimit;
+  const stackAttr = innerAttr;
   setCpl(cpu, newCpl);
-  if (!(pushStack(cpu, size, selectorOf(cpu, SS)) && pushStack(cpu, size, oldRsp) && pushStack(cpu, size, selectorOf(cpu, CS)) && pushStack(cpu, size, back))) {
+  let pushed = pushStack(cpu, size, oldSs) && pushStack(cpu, size, oldRsp);
+  if (!long) for (let i: i32 = gateCount - 1; i >= 0 && pushed; i--) pushed = pushStack(cpu, size, load<u32>(cpu + S_XSAVE_AREA + i * 4));
+  if (!(pushed && pushStack(cpu, size, selectorOf(cpu, CS)) && pushStack(cpu, size, back))) {
     setCpl(cpu, cpl);
     return failed();
   }
-  setSegment(cpu, SS, newCpl, 0, 0xffff_ffff, ATTR_UNUSABLE);
+  setSegment(cpu, SS, stack, stackBase, stackLimit, stackAttr);
   setSegment(cpu, CS, (selector & 0xfffc) | newCpl, base, limit, attr);
   commitStack(cpu);
   enterCode(cpu);
   return doneAt(cpu, target);
+}
+
+/** Copy the parameters of the call gate read last from the current stack to the scratch area. */
+function copyParameters(cpu: u32, size: u32): bool {
+  currentStack(cpu);
+  for (let i: u32 = 0; i < gateCount; i++) {
+    store<u32>(cpu + S_XSAVE_AREA + i * 4, <u32>popStack(cpu, size));
+    if (load<u32>(cpu, S_EXC)) return false;
+  }
+  return true;
 }
 
 /** Read and check the code segment a RET or IRET goes back to. */
@@ -265,6 +309,7 @@ export function sys_retf(cpu: u32, size: u32, release: u32): u32 {
   if (load<u32>(cpu, S_EXC)) return failed();
   skipStack(release);
   if (!protectedMode(cpu)) {
+    if (!checkReal(cpu, ip)) return failed();
     commitStack(cpu);
     return enterReal(cpu, cs, ip);
   }
@@ -283,10 +328,50 @@ export function sys_retf(cpu: u32, size: u32, release: u32): u32 {
   return doneAt(cpu, ip);
 }
 
-/** IRET with operands of `size` bytes. Returns to virtual-8086 mode and task returns are not served: #GP(0). */
+/** IRET with NT: back to the task that the back link of the TSS names. */
+function returnToTask(cpu: u32): u32 {
+  if (longMode(cpu)) return fail(cpu, GP, 0);
+  const link = loadSys16(cpu, load<u64>(segmentAt(cpu, TR), SEG_BASE));
+  if (load<u32>(cpu, S_EXC) || !fetchTask(cpu, link, TASK_IRET, 0)) return failed();
+  const next = nextRip(cpu);
+  return switchTask(cpu, link, TASK_IRET, 0, next) ? doneAt(cpu, load<u64>(cpu, S_RIP)) : failed();
+}
+
+/** The rest of an IRET from CPL 0 to virtual-8086 mode: ESP, SS, ES, DS, FS and GS follow on the stack. */
+function returnToVirtual(cpu: u32, cs: u32, ip: u64, flags: u32): u32 {
+  let n: u32 = 0;
+  for (; n < 6; n++) {
+    store<u32>(cpu + S_XSAVE_AREA + n * 4, <u32>popStack(cpu, 4));
+    if (load<u32>(cpu, S_EXC)) return failed();
+  }
+  if (ip > 0xffff) return fail(cpu, GP, 0);
+  setRflags(cpu, flags, ALL_FLAGS);
+  store<u32>(cpu, load<u32>(cpu, S_RFLAGS) | RFLAGS_VM, S_RFLAGS);
+  restoreRf(cpu, flags);
+  setVirtual(cpu, CS, cs);
+  store<u64>(cpu, load<u32>(cpu + S_XSAVE_AREA), RSP);
+  setVirtual(cpu, SS, load<u16>(cpu + S_XSAVE_AREA + 4));
+  setVirtual(cpu, ES, load<u16>(cpu + S_XSAVE_AREA + 8));
+  setVirtual(cpu, DS, load<u16>(cpu + S_XSAVE_AREA + 12));
+  setVirtual(cpu, FS, load<u16>(cpu + S_XSAVE_AREA + 16));
+  setVirtual(cpu, GS, load<u16>(cpu + S_XSAVE_AREA + 20));
+  setCpl(cpu, 3);
+  enterCode(cpu);
+  store<u32>(cpu, 0, S_NMI_BLOCKED);
+  return doneAt(cpu, ip);
+}
+
+/** RF matters while there is an instruction breakpoint; nothing else looks at it, and only single steps take it back. */
+function restoreRf(cpu: u32, flags: u32): void {
+  if (load<u32>(cpu, S_WATCH) & WATCH_CODE) store<u32>(cpu, load<u32>(cpu, S_RFLAGS) | (flags & RFLAGS_RF), S_RFLAGS);
+}
+
+/** IRET with operands of `size` bytes. */
 export function sys_iret(cpu: u32, size: u32): u32 {
   const real = !protectedMode(cpu);
-  if (!real && load<u32>(cpu, S_RFLAGS) & RFLAGS_NT) return fail(cpu, GP, 0);
+  if (!real && load<u32>(cpu, S_RFLAGS) & RFLAGS_NT) return returnToTask(cpu);
+  const virtual = (load<u32>(cpu, S_RFLAGS) & RFLAGS_VM) != 0;
+  if (virtual && (load<u32>(cpu, S_RFLAGS) & RFLAGS_IOPL) != RFLAGS_IOPL) return fail(cpu, GP, 0);
   currentStack(cpu);
   const ip = popStack(cpu, size);
   if (load<u32>(cpu, S_EXC)) return failed();
@@ -296,15 +381,16 @@ export function sys_iret(cpu: u32, size: u32): u32 {
   if (load<u32>(cpu, S_EXC)) return failed();
   const kept: u32 = size == 2 ? 0xffff : -1;
   if (real) {
-    if (load<u32>(cpu, S_RFLAGS) & RFLAGS_VM) return fail(cpu, GP, 0);
+    if (!checkReal(cpu, ip)) return failed();
     commitStack(cpu);
-    setRflags(cpu, flags, ALL_FLAGS & kept);
+    setRflags(cpu, flags, (virtual ? ALL_FLAGS & ~(RFLAGS_IOPL | VIF_VIP) : ALL_FLAGS) & kept);
+    restoreRf(cpu, flags & kept);
     store<u32>(cpu, 0, S_NMI_BLOCKED);
     return enterReal(cpu, cs, ip);
   }
   if (returnIntercepted(cpu, cs)) return EXIT_PRIVILEGED;
   const cpl = load<u32>(cpu, S_CPL);
-  if (flags & RFLAGS_VM && cpl == 0 && size != 2 && !longMode(cpu)) return fail(cpu, GP, 0);
+  if (flags & RFLAGS_VM && cpl == 0 && size == 4 && !longMode(cpu)) return returnToVirtual(cpu, cs, ip, flags);
   const stack = load<u32>(cpu, S_CODE_SIZE) == 64 || (cs & 3) > cpl;
   let sp: u64 = 0;
   let ss: u32 = 0;
@@ -317,9 +403,10 @@ export function sys_iret(cpu: u32, size: u32): u32 {
   if (!fetchReturnTarget(cpu, cs)) return failed();
   let mask = ALL_FLAGS & kept;
   if (cpl > (load<u32>(cpu, S_RFLAGS) >> 12 & 3)) mask &= ~RFLAGS_IF;
-  if (cpl) mask &= ~(RFLAGS_IOPL | 1 << 19 | 1 << 20);
+  if (cpl) mask &= ~(RFLAGS_IOPL | VIF_VIP);
   if (!goBack(cpu, cs, ip, stack, ss, sp, 0)) return failed();
   setRflags(cpu, flags, mask);
+  restoreRf(cpu, flags & kept);
   store<u32>(cpu, 0, S_NMI_BLOCKED);
   return doneAt(cpu, ip);
 }

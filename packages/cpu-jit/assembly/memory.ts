@@ -3,9 +3,10 @@
 import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, ACCESS_PROBE, ACCESS_READ, ACCESS_RMW, ACCESS_WRITE, C_TLB_MISSES, EXC_REQUEST, EXC_RESTART,
   P_PAGE_FAULT, P_SMOD, PAGING_EPT, PAGING_SHADOW, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_ACCESS, S_EXIT_BLOCK, S_EXIT_GPA, S_EXIT_SIZE, S_EXIT_VA,
-  S_EXIT_VALUE, S_SPLIT, S_STEP, TLB_ADDEND, TLB_EXEC, TLB_FLAG_CODE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING,
+  S_ALIGN, S_EXIT_VALUE, S_SPLIT, S_STEP, S_WATCH, TLB_ADDEND, TLB_EXEC, TLB_FLAG_CODE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, WATCH_DATA,
 } from "../src/layout";
-import { GP, count, linear, raise, raisePageFault } from "./cpu";
+import { AC, GP, count, linear, raise, raisePageFault } from "./cpu";
+import { touched } from "./debug";
 import { eptGpa } from "./ept";
 import { NO_GUEST_FAULT, userFault } from "./guest-fault";
 import { virtualTpr } from "./apic-page";
@@ -20,10 +21,12 @@ const MAX_REPAIRS: u32 = 64;
 export function refill(cpu: u32, va: u64, access: u32, size: u32): u32 {
   count(cpu, C_TLB_MISSES);
   const arch = access & 7;
+  const watched = (load<u32>(cpu, S_WATCH) & WATCH_DATA) != 0 && !(access & (ACCESS_PROBE | ACCESS_EXEC | ACCESS_IMPLICIT_SUPERVISOR));
   for (let n: u32 = 0; n < MAX_REPAIRS; n++) {
     const result = walk(cpu, va, arch);
     if (result == WALK_OK) {
       fill(cpu, va, arch);
+      if (watched && touched(cpu, va, size, access == ACCESS_WRITE)) return 0;
       return walkHpa | (<u32>va & 0xfff);
     }
     if (result == WALK_GP) {
@@ -35,6 +38,7 @@ export function refill(cpu: u32, va: u64, access: u32, size: u32): u32 {
     store<u32>(cpu, size, S_EXIT_SIZE);
     if (result == WALK_MMIO) {
       store<u64>(cpu, walkGpa, S_EXIT_GPA);
+      if (watched && touched(cpu, va, size, access == ACCESS_WRITE)) return 0;
       if (!(access & ACCESS_PROBE)) hostMmio(cpu);
       return 0;
     }
@@ -171,9 +175,18 @@ function storePart(cpu: u32, va: u64, from: u32, n: u32): void {
   if (hpa) copyBytes(hpa, from, n);
 }
 
+/** Does alignment checking refuse the access? Then #AC is raised; it comes before page faults. */
+@inline
+export function misaligned(cpu: u32, va: u64, size: u32): bool {
+  if (!load<u32>(cpu, S_ALIGN) || !(va & (size - 1))) return false;
+  raise(cpu, AC, 0);
+  return true;
+}
+
 @inline
 function loadOf<T>(cpu: u32, va: u64, rmw: bool): T {
   const size = <u32>sizeof<T>();
+  if (size > 1 && misaligned(cpu, va, size)) return load<T>(cpu, S_EXIT_VALUE);
   if (size > 1 && crosses(va, size)) {
     splitLoad(cpu, va, size, rmw);
     return load<T>(cpu, S_SPLIT);
@@ -185,6 +198,7 @@ function loadOf<T>(cpu: u32, va: u64, rmw: bool): T {
 @inline
 function storeOf<T>(cpu: u32, va: u64, value: T): void {
   const size = <u32>sizeof<T>();
+  if (size > 1 && misaligned(cpu, va, size)) return;
   if (size > 1 && crosses(va, size)) {
     store<T>(cpu, value, S_SPLIT);
     splitStore(cpu, va, size);
@@ -299,6 +313,14 @@ function systemPart(cpu: u32, va: u64, from: u32, n: u32): void {
   copyBytes(hpa, from, n);
 }
 
+/** Raise the fault, if any, that a system write of [va, va + size), at most two pages, would raise; false when there is one. */
+export function probeSys(cpu: u32, va: u64, size: u32): bool {
+  systemPtr(cpu, va, 1, ACCESS_RMW | ACCESS_PROBE);
+  if (!load<u32>(cpu, S_EXC) && crosses(va, size)) systemPtr(cpu, secondPage(cpu, va), 1, ACCESS_RMW | ACCESS_PROBE);
+  return !load<u32>(cpu, S_EXC);
+}
+
+export function loadSys8(cpu: u32, va: u64): u32 { systemLoad(cpu, va, 1); return load<u8>(cpu, S_SPLIT); }
 export function loadSys16(cpu: u32, va: u64): u32 { systemLoad(cpu, va, 2); return load<u16>(cpu, S_SPLIT); }
 export function loadSys32(cpu: u32, va: u64): u32 { systemLoad(cpu, va, 4); return load<u32>(cpu, S_SPLIT); }
 export function loadSys64(cpu: u32, va: u64): u64 { systemLoad(cpu, va, 8); return load<u64>(cpu, S_SPLIT); }

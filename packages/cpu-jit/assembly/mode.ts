@@ -1,15 +1,15 @@
 // Privilege level, code size, RFLAGS as a whole, and the stack: what every transfer of control changes.
 import {
-  CS, DS, EXIT_EXCEPTION, GS, S_CODE_SIZE, S_CPL, S_CR0, S_EFER, S_EXC, S_FLAT, S_GPR, S_RFLAGS, S_SEG, S_STEP, S_TLB, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST,
-  P_DIRECT_ERETUS, P_DIRECT_SYSCALLS, P_KERNEL_ROOT, P_USER_ROOT, SEG_LIMIT, SEG_SELECTOR, SEG_STRIDE, SS, T_CODE_SEGMENT, V_DEPRIVILEGED, V_ROOT, V_SLOT,
+  CS, DS, EXIT_EXCEPTION, GS, S_ALIGN, S_CODE_SIZE, S_CPL, S_CR0, S_EFER, S_EXC, S_FLAT, S_GPR, S_RFLAGS, S_SEG, S_STEP, S_TLB, SEG_ATTR, SEG_BASE, SEG_FIRST, SEG_LAST,
+  P_DIRECT_ERETUS, P_DIRECT_SYSCALLS, P_KERNEL_ROOT, P_USER_ROOT, SEG_LIMIT, SEG_SELECTOR, SEG_STRIDE, SS, T_CODE_SEGMENT, V_DEPRIVILEGED, V_NATIVE, V_ROOT, V_SLOT,
 } from "../src/layout";
-import { CR0_PE, EFER_LMA, GP, RFLAGS_VM, SS_FAULT, count, done, raise, tlbArray } from "./cpu";
+import { CR0_AM, CR0_PE, EFER_LMA, GP, RFLAGS_AC, RFLAGS_VM, SS_FAULT, count, done, raise, tlbArray } from "./cpu";
 import { getFlags, setFlags } from "./flags";
 import { loadSized, storeSized } from "./memory";
-import { newContext, selectArray } from "./tlb";
+import { newContext, selectArray, tlbFlushArray } from "./tlb";
 
 const STATUS: u32 = 0x8d5;
-/** TF, IF, DF, IOPL, NT, AC, VIF, VIP, ID: the system flags that software may hold. RF is never kept: nothing here looks at it. */
+/** TF, IF, DF, IOPL, NT, AC, VIF, VIP, ID: the system flags that software may hold; RF and VM have their own ways. */
 const SYSTEM_FLAGS: u32 = 0x003c_7700;
 const RSP = S_GPR + 32;
 const RBP = S_GPR + 40;
@@ -19,6 +19,8 @@ export const ATTR_PRESENT: u32 = 1 << 7;
 export const ATTR_LONG: u32 = 1 << 13;
 export const ATTR_BIG: u32 = 1 << 14;
 export const ATTR_UNUSABLE: u32 = 1 << 16;
+/** Data that may be written, privilege 3, present, accessed: all segments of virtual-8086 mode. */
+const ATTR_VIRTUAL: u32 = 0xf3;
 
 @inline
 export function longMode(cpu: u32): bool {
@@ -67,6 +69,11 @@ export function setSegment(cpu: u32, n: u32, selector: u32, base: u64, limit: u3
   store<u32>(cpu, flat ? others | bit : others, S_FLAT);
 }
 
+/** Load a segment register of virtual-8086 mode (SDM vol. 3, 21.1.1). */
+export function setVirtual(cpu: u32, n: u32, selector: u32): void {
+  setSegment(cpu, n, selector, selector << 4, 0xffff, ATTR_VIRTUAL);
+}
+
 /** Make a privilege level current, with its TLB array. With a deprivileged kernel that is the direct switch: the shadow root changes too. */
 export function setCpl(cpu: u32, cpl: u32): void {
   const old = load<u32>(cpu, S_CPL);
@@ -78,6 +85,16 @@ export function setCpl(cpu: u32, cpl: u32): void {
   }
   const array = (load<u32>(cpu, V_SLOT) << 1) + (cpl == 3 ? 1 : 0);
   if (load<u32>(cpu, S_TLB) != tlbArray(cpu, array)) selectArray(cpu, array);
+  alignment(cpu);
+}
+
+/** CPL, RFLAGS.AC or CR0.AM changed: is alignment checked now? Then the current TLB array must not have tags for data. */
+export function alignment(cpu: u32): void {
+  const asked = (load<u32>(cpu, S_RFLAGS) & RFLAGS_AC) != 0 && load<u32>(cpu, S_CPL) == 3 && (load<u32>(cpu, S_CR0) & CR0_AM) != 0;
+  const on: u32 = asked && load<u32>(cpu, V_NATIVE) ? 1 : 0;
+  if (on == load<u32>(cpu, S_ALIGN)) return;
+  store<u32>(cpu, on, S_ALIGN);
+  if (on) tlbFlushArray(cpu, (load<u32>(cpu, V_SLOT) << 1) + 1);
 }
 
 /** CS, CPL or the mode changed: the code size that follows, and a context of its own for RIPs that mean other bytes now. */
@@ -102,6 +119,7 @@ export function setRflags(cpu: u32, value: u32, mask: u32): void {
   const system = mask & SYSTEM_FLAGS;
   store<u32>(cpu, (load<u32>(cpu, S_RFLAGS) & ~system & (SYSTEM_FLAGS | RFLAGS_VM)) | (value & system) | 2, S_RFLAGS);
   setFlags(cpu, value & STATUS);
+  if (mask & RFLAGS_AC) alignment(cpu);
 }
 
 // The stack of an event or a far transfer, as three numbers, so that a new one can be filled before it is current.
@@ -126,6 +144,10 @@ export function flatStack(pointer: u64): void {
   stackPointer = pointer;
   stackBase = 0;
   stackMask = -1;
+}
+/** Events in long mode push to a multiple of 16. */
+export function alignStack(): void {
+  stackPointer &= ~0xf;
 }
 export function otherStack(pointer: u64, base: u64, big: bool, first: u32, last: u32, error: u32): void {
   stackMask = big ? 0xffff_ffff : 0xffff;

@@ -18,7 +18,7 @@ const AT_MTRR_VARIABLE: u32 = 0;
 const AT_MTRR_FIXED: u32 = 16;
 const AT_MTRR_DEF_TYPE: u32 = 27;
 const AT_MISC_ENABLE: u32 = 28;
-const AT_DEBUGCTL: u32 = 29;
+export const AT_DEBUGCTL: u32 = 29;
 const AT_TSC_ADJUST: u32 = 30;
 
 /** Place in S_MSR of an MSR that only holds its value, -1: not one of them. */
@@ -104,6 +104,8 @@ export function sys_wrmsr(cpu: u32): u32 {
   }
   const held = heldAt(msr);
   if (held >= 0) {
+    // Last-branch records (never filled in) and single-step on branches.
+    if (held == AT_DEBUGCTL && value >> 2) return fail(cpu, GP, 0);
     store<u64>(cpu + (<u32>held << 3), value, S_MSR);
     return done(cpu);
   }

@@ -1,9 +1,10 @@
 // Port I/O: the permission bitmap of the TSS, string forms, and what follows the exit.
 import {
   ACCESS_READ, ACCESS_WRITE, ES, EXIT_IO, IO_ADDR_SHIFT, IO_REP, IO_STRING, S_CODE_SIZE, S_CPL, S_EXC, S_EXIT_ACCESS, S_EXIT_INSN_LEN, S_EXIT_QUAL,
-  S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE, S_GPR, S_ICOUNT, S_RFLAGS, S_RIP, S_SEG, S_STEP, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_STRIDE, TR, V_IO_BITMAP, V_NATIVE,
+  S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE, S_GPR, S_ICOUNT, S_REPEATING, S_RFLAGS, S_RIP, S_SEG, S_STEP, S_WATCH, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_STRIDE, TR, V_IO_BITMAP, V_NATIVE, WATCH_IO,
 } from "../src/layout";
 import { GP, RFLAGS_DF, done, fail, linear } from "./cpu";
+import { debug_completed, portTouched } from "./debug";
 import { loadSized, loadSys16, probeWrite, storeSized } from "./memory";
 import { protectedMode, segmentAt } from "./mode";
 import { checkSegment } from "./limits";
@@ -79,6 +80,8 @@ export function io_complete(cpu: u32): u32 {
   const size = load<u32>(cpu, S_EXIT_SIZE);
   const reads = load<u32>(cpu, S_EXIT_ACCESS) == ACCESS_READ;
   const qualifier = load<u32>(cpu, S_EXIT_QUAL);
+  if (load<u32>(cpu, S_WATCH) & WATCH_IO) portTouched(cpu, load<u32>(cpu, S_EXIT_VA) & 0xffff, size);
+  debug_completed(cpu);
   if (!(qualifier & IO_STRING)) {
     if (reads) {
       if (size == 4) store<u64>(cpu, load<u32>(cpu, S_EXIT_VALUE), RAX);
@@ -104,6 +107,7 @@ export function io_complete(cpu: u32): u32 {
     if (register(cpu, RCX, addrSize)) {
       // The instruction goes on; an element counts as one.
       store<u64>(cpu, load<u64>(cpu, S_ICOUNT) + 1, S_ICOUNT);
+      store<u64>(cpu, load<u64>(cpu, S_ICOUNT), S_REPEATING);
       return 1;
     }
   }

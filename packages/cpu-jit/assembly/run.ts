@@ -1,11 +1,12 @@
 // The dispatcher: from RIP to compiled code or to the interpreter, until something must leave Wasm.
 import {
   BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REC, BD_REGION_PAGES, BLOCK_HEAD_COUNT, BLOCK_HEADS,
-  C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, CS, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, NEXT_INTERPRET, R_HANDLER,
-  S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_EXC, S_EXIT_BLOCK, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
-  SEG_LIMIT, SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER, V_NATIVE,
+  C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, CS, EXC_STEP, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, NEXT_INTERPRET, MAX_BLOCK_INSNS, R_HANDLER,
+  S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_DEBUG, S_EXC, S_EXIT_BLOCK, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
+  SEG_LIMIT, SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER, S_WATCH, V_NATIVE, WATCH_CODE,
 } from "../src/layout";
-import { GP, RFLAGS_TF, count, raise } from "./cpu";
+import { GP, RFLAGS_RF, RFLAGS_TF, count, raise } from "./cpu";
+import { isCodeWatched } from "./debug";
 import { attention, exceptionReason } from "./events";
 import { hostHot } from "./host";
 import { probeExec, translateExec } from "./memory";
@@ -40,6 +41,28 @@ function codeAddress(cpu: u32): u64 {
   return (load<u64>(cpu, S_SEG + CS * SEG_STRIDE + SEG_BASE) + rip) & 0xffff_ffff;
 }
 
+/** No block reaches further. */
+const MAX_BLOCK_BYTES: u64 = MAX_BLOCK_INSNS * 15;
+
+/** Must the code at `va` run one instruction at a time? Where there is a breakpoint in its page, or the end of the code segment may come. */
+@inline
+function stepped(cpu: u32, va: u64): bool {
+  if (load<u32>(cpu, S_WATCH) & WATCH_CODE && isCodeWatched(cpu, va)) return true;
+  if (load<u32>(cpu, S_CODE_SIZE) == 64 || !load<u32>(cpu, V_NATIVE)) return false;
+  const limit = load<u32>(cpu, S_SEG + CS * SEG_STRIDE + SEG_LIMIT);
+  return limit != -1 && load<u64>(cpu, S_RIP) + MAX_BLOCK_BYTES > <u64>limit;
+}
+
+/** Has none of the pages that a compiled region also lies in a breakpoint? */
+function regionOpen(cpu: u32, descriptor: u32, va: u64): bool {
+  const n = load<u16>(descriptor, BD_REGION_PAGES);
+  for (let i: u32 = 0; i < n; i++) {
+    const page = (va & ~0xfff) + (<i64>load<i32>(descriptor + (i << 3), BD_PAGE_LIST) << 12);
+    if (isCodeWatched(cpu, page)) return false;
+  }
+  return true;
+}
+
 /**
  * Find the block at S_RIP and enter it in the jump cache. Returns the cache entry; 0 with S_EXC set when the fetch faults;
  * 0 with S_EXC clear when it is not decoded (S_EXIT_BLOCK = HPA of its first byte).
@@ -51,6 +74,10 @@ export function lookupBlock(cpu: u32): u32 {
     return 0;
   }
   const va = codeAddress(cpu);
+  if (stepped(cpu, va)) {
+    store<u32>(cpu, EXC_STEP, S_EXC);
+    return 0;
+  }
   const hpa = translateExec(cpu, va);
   if (!hpa) return 0;
   const size = load<u32>(cpu, S_CODE_SIZE);
@@ -66,7 +93,7 @@ export function lookupBlock(cpu: u32): u32 {
   const rip = load<u64>(cpu, S_RIP);
   const entry = jumpCacheEntry(cpu, rip);
   const region = load<u32>(d, BD_FN);
-  const usable = region != 0 && pagesHold(cpu, d, va, load<u16>(d, BD_REGION_PAGES));
+  const usable = region != 0 && pagesHold(cpu, d, va, load<u16>(d, BD_REGION_PAGES)) && (!(load<u32>(cpu, S_WATCH) & WATCH_CODE) || regionOpen(cpu, d, va));
   store<u64>(entry, rip, JC_RIP);
   store<u32>(entry, load<u32>(cpu, S_CTX), JC_CTX);
   store<u32>(entry, usable ? region : 0, JC_FN);
@@ -94,7 +121,7 @@ function becomesHot(cpu: u32, descriptor: u32): bool {
 /** Is there something that `attention` would look at? */
 @inline
 function isDisturbed(cpu: u32): bool {
-  return load<u64>(cpu, S_INTR) != 0 || (load<u32>(cpu, S_RFLAGS) & RFLAGS_TF) != 0;
+  return load<u64>(cpu, S_INTR) != 0 || (load<u32>(cpu, S_RFLAGS) & (RFLAGS_TF | RFLAGS_RF) | load<u32>(cpu, S_DEBUG)) != 0;
 }
 
 /** Run from S_RIP until an exit; returns EXIT_*. S_EXC stays set for EXIT_EXCEPTION only. */

@@ -5,7 +5,7 @@ import {
 import { GP, NP, RFLAGS_VM, SS_FAULT, TS, UD, done, fail, raise } from "./cpu";
 import { ZF, getFlags, setFlags } from "./flags";
 import { loadSys32, loadSys64, storeSys8 } from "./memory";
-import { ATTR_BIG, ATTR_LONG, ATTR_PRESENT, ATTR_UNUSABLE, longMode, protectedMode, segmentAt, selectorOf, setSegment } from "./mode";
+import { ATTR_UNUSABLE, longMode, protectedMode, segmentAt, setSegment, setVirtual } from "./mode";
 
 /** The descriptor read last: its two halves, and where it is. */
 export let low: u32 = 0;
@@ -29,13 +29,15 @@ export function isCode(): bool { return (high & (SEGMENT | CODE)) == (SEGMENT | 
 @inline
 function isWritableData(): bool { return (high & (SEGMENT | CODE | READ_WRITE)) == (SEGMENT | READ_WRITE); }
 /** Data, or code that may be read. */
-function isReadable(): bool { return (high & SEGMENT) != 0 && (!(high & CODE) || (high & READ_WRITE) != 0); }
+export function isReadable(): bool { return (high & SEGMENT) != 0 && (!(high & CODE) || (high & READ_WRITE) != 0); }
 
 export function descriptorBase(): u32 { return low >> 16 | (high & 0xff) << 16 | (high & 0xff00_0000); }
 export function descriptorLimit(): u32 {
   const limit = (low & 0xffff) | (high & 0xf_0000);
   return high & 1 << 23 ? limit << 12 | 0xfff : limit;
 }
+/** Linear address of the descriptor read last. */
+export function descriptorAddress(): u64 { return at; }
 export function descriptorAttr(): u32 { return high >> 8 & 0xf0ff; }
 
 /** Read the descriptor that `selector` names. False: outside its table, or (S_EXC set) the read faulted. */
@@ -105,11 +107,11 @@ export function fetchStackSegment(cpu: u32, selector: u32, cpl: u32, vector: u32
 /** MOV, POP, LDS... to segment register `n`; faults set S_EXC. */
 export function load_segment(cpu: u32, n: u32, selector: u32): void {
   selector &= 0xffff;
+  if (load<u32>(cpu, S_RFLAGS) & RFLAGS_VM) return setVirtual(cpu, n, selector);
   if (!protectedMode(cpu)) {
     const segment = segmentAt(cpu, n);
-    const virtual = (load<u32>(cpu, S_RFLAGS) & RFLAGS_VM) != 0;
     // In real mode limit and attributes stay as they are, but a null selector of protected mode leaves nothing to stay.
-    const keep = !virtual && !(load<u32>(segment, SEG_ATTR) & ATTR_UNUSABLE);
+    const keep = !(load<u32>(segment, SEG_ATTR) & ATTR_UNUSABLE);
     setSegment(cpu, n, selector, selector << 4, keep ? load<u32>(segment, SEG_LIMIT) : 0xffff, keep ? load<u32>(segment, SEG_ATTR) : 0x93);
     return;
   }

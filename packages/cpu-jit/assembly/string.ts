@@ -2,12 +2,12 @@
 // architecture wants them between iterations, so interrupts can come between calls. Results: 1 complete; 0 execute the
 // instruction again (or S_EXC is set).
 import {
-  ACCESS_WRITE, ES, S_CODE_SIZE, S_EXC, S_EXIT_VALUE, S_GPR, S_RFLAGS, S_SEG, SEG_BASE, SEG_STRIDE,
+  ACCESS_WRITE, ES, S_CODE_SIZE, S_EXC, S_EXIT_VALUE, S_GPR, S_RFLAGS, S_SEG, S_STEP, S_WATCH, SEG_BASE, SEG_STRIDE,
 } from "../src/layout";
-import { RFLAGS_DF, linear } from "./cpu";
+import { RFLAGS_DF, RFLAGS_TF, linear } from "./cpu";
 import { compareFlags } from "./flags";
 import { within } from "./limits";
-import { crosses, loadSized, overCode, readPtr, rmwPtr, storeSized } from "./memory";
+import { crosses, loadSized, misaligned, overCode, readPtr, rmwPtr, storeSized } from "./memory";
 import { codeBits, unprotect } from "./tlb";
 
 const RAX = S_GPR;
@@ -49,6 +49,12 @@ function source(cpu: u32, addrSize: u32, segOffset: u32): u64 {
   return linear(cpu, load<u64>(cpu + segOffset) + get(cpu, RSI, addrSize));
 }
 
+/** A single step is one iteration: TF or a breakpoint may have something to say after each. */
+@inline
+function single(cpu: u32, n: u32): u32 {
+  return load<u32>(cpu, S_STEP) && n > 1 && (load<u32>(cpu, S_RFLAGS) & RFLAGS_TF || load<u32>(cpu, S_WATCH)) ? 1 : n;
+}
+
 /** Elements from `va` (offset `offset` in its segment) to the end of its page in the direction; 0 when the first one crosses. */
 function room(va: u64, offset: u64, size: u32, addrSize: u32, backward: bool): u32 {
   if (crosses(va, size)) return 0;
@@ -84,7 +90,7 @@ function finish(cpu: u32, addrSize: u32, rep: u32, n: u32): u32 {
 function wanted(cpu: u32, addrSize: u32, rep: u32): u32 {
   if (!rep) return 1;
   const n = get(cpu, RCX, addrSize);
-  return n > 0x7fff_ffff ? 0x7fff_ffff : <u32>n;
+  return single(cpu, n > 0x7fff_ffff ? 0x7fff_ffff : <u32>n);
 }
 
 /** What a REP with 32-bit addresses does first, even when the count is zero or it faults: the upper halves become zero, those of RCX and, for
@@ -141,6 +147,7 @@ export function rep_movs(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset
   const from = source(cpu, addrSize, segOffset);
   const to = destination(cpu, addrSize);
   n = min(n, min(room(from, get(cpu, RSI, addrSize), size, addrSize, backward), room(to, get(cpu, RDI, addrSize), size, addrSize, backward)));
+  if (misaligned(cpu, from, size) || misaligned(cpu, to, size)) return 0;
   let s: u32 = n ? readPtr(cpu, from, size) : 0;
   if (load<u32>(cpu, S_EXC)) return 0;
   if (!s) {
@@ -188,6 +195,7 @@ export function rep_stos(cpu: u32, size: u32, addrSize: u32, rep: u32, _: u32): 
   if (!n) return 0;
   const to = destination(cpu, addrSize);
   const value = load<u64>(cpu, RAX);
+  if (misaligned(cpu, to, size)) return 0;
   n = min(n, room(to, get(cpu, RDI, addrSize), size, addrSize, backward));
   if (!n) {
     storeSized(cpu, to, size, value);
@@ -230,6 +238,7 @@ export function rep_lods(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset
   const from = source(cpu, addrSize, segOffset);
   n = min(n, room(from, get(cpu, RSI, addrSize), size, addrSize, backward));
   let value: u64;
+  if (misaligned(cpu, from, size)) return 0;
   const s: u32 = n ? readPtr(cpu, from, size) : 0;
   if (load<u32>(cpu, S_EXC)) return 0;
   if (s) {
@@ -267,6 +276,7 @@ export function rep_cmps(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset
   const va1 = source(cpu, addrSize, segOffset);
   const va2 = destination(cpu, addrSize);
   n = min(n, min(room(va1, get(cpu, RSI, addrSize), size, addrSize, backward), room(va2, get(cpu, RDI, addrSize), size, addrSize, backward)));
+  if (misaligned(cpu, va1, size) || misaligned(cpu, va2, size)) return 0;
   let p1: u32 = n ? readPtr(cpu, va1, size) : 0;
   if (load<u32>(cpu, S_EXC)) return 0;
   let a = p1 ? element(p1, size) : n ? element(cpu + S_EXIT_VALUE, size) : loadSized(cpu, va1, size);
@@ -311,6 +321,7 @@ export function rep_scas(cpu: u32, size: u32, addrSize: u32, rep: u32, _: u32): 
   if (!n) return 0;
   const va = destination(cpu, addrSize);
   n = min(n, room(va, get(cpu, RDI, addrSize), size, addrSize, backward));
+  if (misaligned(cpu, va, size)) return 0;
   let p: u32 = n ? readPtr(cpu, va, size) : 0;
   if (load<u32>(cpu, S_EXC)) return 0;
   const a = element(cpu + RAX, size);

@@ -1,11 +1,12 @@
 // Soft TLB: fill, flush, contexts.
 import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, BLOCK_HEADS, C_TLB_FLUSHES, CODE_BITS, CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, JC_BASE, JC_CPU_SIZE, MAX_VCPUS,
-  P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_CTX, S_PKRU, S_TLB, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CTX,
+  P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_ALIGN, S_CTX, S_PKRU, S_TLB, S_WATCH, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CTX,
   T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
-  TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING,
+  TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, WATCH_DATA,
 } from "../src/layout";
 import { count, cpuIndex, tlbArray } from "./cpu";
+import { isWatched } from "./debug";
 import { forgetEpt } from "./ept";
 import { forgetWalks, walkExec, walkGlobal, walkHpa, walkOnce, walkRead, walkShift, walkWrite } from "./walk";
 
@@ -76,7 +77,13 @@ export function fill(cpu: u32, va: u64, access: u32): void {
     markCode(cpu, array, va);
     if (!walkGlobal) store<u32>(cpu, load<u32>(cpu, T_LOCAL_CODE) | (1 << array), T_LOCAL_CODE);
   } else if (walkExec && load<u64>(entry, TLB_EXEC) == page) exec = page;
-  store<u64>(entry, walkRead ? page : INVALID, TLB_READ);
+  // S_WATCH and S_ALIGN: accesses that somebody must look at find no tag.
+  const open = !load<u64>(cpu, S_WATCH) || !(load<u32>(cpu, S_ALIGN) || (load<u32>(cpu, S_WATCH) & WATCH_DATA && isWatched(cpu, va)));
+  if (!open) {
+    write = INVALID;
+    flags &= ~TLB_FLAG_CODE;
+  }
+  store<u64>(entry, walkRead && open ? page : INVALID, TLB_READ);
   store<u64>(entry, write, TLB_WRITE);
   store<u64>(entry, exec, TLB_EXEC);
   store<u32>(entry, walkHpa - <u32>page, TLB_ADDEND);

@@ -70,6 +70,8 @@ export class CodeCache {
   /** Line number (HPA / 64) -> translations with code in it; its bit in CODE_BITS is set exactly while there are some. */
   private readonly byLine = new Map<number, Set<Translation>>();
   private readonly scratch = new Uint8Array(32);
+  /** The instruction of the last `stepBlock`, undefined when its bytes are none. */
+  stepped: Insn | undefined;
   /** Blocks decoded and code invalidations since creation. */
   readonly counts = { blocks: 0, instructions: 0, invalidated: 0, flushes: 0 };
 
@@ -231,6 +233,7 @@ export class CodeCache {
   /** Writes a block of exactly one instruction outside the cache; returns its first record, 0 on a fetch fault. */
   stepBlock(source: CodeSource, codeSize: 16 | 32 | 64): number {
     const { view } = this.host;
+    this.stepped = undefined;
     const insn = this.decodeOne(source, 0, codeSize);
     if (insn === 'fault') return 0;
     if (insn === 'ud' || insn === 'gp') {
@@ -242,6 +245,7 @@ export class CodeCache {
       writePseudo(view, STEP_RECORDS, PSEUDO.ud, 0, 0);
       return STEP_RECORDS;
     }
+    this.stepped = insn;
     const rec = writeRecord(view, STEP_RECORDS, insn, handler, 0, 0, codeSize);
     writePseudo(view, rec, PSEUDO.end, insn.length, 1);
     return STEP_RECORDS;

@@ -42,6 +42,7 @@ import {
   S_BLOCK_RIP,
   S_CODE_SIZE,
   S_CPL,
+  S_DEBUG,
   S_DR,
   S_EXC,
   S_EXC_ERROR,
@@ -58,6 +59,7 @@ import {
   S_JC,
   S_MXCSR,
   S_NMI,
+  S_REPEATING,
   S_RFLAGS,
   S_RIP,
   S_SEG,
@@ -68,6 +70,7 @@ import {
   S_UNFUSED,
   S_X87_CW,
   SEG_BASE,
+  SEG_LIMIT,
   SEG_STRIDE,
   TIER_NONE,
   TLB_BASE,
@@ -90,6 +93,10 @@ const STATUS_FLAGS = 0x8d5;
 /** Interpreter entries after which a block is compiled. */
 const HOT_THRESHOLD = 400;
 const RFLAGS_TF = 1 << 8;
+const RFLAGS_RF = 1 << 16;
+const VECTOR_GP = 13;
+/** Branches that are always taken, by mnemonic. */
+const ALWAYS_BRANCHES = new Set(['jmp', 'jmp_ind', 'jmpf', 'call', 'call_ind', 'callf', 'ret', 'retf', 'iret', 'syscall', 'sysret', 'sysenter', 'sysexit']);
 const VECTOR_DB = 1;
 /** DR6: single step. */
 const DR6_BS = 1n << 14n;
@@ -362,6 +369,8 @@ export class CpuCore implements MemoryLayout {
       } else if (reason === EXIT_RESTART) {
         this.u32[(cpu + S_EXC) >>> 2] = 0;
         reason = this.step(vcpu);
+        // It hit a data breakpoint.
+        isCheckPoint = this.u32[(cpu + S_DEBUG) >>> 2] !== 0;
         if (reason === NEXT) continue;
       } else if (reason === EXIT_STEP) {
         reason = this.singleStep(vcpu);
@@ -379,22 +388,51 @@ export class CpuCore implements MemoryLayout {
     return this.u32[(cpu + V_NATIVE) >>> 2] === 0 ? EXIT_EXCEPTION : this.runtime.attention(cpu) >>> 0;
   }
 
-  /** One instruction, then #DB when TF was set before it (SDM vol. 3, 18.3.1.4). */
+  /** One instruction with everything that debugging says about it: breakpoints at it, and the trap after it (SDM vol. 3, 18.3). */
   private singleStep(vcpu: number): number {
     const cpu = this.cpuAddress(vcpu);
-    const { u32 } = this;
-    const trap = () => ((u32[(cpu + S_RFLAGS) >>> 2] ?? 0) & RFLAGS_TF) !== 0;
-    const isOn = trap();
+    const { u32, runtime } = this;
+    const isNative = u32[(cpu + V_NATIVE) >>> 2] !== 0;
+    if (isNative) {
+      const fault = runtime.debug_fetch(cpu) >>> 0;
+      if (fault !== NEXT) return fault;
+    }
+    const isOn = ((u32[(cpu + S_RFLAGS) >>> 2] ?? 0) & RFLAGS_TF) !== 0;
     const events = this.getU64(cpu + C_EVENTS);
-    const cpl = u32[(cpu + S_CPL) >>> 2];
+    const count = this.getU64(cpu + S_ICOUNT);
+    const rip = this.getU64(cpu + S_RIP);
+    const waiting = u32[(cpu + S_DEBUG) >>> 2] ?? 0;
     const reason = this.step(vcpu);
-    const done = (reason === NEXT || reason === NEXT_CHECK) && this.getU64(cpu + C_EVENTS) === events;
-    // SYSCALL clears TF and is not trapped.
-    if (!isOn || !done || (!trap() && u32[(cpu + S_CPL) >>> 2] !== cpl)) return reason;
+    if (this.getU64(cpu + S_ICOUNT) === count || this.getU64(cpu + C_EVENTS) !== events) {
+      // It faulted, or somebody else completes it.
+      u32[(cpu + S_DEBUG) >>> 2] = waiting;
+      return reason;
+    }
+    // The rest of a repeated string instruction is not stopped by the breakpoint at it again.
+    if (isNative && this.isRepeating(cpu)) u32[(cpu + S_RFLAGS) >>> 2] = (u32[(cpu + S_RFLAGS) >>> 2] ?? 0) | RFLAGS_RF;
+    // SYSCALL takes TF away before its end.
+    const isTraced = isOn && !(this.code.stepped?.row.name === 'syscall' && ((u32[(cpu + S_RFLAGS) >>> 2] ?? 0) & RFLAGS_TF) === 0);
+    if (!isTraced) return reason;
+    if (isNative) {
+      runtime.debug_step(cpu, this.hasBranched(cpu, rip) ? 1 : 0);
+      return reason;
+    }
+    if (reason !== NEXT && reason !== NEXT_CHECK) return reason;
     this.setU64(cpu + S_DR + 6 * 8, this.getU64(cpu + S_DR + 6 * 8) | DR6_BS);
     u32[(cpu + S_EXC_ERROR) >>> 2] = 0;
     u32[(cpu + S_EXC) >>> 2] = VECTOR_DB + 1;
-    return this.runtime.attention(cpu) >>> 0;
+    return EXIT_EXCEPTION;
+  }
+  /** Is RIP at a string instruction that stopped between two iterations? */
+  private isRepeating(cpu: number): boolean {
+    return this.getU64(cpu + S_REPEATING) === this.getU64(cpu + S_ICOUNT);
+  }
+  /** Was the instruction stepped from `rip` a branch that was taken? */
+  private hasBranched(cpu: number, rip: bigint): boolean {
+    const insn = this.code.stepped;
+    if (insn === undefined) return false;
+    const isAlways = ALWAYS_BRANCHES.has(insn.row.name);
+    return isAlways || (insn.operands.some((o) => o.kind === 'rel') && this.getU64(cpu + S_RIP) !== rip + BigInt(insn.length));
   }
 
   // ------------------------------------------------------------ the CPU by itself (V_NATIVE)
@@ -464,6 +502,7 @@ export class CpuCore implements MemoryLayout {
     this.add64(cpu + S_RIP, this.u32[(cpu + S_EXIT_INSN_LEN) >>> 2] ?? 0);
     if (this.codeSize(cpu) !== 64) this.u32[((cpu + S_RIP) >>> 2) + 1] = 0;
     this.add64(cpu + S_ICOUNT, 1);
+    if (((this.u32[(cpu + S_RFLAGS) >>> 2] ?? 0) & RFLAGS_TF) !== 0) this.runtime.debug_completed(cpu);
   }
   /** Adds a small number to a 64-bit field, without making a bigint. */
   private add64(at: number, n: number): void {
@@ -548,6 +587,10 @@ export class CpuCore implements MemoryLayout {
     if (source === undefined) return this.fetchFault(cpu);
     const rec = this.code.stepBlock(source, this.codeSize(cpu));
     if (rec === 0) return this.fetchFault(cpu);
+    if (this.endsBeyondLimit(cpu)) {
+      this.raise(vcpu, VECTOR_GP);
+      return this.fetchFault(cpu);
+    }
     this.setU64(cpu + S_BLOCK_RIP, this.getU64(cpu + S_RIP));
     this.u32[(cpu + S_STEP) >>> 2] = 1;
     try {
@@ -555,6 +598,13 @@ export class CpuCore implements MemoryLayout {
     } finally {
       this.u32[(cpu + S_STEP) >>> 2] = 0;
     }
+  }
+
+  /** Does the instruction to be stepped reach over the end of the code segment? */
+  private endsBeyondLimit(cpu: number): boolean {
+    if (this.codeSize(cpu) === 64 || this.u32[(cpu + V_NATIVE) >>> 2] === 0) return false;
+    const last = Number(this.getU64(cpu + S_RIP)) + (this.code.stepped?.length ?? 1) - 1;
+    return last > (this.u32[(cpu + S_SEG + CS * SEG_STRIDE + SEG_LIMIT) >>> 2] ?? 0);
   }
 
   /** Decodes the instruction at virtual address `rip` without running it; `fault` when it cannot be fetched. */

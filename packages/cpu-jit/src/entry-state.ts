@@ -7,12 +7,15 @@ import {
   GS,
   LDTR,
   PAGING_GUEST,
+  S_ALIGN,
   S_APIC_BASE,
   S_CR0,
   S_CR2,
   S_CR3,
   S_CR4,
   S_CR8,
+  S_DEBUG,
+  S_DEBUG_SHADOW,
   S_DR,
   S_EFER,
   S_EXC,
@@ -24,9 +27,11 @@ import {
   S_NMI,
   S_NMI_BLOCKED,
   S_PAT,
+  S_REPEATING,
   S_RFLAGS,
   S_RIP,
   S_SHADOW,
+  S_WATCH,
   S_XCR0,
   SS,
   SYSCALL_NATIVE,
@@ -115,7 +120,8 @@ function common(t: EntryTarget): ReturnType<typeof setter> {
   t.u8.fill(0, t.cpu + S_GPR, t.cpu + S_GPR + 128);
   t.u8.fill(0, t.cpu + T_PCID, t.cpu + T_PCID_CLOCK + 4);
   t.u8.fill(0, t.cpu + S_MSR, t.cpu + S_MSR + 256);
-  for (const field of [S_EXC, S_INTR, S_NMI, S_NMI_BLOCKED]) s.u32(field, 0);
+  for (const field of [S_EXC, S_INTR, S_NMI, S_NMI_BLOCKED, S_WATCH, S_ALIGN, S_DEBUG]) s.u32(field, 0);
+  for (const field of [S_DEBUG_SHADOW, S_REPEATING]) s.u64(field, -1n);
   s.u64(S_SHADOW, -1n);
   s.u32(V_NATIVE, 1);
   s.u32(V_PAGING, PAGING_GUEST);

@@ -164,6 +164,20 @@ export const MXCSR_DEFAULT = 0x1f80;
 /** TSC = clock source + this. u64. */
 export const S_TSC_OFFSET = 0x2f8;
 
+/** Breakpoints that are armed: WATCH_* shifted by the number of the debug register. u32. */
+export const S_WATCH = 0x380;
+/** Non-zero while data accesses must be aligned (CR0.AM, RFLAGS.AC, CPL 3): the TLB then has no tags for data. u32, after S_WATCH. */
+export const S_ALIGN = 0x384;
+/** DR6 bits of a debug trap that waits for the end of the instruction. u32. */
+export const S_DEBUG = 0x388;
+/** Value of S_ICOUNT while debug traps are held off by a load of SS. u64. */
+export const S_DEBUG_SHADOW = 0x390;
+/** Value of S_ICOUNT when a repeated string instruction last stopped between two iterations. u64. */
+export const S_REPEATING = 0x398;
+export const WATCH_DATA = 15;
+export const WATCH_CODE = 0xf0;
+export const WATCH_IO = 0xf00;
+
 /** XMM/YMM registers: 16 x 16 bytes (low halves), then 16 x 16 bytes (high halves). */
 export const S_XMM = 0x400;
 export const S_YMM_HIGH = 0x500;
@@ -485,6 +499,11 @@ export const IO_STRING = 1;
 export const IO_REP = 2;
 export const IO_ADDR_SHIFT = 4;
 
+/** How `sys_int` was called. */
+export const INT_N = 0;
+export const INT_ICEBP = 1;
+export const INT_BREAKPOINT = 2;
+
 export const TIER_NONE = 0;
 export const TIER_INTERPRETER = 1;
 export const TIER_COMPILED = 2;
@@ -532,6 +551,8 @@ export const INTERCEPT_VMCALL = 1 << 17;
 
 /** S_EXC value of the pseudo-exception that asks to run the instruction again, alone, in the interpreter. */
 export const EXC_RESTART = 0x100;
+/** S_EXC value: run the instruction at RIP by itself (EXIT_STEP). */
+export const EXC_STEP = 0x102;
 /** S_EXC value: the TypeScript handler wants `run` to return EXIT_REQUEST at this instruction. */
 export const EXC_REQUEST = 0x101;
 

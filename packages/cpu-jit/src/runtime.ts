@@ -36,6 +36,12 @@ export interface RuntimeExports {
   sys_wrmsr(cpu: number): number;
   /** CPUID by the registers. */
   cpuid(cpu: number): void;
+  /** Before a single instruction: NEXT, or what came of delivering the breakpoint at it; uses up RFLAGS.RF. */
+  debug_fetch(cpu: number): number;
+  /** After a single instruction that TF was set before; `branch`: it was a branch that was taken. */
+  debug_step(cpu: number, branch: number): void;
+  /** The instruction at RIP was completed from outside: with TF a trap is due. */
+  debug_completed(cpu: number): void;
   /** 1 when an external interrupt could be delivered now. */
   interruptible(cpu: number): number;
   /** Finishes the IN, OUT, INS or OUTS that left with EXIT_IO: NEXT_CHECK, or EXIT_EXCEPTION with S_EXC set. */

@@ -341,8 +341,13 @@ export abstract class Emitter {
   abstract branch(): void;
   /** Conditional branch to it, else next. */
   abstract branchIf(condition: Val): void;
-  /** Indirect branch; i64 (truncated by caller to the operand size). `hint`: how the target came about. */
-  abstract branchTo(target: Val, hint: 'ret' | 'call' | 'jmp'): void;
+  /** Indirect branch; i64 (truncated by caller to the operand size). `hint`: how the target came about. `undo` puts registers back as they were
+   *  before the instruction, for emitters that find out only now that the target is not canonical. */
+  abstract branchTo(target: Val, hint: 'ret' | 'call' | 'jmp', undo?: () => void): void;
+  /** #GP(0) now, before anything has changed, when the target of a branch (given, or the relative one) cannot be code: beyond the limit of CS in
+   *  16- and 32-bit code; not canonical in 64-bit code, where relative branches are not looked at. Nothing to do where `checksTargets` is false. */
+  abstract requireTarget(target?: Val): void;
+  abstract readonly checksTargets: boolean;
   /** Leave generated code with one of EXIT_*, RIP at this instruction (`at: 'this'`) or after it. Ends the instruction. */
   abstract exit(reason: number, at: 'this' | 'next'): void;
   /** The instruction changed mode, flags with side effects, or translation: end the block, go on at the next instruction

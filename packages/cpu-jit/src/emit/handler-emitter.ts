@@ -4,6 +4,7 @@ import {
   CR0_EM_TS,
   CR0_TS,
   CR4_OSXSAVE,
+  CS,
   EXIT_EXCEPTION,
   FLAGS_ADD,
   FLAGS_DEC,
@@ -52,9 +53,12 @@ import {
   SEG_BASE,
   SEG_FIRST,
   SEG_LAST,
+  SEG_LIMIT,
   SEG_SELECTOR,
   SEG_STRIDE,
   XCR0_AVX,
+  V_LEVELS,
+  V_NATIVE,
 } from '../layout.ts';
 import { conditionFromFlags } from './conditions.ts';
 import { Emitter, type FlagKind } from './emitter.ts';
@@ -69,6 +73,7 @@ const HALF = S_YMM_HIGH - S_XMM;
 /** Attributes of a segment: S, code, writable (or readable code); and what writable data has of them. */
 const ATTR_CODE_WRITABLE_SEGMENT = 0x1a;
 const ATTR_WRITABLE_DATA = 0x12;
+const VECTOR_GP = 13;
 const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;
 /** Index of the table that holds all handlers and compiled regions. */
 export const TABLE = 'table';
@@ -83,6 +88,7 @@ export class HandlerEmitter extends Emitter {
   form: Form;
   codeSize: 16 | 32 | 64;
   readonly flat = false;
+  readonly checksTargets = true;
   private locals: binaryen.Type[] = [];
   private ended = false;
   private readonly imports: Map<string, { params: ValType[]; result: ValType | 'none' }>;
@@ -622,13 +628,28 @@ export class HandlerEmitter extends Emitter {
     const { m } = this;
     return m.i64.le_s(m.i64.load(R_IMM, 8, this.rec()), m.i64.load16_u(R_OFF, 2, this.rec()));
   }
+  requireTarget(target?: Val): void {
+    if (this.codeSize === 64) {
+      if (target === undefined) return;
+      const spare = this.let(this.select(this.eq(this.state(V_LEVELS, 4), this.i32(5)), this.i64(7), this.i64(16)));
+      this.if(this.ne(this.shrS(this.shl(target, spare), spare), target), () => this.raise(VECTOR_GP, 0));
+      return;
+    }
+    const { m } = this;
+    const to = target ?? this.expr('i64', this.branchTarget());
+    const limit = this.expr('i64', m.i64.load32_u(S_SEG + CS * SEG_STRIDE + SEG_LIMIT, 4, this.cpu()));
+    this.if(this.and(this.gtU(to, limit), this.ne(this.state(V_NATIVE, 4), this.i32(0))), () => this.raise(VECTOR_GP, 0));
+  }
   branch(): void {
     this.setRip(this.branchTarget());
     this.retire(true);
     this.ret(this.isBackward());
   }
   branchIf(condition: Val): void {
-    this.if(condition, () => this.branch());
+    this.if(condition, () => {
+      this.requireTarget();
+      this.branch();
+    });
     this.setRip(this.ripAt(true));
     this.retire(true);
     this.ret(this.m.i32.const(NEXT));

@@ -136,7 +136,8 @@ function nodeEnd(m: binaryen.Module, b: typeof binaryen, e: RegionEmitter, block
       if (t.to === t.next) return { kind: 'goto', to: edge(t.to, false) };
       return { kind: 'cond', condition: () => m.local.get(t.condition, b.i32), yes: edge(t.to, t.backward), no: edge(t.next, false) };
     case 'indirect': {
-      const otherwise = e.exitCode({ rip: t.rip }, true);
+      const leaving = e.exitCode({ rip: t.rip }, true);
+      const otherwise = t.fault === undefined ? leaving : m.block(null, [t.fault, leaving]);
       const [only, ...more] = t.targets;
       if (only === undefined) return { kind: 'goto', to: { code: otherwise } };
       if (more.length === 0) return { kind: 'cond', condition: () => e.isTarget(t, only), yes: edge(only, true), no: { code: otherwise } };

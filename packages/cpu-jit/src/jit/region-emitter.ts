@@ -18,19 +18,21 @@ import {
   S_ZERO,
   SEG_SELECTOR,
   SEG_STRIDE,
+  V_LEVELS,
 } from '../layout.ts';
 import type { GuestBlock, Region } from './region.ts';
 import { FAULT, RegionMemory } from './region-memory.ts';
 import { type Imports, LOCAL, type Symbolic } from './region-state.ts';
 
 const RIP = 16;
+const VECTOR_GP = 13;
 
 /** How a block ends, as the emission of its last instruction left it. */
 export type Terminator =
   | { readonly kind: 'goto'; readonly to: number; readonly backward: boolean }
   | { readonly kind: 'cond'; readonly condition: number; readonly to: number; readonly backward: boolean; readonly next: number }
-  /** To one of the targets whose RIP is in local `rip`, else out of the region. */
-  | { readonly kind: 'indirect'; readonly rip: number; readonly targets: readonly number[] }
+  /** To one of the targets whose RIP is in local `rip`, else out of the region, past `fault` for one that is not canonical. */
+  | { readonly kind: 'indirect'; readonly rip: number; readonly targets: readonly number[]; readonly fault: binaryen.ExpressionRef | undefined }
   /** The code has returned. */
   | { readonly kind: 'ended' };
 
@@ -66,6 +68,7 @@ export class RegionEmitter extends RegionMemory {
   form: Form;
   readonly codeSize: 16 | 32 | 64;
   readonly flat: boolean;
+  readonly checksTargets = false;
   /** Segments other than the flat ones that 32-bit code uses (bit set). */
   otherSegments = 0;
   protected insn: Insn;
@@ -416,11 +419,32 @@ export class RegionEmitter extends RegionMemory {
     this.retire(this.index + 1);
     this.terminator = { kind: 'cond', condition: test, to, backward: to <= this.offset, next };
   }
-  branchTo(target: Val, hint: 'ret' | 'call' | 'jmp'): void {
+  requireTarget(): void {}
+  branchTo(target: Val, hint: 'ret' | 'call' | 'jmp', undo?: () => void): void {
     const rip = this.bind(target);
     this.retire(this.index + 1);
     const targets = hint === 'ret' ? this.region.returnSites : (this.region.targets.get(this.offset) ?? []);
-    this.terminator = { kind: 'indirect', rip, targets };
+    const fault = this.codeSize === 64 ? this.targetFault(rip, undo) : undefined;
+    this.terminator = { kind: 'indirect', rip, targets, fault };
+  }
+  /** Code for a branch that leaves the region: #GP at the branch unless the RIP in local `rip` is canonical, the branch undone by `undo`. */
+  private targetFault(rip: number, undo: (() => void) | undefined): binaryen.ExpressionRef {
+    const { m, b } = this;
+    this.flagsToLocals();
+    const outer = this.body;
+    this.body = [];
+    this.emit(m.local.set(LOCAL.icount, m.i64.sub(m.local.get(LOCAL.icount, b.i64), m.i64.const(BigInt(this.index + 1)))));
+    undo?.();
+    this.raise(VECTOR_GP, 0);
+    this.ended = false;
+    const code = m.block(null, this.body);
+    this.body = outer;
+    const to = () => m.local.get(rip, b.i64);
+    const spare = () => m.select(m.i32.eq(m.i32.load(V_LEVELS, 4, this.cpu()), m.i32.const(5)), m.i64.const(7n), m.i64.const(16n));
+    // Most addresses are canonical with four levels too.
+    const upper = m.i64.add(m.i64.shr_s(to(), m.i64.const(47n)), m.i64.const(1n));
+    const spares = m.i64.ne(m.i64.shr_s(m.i64.shl(to(), spare()), spare()), to());
+    return m.if(m.i64.gt_u(upper, m.i64.const(1n)), m.if(spares, code));
   }
   exit(reason: number, at: 'this' | 'next'): void {
     const { m } = this;

@@ -16,25 +16,36 @@ function pushReturn(e: Emitter): void {
   push(e, size, size === 8 ? next : e.let(e.trunc(e.wrap(next), size)));
 }
 function call(e: Emitter): void {
+  e.requireTarget();
   pushReturn(e);
   e.branch();
 }
 function callIndirect(e: Emitter): void {
   const to = target(e, e.read(0));
+  e.requireTarget(to);
   pushReturn(e);
-  e.branchTo(to, 'call');
+  // What was pushed stays below the stack pointer, where nothing counts on it.
+  e.branchTo(to, 'call', () => setStack(e, stackAt(e, e.form.opSize)));
 }
 function jmpIndirect(e: Emitter): void {
-  e.branchTo(target(e, e.read(0)), 'jmp');
+  const to = target(e, e.read(0));
+  e.requireTarget(to);
+  e.branchTo(to, 'jmp');
 }
 
 /** RET, and RET imm16, which drops that many bytes of arguments. */
 function ret(e: Emitter): void {
   const size = e.form.opSize;
   const to = target(e, e.load(stackAddress(e, stackAt(e, 0)), size));
+  e.requireTarget(to);
   const after = stackAt(e, size);
-  setStack(e, e.form.operands.length === 0 ? after : stackMoved(e, after, e.let(e.and(e.imm(4), e.i32(0xffff)))));
-  e.branchTo(to, 'ret');
+  const drops = e.form.operands.length > 0;
+  const dropped = () => e.let(e.and(e.imm(4), e.i32(0xffff)));
+  setStack(e, drops ? stackMoved(e, after, dropped()) : after);
+  e.branchTo(to, 'ret', () => {
+    const before = stackAt(e, -size);
+    setStack(e, drops ? stackMoved(e, before, e.let(e.sub(e.i32(0), dropped()))) : before);
+  });
 }
 
 function jcc(cc: number): Semantics {
@@ -49,6 +60,7 @@ function loop(also?: 'z' | 'nz'): Semantics {
     const count = e.let(e.trunc(e.sub(e.reg(RCX, size), e.k(size, 1)), size));
     const more = e.ne(count, e.k(size, 0));
     const taken = e.let(zf === undefined ? more : e.and(more, also === 'z' ? zf : e.eqz(zf)));
+    if (e.checksTargets) e.if(taken, () => e.requireTarget());
     e.setReg(RCX, size, count);
     e.branchIf(taken);
   };
@@ -57,7 +69,10 @@ function loop(also?: 'z' | 'nz'): Semantics {
 /** Near control transfers (SDM vol. 2, by mnemonic). */
 export const branches: Record<string, Semantics> = {
   ...Object.fromEntries(CONDITIONS.map((name, cc) => [`j${name}`, jcc(cc)])),
-  jmp: (e) => e.branch(),
+  jmp: (e) => {
+    e.requireTarget();
+    e.branch();
+  },
   jmp_ind: jmpIndirect,
   call,
   call_ind: callIndirect,

@@ -17,8 +17,8 @@ import {
   SS,
 } from '../layout.ts';
 import { VECTOR } from './common.ts';
-import { holdEvents } from './flags.ts';
-import { interceptedInKernel, native, transferredAtCpl0, unlessNative } from './privilege.ts';
+import { holdTraps } from './flags.ts';
+import { interceptedInKernel, native, requireProtected, transferredAtCpl0, unlessNative } from './privilege.ts';
 import { setStack, stackAddress, stackAt } from './stack.ts';
 
 /** Segment attributes of a null selector: bit 16, unusable, as in a VMCS (SDM vol. 3, 24.4.1). */
@@ -43,7 +43,7 @@ function loadSegment(e: Emitter, i: number, value: Val): void {
   e.call('load_segment', 'none', [number, value]);
   e.checkException();
   // Loading SS holds events off until the stack pointer is loaded too.
-  e.if(e.eq(number, e.i32(SS)), () => holdEvents(e));
+  e.if(e.eq(number, e.i32(SS)), () => holdTraps(e));
 }
 
 /** MOV to a segment register. */
@@ -131,6 +131,7 @@ const VERW = 3;
 function access(what: number): Semantics {
   return (e) => {
     unlessNative(e, EXIT_EMULATE);
+    requireProtected(e);
     const writes = what <= LSL;
     const value = e.call('sys_access', 'i32', [selector(e, e.read(writes ? 1 : 0)), e.i32(what)], { registers: true });
     e.checkException();
@@ -140,9 +141,18 @@ function access(what: number): Semantics {
   };
 }
 
+/** #UD comes before the check of CPL, which is 3 in virtual-8086 mode. */
+function inProtectedMode(f: Semantics): Semantics {
+  return (e) => {
+    requireProtected(e);
+    f(e);
+  };
+}
+
 /** ARPL: raise the RPL of the first selector to that of the second. */
 function arpl(e: Emitter): void {
   unlessNative(e, EXIT_EMULATE);
+  requireProtected(e);
   const old = e.read(0);
   const rpl = e.let(e.and(e.read(1), e.i32(3)));
   const raise = e.let(e.ltU(e.and(old, e.i32(3)), rpl));
@@ -173,8 +183,8 @@ export const descriptors: Record<string, Semantics> = {
   jmpf: farTransfer('sys_jmpf', () => []),
   callf: farTransfer('sys_callf', (e) => [operandSize(e)]),
   retf: farReturn,
-  lldt: transferredAtCpl0(EXIT_EMULATE, 'sys_lldt', (e) => [selector(e, e.read(0))]),
-  ltr: transferredAtCpl0(EXIT_EMULATE, 'sys_ltr', (e) => [selector(e, e.read(0))]),
+  lldt: inProtectedMode(transferredAtCpl0(EXIT_EMULATE, 'sys_lldt', (e) => [selector(e, e.read(0))])),
+  ltr: inProtectedMode(transferredAtCpl0(EXIT_EMULATE, 'sys_ltr', (e) => [selector(e, e.read(0))])),
   lar: access(LAR),
   lsl: access(LSL),
   verr: access(VERR),

@@ -1,6 +1,6 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { EXIT_PRIVILEGED, INTERCEPT_SENSITIVE, NEXT_CHECK, S_CPL, S_INTR, S_RFLAGS, S_SHADOW, V_INTERCEPTS } from '../layout.ts';
+import { EXIT_PRIVILEGED, INTERCEPT_SENSITIVE, NEXT_CHECK, S_CPL, S_DEBUG_SHADOW, S_INTR, S_RFLAGS, S_SHADOW, V_INTERCEPTS } from '../layout.ts';
 import { CF, mergeFlags, STATUS, VECTOR } from './common.ts';
 import { interceptable } from './privilege.ts';
 import { push, setStack, stackAddress, stackAt } from './stack.ts';
@@ -18,6 +18,14 @@ const ID = 1 << 21;
 /** Bits that exist in a 16-, 32- or 64-bit FLAGS image. */
 const IMAGE = 0x00ff_ffff;
 
+/** Virtual-8086 mode without IOPL 3 leaves PUSHF, POPF (and INT n, IRET) to its monitor: #GP(0). CR4.VME is not offered. */
+function requireVirtualPrivilege(e: Emitter): void {
+  // That mode is 16-bit code, which is not compiled.
+  if (e.codeSize === 64 || e.flat) return;
+  const flags = e.state(S_RFLAGS, 4);
+  e.if(e.and(e.ne(e.and(flags, e.i32(VM)), e.i32(0)), e.ne(e.and(flags, e.i32(IOPL)), e.i32(IOPL))), () => e.raise(VECTOR.GP, 0));
+}
+
 /** I/O privilege: whether CPL <= IOPL, i32 0/1. */
 export function ioPrivilege(e: Emitter): Val {
   const iopl = e.and(e.shrU(e.state(S_RFLAGS, 4), e.i32(12)), e.i32(3));
@@ -32,6 +40,7 @@ export function setSystemFlags(e: Emitter, set: number, clear: number): void {
 
 /** PUSHF: RF and VM read as 0. */
 function pushf(e: Emitter): void {
+  requireVirtualPrivilege(e);
   const size = e.form.opSize;
   const image = e.let(e.or(e.and(e.state(S_RFLAGS, 4), e.i32(IMAGE & ~(RF | VM))), e.statusFlags()));
   push(e, size, size === 8 ? e.let(e.zext64(image)) : e.let(e.trunc(image, size)));
@@ -39,6 +48,7 @@ function pushf(e: Emitter): void {
 
 /** POPF: IF changes only with I/O privilege, IOPL only at CPL 0; otherwise both silently stay. */
 function popf(e: Emitter): void {
+  requireVirtualPrivilege(e);
   const size = e.form.opSize;
   const image = e.let(e.wrap(e.load(stackAddress(e, stackAt(e, 0)), size)));
   const always = TF | DF | NT | (size === 2 ? 0 : AC | ID);
@@ -50,6 +60,7 @@ function popf(e: Emitter): void {
   e.if(e.and(intercepted, e.ne(hidden, e.i32(0))), () => e.exit(EXIT_PRIVILEGED, 'this'));
   setStack(e, stackAt(e, size));
   e.setState(S_RFLAGS, 4, e.or(e.and(old, e.not(mask)), e.and(image, mask)));
+  if (size !== 2) e.if(e.and(e.xor(old, image), e.i32(AC)), () => e.call('alignment', 'none', []));
   e.setStatusFlags(e.let(e.and(image, e.i32(STATUS))));
   // An event may be due now, or single-stepping begins.
   e.if(e.or(eventPending(e), e.ne(e.and(image, e.i32(TF)), e.i32(0))), () => e.exit(NEXT_CHECK, 'next'));
@@ -62,6 +73,12 @@ function eventPending(e: Emitter): Val {
 /** Events are held off until the instruction after this one is done (SDM vol. 3, 7.8.3). */
 export function holdEvents(e: Emitter): void {
   e.setState(S_SHADOW, 8, e.add(e.retired(), e.i64(1)));
+}
+
+/** After a load of SS debug traps wait too, lest they find half a stack pointer. */
+export function holdTraps(e: Emitter): void {
+  holdEvents(e);
+  e.setState(S_DEBUG_SHADOW, 8, e.add(e.retired(), e.i64(1)));
 }
 
 /** CLI and STI need I/O privilege. */

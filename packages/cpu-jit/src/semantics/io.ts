@@ -1,13 +1,16 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { ACCESS_READ, ACCESS_WRITE, EXIT_IO, NEXT, S_EXIT_ACCESS, S_EXIT_QUAL, S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE, V_IO_BITMAP } from '../layout.ts';
+import { ACCESS_READ, ACCESS_WRITE, EXIT_IO, NEXT, S_EXIT_ACCESS, S_EXIT_QUAL, S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE, S_RFLAGS, V_IO_BITMAP } from '../layout.ts';
 import { RAX, RDX, VECTOR } from './common.ts';
 import { ioPrivilege } from './flags.ts';
 import { native } from './privilege.ts';
 
 /** #GP(0) without I/O privilege, unless the CPU looks at the permission bitmap of the TSS and that grants the ports. */
 function requirePorts(e: Emitter, number: Val, size: number): void {
-  e.if(e.eqz(ioPrivilege(e)), () => {
+  // Virtual-8086 mode always goes by the bitmap.
+  const isVirtual = e.ne(e.and(e.state(S_RFLAGS, 4), e.i32(1 << 17)), e.i32(0));
+  const asks = e.codeSize === 64 || e.flat ? e.eqz(ioPrivilege(e)) : e.or(isVirtual, e.eqz(ioPrivilege(e)));
+  e.if(asks, () => {
     const allowed = e.call('io_allowed', 'i32', [number, e.i32(size)]);
     e.checkException();
     e.if(e.eqz(allowed), () => e.raise(VECTOR.GP, 0));

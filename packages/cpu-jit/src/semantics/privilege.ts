@@ -1,6 +1,6 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { EXIT_PRIVILEGED, INTERCEPT_PRIVILEGED, S_CPL, S_CR4, V_INTERCEPTS, V_NATIVE } from '../layout.ts';
+import { EXIT_PRIVILEGED, INTERCEPT_PRIVILEGED, S_CPL, S_CR0, S_CR4, S_RFLAGS, V_INTERCEPTS, V_NATIVE } from '../layout.ts';
 import { VECTOR } from './common.ts';
 
 /** CR4 bits that instructions ask for (SDM vol. 3, 2.5). */
@@ -14,6 +14,14 @@ export function requireCpl0(e: Emitter, intercept = INTERCEPT_PRIVILEGED): void 
 /** Whether CPL is 0 to 2, where a guest's kernel runs, and the control block has a bit of `intercept` set: i32. */
 export function interceptedInKernel(e: Emitter, intercept: number): Val {
   return e.and(e.ltU(e.state(S_CPL, 4), e.i32(3)), e.ne(e.and(e.state(V_INTERCEPTS, 4), e.i32(intercept)), e.i32(0)));
+}
+
+/** #UD in real and virtual-8086 mode, which have no descriptors. */
+export function requireProtected(e: Emitter): void {
+  if (e.codeSize === 64) return;
+  const isVirtual = e.and(e.state(S_RFLAGS, 4), e.i32(1 << 17));
+  const isReal = e.eqz(e.and(e.state(S_CR0, 4), e.i32(1)));
+  e.if(e.or(isVirtual, isReal), () => e.raise(VECTOR.UD));
 }
 
 /** Whether a bit of CR4 is set, i32 zero or not. */

@@ -1,6 +1,6 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { ES, S_RFLAGS, S_SEG, SEG_BASE, SEG_STRIDE } from '../layout.ts';
+import { ES, S_REPEATING, S_RFLAGS, S_SEG, SEG_BASE, SEG_STRIDE } from '../layout.ts';
 import { RAX, RDI, RSI } from './common.ts';
 
 /**
@@ -36,6 +36,8 @@ function repeated(e: Emitter, helper: string): void {
   const { opSize, addrSize, rep } = e.form;
   const complete = e.call(helper, 'i32', [e.i32(opSize), e.i32(addrSize), e.i32(rep), e.segmentOffset()], { registers: true });
   e.checkException();
+  // An event that comes now finds the instruction in the middle: RF says so in the image it saves.
+  e.if(e.eqz(complete), () => e.setState(S_REPEATING, 8, e.add(e.retired(), e.i64(1))));
   e.repeatUnless(complete);
 }
 function string(helper: string, once: (e: Emitter, size: number) => void): Semantics {

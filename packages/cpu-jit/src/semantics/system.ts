@@ -9,6 +9,9 @@ import {
   EXIT_SOFT_INT,
   EXIT_VMCALL,
   INTERCEPT_CACHE,
+  INT_BREAKPOINT,
+  INT_ICEBP,
+  INT_N,
   INTERCEPT_CPUID,
   INTERCEPT_CR,
   INTERCEPT_ENTRY,
@@ -53,6 +56,7 @@ import {
   privileged,
   requireCpl0,
   requireCr4,
+  requireProtected,
   restrictedBy,
   transferredAtCpl0,
   unlessNative,
@@ -168,6 +172,7 @@ function loadTable(table: number): Semantics {
 }
 function storeSelector(segment: number): Semantics {
   return (e) => {
+    requireProtected(e);
     restrictedBy(e, CR4.UMIP);
     writeWord(e, e.state(S_SEG + segment * SEG_STRIDE + SEG_SELECTOR, 4), 0xffff);
   };
@@ -236,17 +241,16 @@ function alignmentCheck(set: boolean): Semantics {
 
 // ---------------------------------------------------------------- software interrupts
 
-/** `icebp`: INT1 is privileged in no mode. */
-function interrupt(e: Emitter, vector: Val, icebp = false): void {
+function interrupt(e: Emitter, vector: Val, how: number): void {
   const intercepted = e.ne(e.and(e.state(V_INTERCEPTS, 4), e.i32(INTERCEPT_ENTRY)), e.i32(0));
   e.if(e.or(e.eqz(native(e)), intercepted), () => {
     e.setState(S_EXIT_VA, 8, e.zext64(vector));
     e.exit(EXIT_SOFT_INT, 'this');
   });
-  e.transfer('sys_int', [vector, e.i32(icebp ? 1 : 0)]);
+  e.transfer('sys_int', [vector, e.i32(how)]);
 }
 function into(e: Emitter): void {
-  e.if(e.flag('o'), () => interrupt(e, e.i32(4)));
+  e.if(e.flag('o'), () => interrupt(e, e.i32(4), INT_BREAKPOINT));
   e.endBlock();
 }
 
@@ -357,8 +361,8 @@ export const system: Record<string, Semantics> = {
   sysret: transferredAtCpl0(EXIT_EMULATE, 'sys_sysret', (e) => [e.i32(e.form.opSize)], INTERCEPT_RETURN | INTERCEPT_SENSITIVE),
   iret,
   syscall: (e) => e.syscall(),
-  int3: (e) => interrupt(e, e.i32(3)),
-  int1: (e) => interrupt(e, e.i32(1), true),
-  int: (e) => interrupt(e, e.imm(1)),
+  int3: (e) => interrupt(e, e.i32(3), INT_BREAKPOINT),
+  int1: (e) => interrupt(e, e.i32(1), INT_ICEBP),
+  int: (e) => interrupt(e, e.imm(1), INT_N),
   into,
 };

@@ -7,8 +7,6 @@ import {
   EXIT_PRIVILEGED,
   EXIT_SOFT_INT,
   EXIT_SYSCALL,
-  NEXT,
-  NEXT_CHECK,
   P_DIRECT_ERETUS,
   P_DIRECT_FAULTS,
   P_DIRECT_SYSCALLS,
@@ -23,7 +21,6 @@ import {
   S_EXIT_INSN_LEN,
   S_EXIT_VA,
   S_GPR,
-  S_RFLAGS,
   S_RIP,
 } from '@pvm/cpu-jit/layout';
 import type { EntryState, GuestRam } from '@pvm/machine';
@@ -46,9 +43,6 @@ import { type Design, type DirectSwitches, type ExitOutcome, TripleFault } from 
 import { accessMmio } from '../mmio.ts';
 import { accessTable, createShadowMmu } from '../shadow.ts';
 import { NonPvmMode } from './non-pvm-mode.ts';
-
-const DR6 = S_DR + 6 * 8;
-const DR6_BS = 1n << 14n;
 
 export interface PvmDesignOptions {
   readonly core: CpuCore;
@@ -130,22 +124,15 @@ export class PvmDesign implements Design {
   }
 
   enter(index: number): number {
-    const vcpu = this.vcpu(index);
     if (this.nonPvm !== undefined) {
       const reason = this.nonPvm.enter();
       if (!this.nonPvm.isLongMode) return reason;
       this.nonPvm.leave();
       this.nonPvm = undefined;
+      const vcpu = this.vcpu(index);
       vcpu.convert(vcpu.selector(CS));
     }
-    if ((vcpu.get32(S_RFLAGS) & abi.RFLAGS_TF) === 0) return this.core.run(index);
-    // Single-step: #DB after the instruction, unless it left the guest for another reason (SDM vol. 3, 18.3.1.4).
-    const reason = this.core.step(index);
-    if (reason !== NEXT && reason !== NEXT_CHECK) return reason;
-    vcpu.set64(DR6, vcpu.get64(DR6) | DR6_BS);
-    vcpu.set32(S_EXC, abi.VECTOR_DB + 1);
-    vcpu.set32(S_EXC_ERROR, 0);
-    return EXIT_EXCEPTION;
+    return this.core.run(index);
   }
 
   // ------------------------------------------------------------ exits
