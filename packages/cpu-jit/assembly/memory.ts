@@ -5,7 +5,7 @@ import {
   P_PAGE_FAULT, P_SMOD, PAGING_EPT, PAGING_SHADOW, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_ACCESS, S_EXIT_BLOCK, S_EXIT_GPA, S_EXIT_SIZE, S_EXIT_VA,
   S_ALIGN, S_EXIT_VALUE, S_SPLIT, S_STEP, S_WATCH, TLB_ADDEND, TLB_EXEC, TLB_FLAG_CODE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, WATCH_DATA,
 } from "../src/layout";
-import { AC, GP, count, linear, raise, raisePageFault } from "./cpu";
+import { AC, GP, count, isCanonical, linear, raise, raisePageFault } from "./cpu";
 import { touched } from "./debug";
 import { eptGpa } from "./ept";
 import { NO_GUEST_FAULT, userFault } from "./guest-fault";
@@ -159,6 +159,7 @@ function splitStore(cpu: u32, va: u64, size: u32): void {
   if (load<u32>(cpu, S_EXC)) return;
   let second = rmwPtr(cpu, va2, size - n, ACCESS_RMW | ACCESS_PROBE);
   if (load<u32>(cpu, S_EXC)) return;
+  if (load<u32>(cpu, S_WATCH) & WATCH_DATA && (touched(cpu, va, n, true) || touched(cpu, va2, size - n, true))) return;
   if (first && codeBits(first) && !overCode(cpu, first, n)) return;
   if (second && codeBits(second) && !overCode(cpu, second, size - n)) return;
   if (first) copyBytes(first, split, n);
@@ -175,10 +176,11 @@ function storePart(cpu: u32, va: u64, from: u32, n: u32): void {
   if (hpa) copyBytes(hpa, from, n);
 }
 
-/** Does alignment checking refuse the access? Then #AC is raised; it comes before page faults. */
+/** Does alignment checking refuse the access? Then #AC is raised. It comes before page faults, and after #GP for addresses that are not canonical;
+ *  128-bit accesses have rules of their own. That is what silicon does. */
 @inline
 export function misaligned(cpu: u32, va: u64, size: u32): bool {
-  if (!load<u32>(cpu, S_ALIGN) || !(va & (size - 1))) return false;
+  if (!load<u32>(cpu, S_ALIGN) || !(va & (size - 1)) || size > 8 || !isCanonical(cpu, va)) return false;
   raise(cpu, AC, 0);
   return true;
 }

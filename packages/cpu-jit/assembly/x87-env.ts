@@ -7,7 +7,7 @@ import {
   SEG_BASE, SEG_STRIDE,
 } from '../src/layout';
 import { linear } from './cpu';
-import { load16, load32, load64, probeExec, probeWrite, store16, store32, store64 } from './memory';
+import { load16, load32, probeExec, probeWrite, store16, store32 } from './memory';
 import { at, INTEGER_BIT, mOf, put, sOf, summarize, topOf } from './x87-core';
 
 const RFLAGS_VM: u32 = 1 << 17;
@@ -115,8 +115,8 @@ export function fx_save(cpu: u32, va: u64, wide: u32): void {
   storeEnvironment(cpu, va, wide);
   for (let i: u32 = 0; i < 8; i++) {
     const register = at(cpu, i), to = va + size + i * 10;
-    if (load<u32>(cpu, S_EXC)) return;
-    store64(cpu, linear(cpu, to), mOf(register));
+    // Words, since alignment checking asks for no more here.
+    for (let w: u32 = 0; w < 8 && !load<u32>(cpu, S_EXC); w += 2) store16(cpu, linear(cpu, to + w), <u32>(mOf(register) >> (w << 3)) & 0xffff);
     if (load<u32>(cpu, S_EXC)) return;
     store16(cpu, linear(cpu, to + 8), sOf(register));
   }
@@ -128,7 +128,8 @@ export function fx_rstor(cpu: u32, va: u64, wide: u32): void {
   // The registers lie in one or two pages: touch the last byte so that no later load can fault.
   load16(cpu, linear(cpu, from + 78));
   for (let i: u32 = 0; i < 8 && !load<u32>(cpu, S_EXC); i++) {
-    const m = load64(cpu, linear(cpu, from + i * 10));
+    let m: u64 = 0;
+    for (let w: u32 = 0; w < 8 && !load<u32>(cpu, S_EXC); w += 2) m |= <u64>load16(cpu, linear(cpu, from + i * 10 + w)) << (w << 3);
     if (load<u32>(cpu, S_EXC)) return;
     const s = load16(cpu, linear(cpu, from + i * 10 + 8));
     if (load<u32>(cpu, S_EXC)) return;

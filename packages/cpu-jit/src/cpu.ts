@@ -368,7 +368,7 @@ export class CpuCore implements MemoryLayout {
         continue;
       } else if (reason === EXIT_RESTART) {
         this.u32[(cpu + S_EXC) >>> 2] = 0;
-        reason = this.step(vcpu);
+        reason = this.stepWatched(vcpu);
         // It hit a data breakpoint.
         isCheckPoint = this.u32[(cpu + S_DEBUG) >>> 2] !== 0;
         if (reason === NEXT) continue;
@@ -401,13 +401,8 @@ export class CpuCore implements MemoryLayout {
     const events = this.getU64(cpu + C_EVENTS);
     const count = this.getU64(cpu + S_ICOUNT);
     const rip = this.getU64(cpu + S_RIP);
-    const waiting = u32[(cpu + S_DEBUG) >>> 2] ?? 0;
-    const reason = this.step(vcpu);
-    if (this.getU64(cpu + S_ICOUNT) === count || this.getU64(cpu + C_EVENTS) !== events) {
-      // It faulted, or somebody else completes it.
-      u32[(cpu + S_DEBUG) >>> 2] = waiting;
-      return reason;
-    }
+    const reason = this.stepWatched(vcpu);
+    if (this.getU64(cpu + S_ICOUNT) === count || this.getU64(cpu + C_EVENTS) !== events) return reason;
     // The rest of a repeated string instruction is not stopped by the breakpoint at it again.
     if (isNative && this.isRepeating(cpu)) u32[(cpu + S_RFLAGS) >>> 2] = (u32[(cpu + S_RFLAGS) >>> 2] ?? 0) | RFLAGS_RF;
     // SYSCALL takes TF away before its end.
@@ -422,6 +417,16 @@ export class CpuCore implements MemoryLayout {
     u32[(cpu + S_EXC_ERROR) >>> 2] = 0;
     u32[(cpu + S_EXC) >>> 2] = VECTOR_DB + 1;
     return EXIT_EXCEPTION;
+  }
+  /** One instruction; one that faults, or that somebody else must complete, has hit no breakpoint. */
+  private stepWatched(vcpu: number): number {
+    const cpu = this.cpuAddress(vcpu);
+    const waiting = this.u32[(cpu + S_DEBUG) >>> 2] ?? 0;
+    const events = this.getU64(cpu + C_EVENTS);
+    const count = this.getU64(cpu + S_ICOUNT);
+    const reason = this.step(vcpu);
+    if (this.getU64(cpu + S_ICOUNT) === count || this.getU64(cpu + C_EVENTS) !== events) this.u32[(cpu + S_DEBUG) >>> 2] = waiting;
+    return reason;
   }
   /** Is RIP at a string instruction that stopped between two iterations? */
   private isRepeating(cpu: number): boolean {
