@@ -56,9 +56,9 @@ import {
   SEG_LIMIT,
   SEG_SELECTOR,
   SEG_STRIDE,
-  XCR0_AVX,
   V_LEVELS,
   V_NATIVE,
+  XCR0_AVX,
 } from '../layout.ts';
 import { conditionFromFlags } from './conditions.ts';
 import { Emitter, type FlagKind } from './emitter.ts';

@@ -121,11 +121,17 @@ for (const jit of ['off', 'sync'] as const) {
     });
     test('an instruction breakpoint is by linear address', () => {
       const base = 0x1000;
-      const o = run([], START + base + 1, EXECUTE, () => {
-        m.bytes(AT.code + base, [...ARM, NOP, NOP, END]);
-        m.core.setSegment(0, CS, { selector: SEL.code0, base: BigInt(base), limit: 0xffff_ffff, attr: 0xc09b });
-        m.core.modeChanged(0);
-      }, 'protected');
+      const o = run(
+        [],
+        START + base + 1,
+        EXECUTE,
+        () => {
+          m.bytes(AT.code + base, [...ARM, NOP, NOP, END]);
+          m.core.setSegment(0, CS, { selector: SEL.code0, base: BigInt(base), limit: 0xffff_ffff, attr: 0xc09b });
+          m.core.modeChanged(0);
+        },
+        'protected',
+      );
       expect(o).toMatchObject({ vector: VEC.DB, ip: START + 1 });
     });
 

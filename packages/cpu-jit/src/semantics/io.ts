@@ -1,6 +1,18 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { ACCESS_READ, ACCESS_WRITE, EXIT_IO, NEXT, S_EXIT_ACCESS, S_EXIT_QUAL, S_EXIT_SIZE, S_EXIT_VA, S_EXIT_VALUE, S_RFLAGS, V_IO_BITMAP } from '../layout.ts';
+import {
+  ACCESS_READ,
+  ACCESS_WRITE,
+  EXIT_IO,
+  NEXT,
+  S_EXIT_ACCESS,
+  S_EXIT_QUAL,
+  S_EXIT_SIZE,
+  S_EXIT_VA,
+  S_EXIT_VALUE,
+  S_RFLAGS,
+  V_IO_BITMAP,
+} from '../layout.ts';
 import { RAX, RDX, VECTOR } from './common.ts';
 import { ioPrivilege } from './flags.ts';
 import { native } from './privilege.ts';

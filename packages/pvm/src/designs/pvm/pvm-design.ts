@@ -12,7 +12,6 @@ import {
   P_DIRECT_SYSCALLS,
   P_RETU_RIP,
   S_CR2,
-  S_DR,
   S_EXC,
   S_EXC_ADDR,
   S_EXC_ERROR,
