@@ -206,6 +206,17 @@ describe('ERETU', () => {
   });
 
   it.each([
+    ['POPF', [0x68, 0x02, 0x03, 0x00, 0x00, 0x9d], 7],
+    // push $ds; push %rsp; pushf; orl $TF,(%rsp); push $cs; call 1f; 1: addq $6,(%rsp); iretq
+    ['IRET', [0x6a, 0x2b, 0x54, 0x9c, 0x81, 0x0c, 0x24, 0x00, 0x01, 0x00, 0x00, 0x6a, 0x33, 0xe8, 0, 0, 0, 0, 0x48, 0x83, 0x04, 0x24, 0x07, 0x48, 0xcf], 26],
+  ])('single-steps after a %s that sets TF', async (_what, code, rip) => {
+    const g = (await testGuest()).attach().umod(code, [0x90], asm.ud2);
+    g.run();
+    expect(g.pvcs16(abi.PVCS_EVENT_VECTOR)).toBe(1);
+    expect(g.pvcs64(abi.PVCS_RIP)).toBe(USER_RIP + BigInt(rip));
+  });
+
+  it.each([
     ['user_cs 0x10', 0x002b_0010],
     ['user_ss 0', 0x0000_0033],
   ])('to %s is a failed VM entry', async (_what, segments) => {
