@@ -3,6 +3,7 @@ import yargs from 'yargs';
 import { BENCH_OPTIONS, benchCommand } from './commands/bench.ts';
 import { COMPARE_OPTIONS, compareCommand } from './commands/compare.ts';
 import { demoCommand } from './commands/demo.ts';
+import { JIT_OPTIONS, jitCommand } from './commands/jit.ts';
 import { MACHINE_OPTIONS } from './commands/machine-options.ts';
 import { runCommand } from './commands/run.ts';
 import { RUN_OPTIONS } from './commands/run-arguments.ts';
@@ -11,7 +12,7 @@ import { EXIT_GUEST, EXIT_USAGE, UsageError } from './errors.ts';
 import { endOnBrokenPipe } from './output.ts';
 import { splitProgram } from './split.ts';
 
-const COMMANDS = ['run', 'compare', 'stat', 'bench', 'demo'];
+const COMMANDS = ['run', 'compare', 'stat', 'bench', 'jit', 'demo'];
 const DESCRIPTION = `pvm - run x86-64 Linux programs in a PVM guest, and see what every VM exit cost
 
 Usage: pvm <command> [options]`;
@@ -29,9 +30,10 @@ export async function main(argv: readonly string[]): Promise<void> {
       .command(compareCommand(program))
       .command(statCommand(program))
       .command(benchCommand)
+      .command(jitCommand(program))
       .command(demoCommand)
       .option('debug', { type: 'boolean', default: false, describe: 'Show a stack trace when pvm itself fails', global: true })
-      .demandCommand(1, 'name a command: run, compare, stat, bench or demo (pvm --help lists them)')
+      .demandCommand(1, 'name a command: run, compare, stat, bench, jit or demo (pvm --help lists them)')
       .strict()
       .recommendCommands()
       .wrap(Math.min(110, process.stdout.columns ?? 110))
@@ -59,6 +61,7 @@ function explain(message: string): string {
     ...Object.keys(BENCH_OPTIONS),
     ...Object.keys(LIVE_OPTIONS),
     ...Object.keys(COMPARE_OPTIONS),
+    ...Object.keys(JIT_OPTIONS),
   ];
   return `unknown argument ${unknown}; did you mean ${nearest(unknown, known)}? (pvm --help lists commands, pvm COMMAND --help its options)`;
 }

@@ -681,6 +681,14 @@ export class CpuCore implements MemoryLayout {
     };
   }
 
+  /** Guest code and Wasm text of the compiled regions that hold the instruction at virtual address `rip`; empty when none does. */
+  async dumpCompiled(rip: bigint): Promise<string[]> {
+    const found = this.jit?.regionsAt(rip) ?? [];
+    if (found.length === 0) return [];
+    const { dumpRegion } = await import('./jit/dump.ts');
+    return Promise.all(found.map(dumpRegion));
+  }
+
   /** Ends the compiler thread; the object must not be used afterwards. */
   async dispose(): Promise<void> {
     await Promise.all([this.jit?.dispose(), this.sampler?.dispose()]);

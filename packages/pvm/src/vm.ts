@@ -260,6 +260,11 @@ export class Vm {
     this.wake?.();
   }
 
+  /** Guest code and Wasm text of the compiled regions that hold the instruction at virtual address `rip`; empty when none does. */
+  dumpCompiled(rip: bigint): Promise<string[]> {
+    return this.core.dumpCompiled(rip);
+  }
+
   /** What the run has cost so far. */
   stats(): Summary {
     return this.summary();

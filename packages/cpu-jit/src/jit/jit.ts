@@ -105,12 +105,21 @@ const TINY_INSNS = 16;
 interface Pending {
   readonly desc: number;
   readonly region: Region;
+  /** Where the guest had its first instruction when it was requested. */
+  readonly rip: bigint;
   /** How often it was formed anew. */
   readonly reforms: number;
   /** The code changed, or was forgotten, before the result came. */
   cancelled: boolean;
   /** Once linked: table slots, and the descriptors of the blocks that they start at. */
   readonly links: { readonly desc: number; readonly slot: number }[];
+}
+
+/** A region that runs compiled. */
+export interface CompiledRegion {
+  /** Virtual address of its first instruction. */
+  readonly rip: bigint;
+  readonly region: Region;
 }
 
 /** Finds regions where blocks become hot, has them compiled, and links the results. */
@@ -151,7 +160,7 @@ export class Jit {
       const mode = u32[(desc + BD_MODE) >>> 2] ?? 64;
       if (!this.reform(cpu, hpa, mode)) {
         const region = this.regionAt(cpu, hpa, mode);
-        if (region !== undefined) this.request(desc, region, 0);
+        if (region !== undefined) this.request(desc, region, this.host.view.getBigUint64(cpu + S_RIP, true), 0);
       }
     }
     this.counts.linkMs += performance.now() - start;
@@ -166,7 +175,7 @@ export class Jit {
     const rip = BigInt.asUintN(64, this.host.view.getBigUint64(cpu + S_RIP, true) - BigInt(offset));
     const region = this.regionAt(cpu, owner.region.hpa, mode, rip, owner);
     if (region === undefined || !region.blocks.has(offset)) return false;
-    this.request(owner.desc, region, owner.reforms + 1);
+    this.request(owner.desc, region, rip, owner.reforms + 1);
     return true;
   }
 
@@ -177,6 +186,17 @@ export class Jit {
 
   dispose(): Promise<void> {
     return this.compiler.dispose();
+  }
+
+  /** The regions with compiled code that hold the instruction at virtual address `rip`, largest first; several functions may have a copy. */
+  regionsAt(rip: bigint): CompiledRegion[] {
+    const found: CompiledRegion[] = [];
+    for (const p of new Set(this.heads.values())) {
+      const offset = Number(BigInt.asIntN(64, rip - p.rip));
+      const holds = [...p.region.blocks.values()].some((block) => offset >= block.start && offset < block.end);
+      if (holds && p.links.length > 0) found.push({ rip: p.rip, region: p.region });
+    }
+    return found.sort((a, b) => b.region.insnCount - a.region.insnCount);
   }
 
   /** The region that would be compiled for code at `rip`, instead of `before`; undefined when its first instruction cannot be decoded. */
@@ -200,8 +220,8 @@ export class Jit {
     });
   }
 
-  private request(desc: number, region: Region, reforms: number): void {
-    const p: Pending = { desc, region, reforms, cancelled: false, links: [] };
+  private request(desc: number, region: Region, rip: bigint, reforms: number): void {
+    const p: Pending = { desc, region, rip, reforms, cancelled: false, links: [] };
     const id = this.nextId++;
     this.pending.set(id, p);
     for (const hpa of entryPoints(region)) this.heads.set(hpa, p);
