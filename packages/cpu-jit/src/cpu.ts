@@ -1,6 +1,7 @@
 import { CodeCache, type CodeSource } from './code-cache.ts';
 import { decode } from './decoder/index.ts';
 import type { Insn } from './decoder/types.ts';
+import { setEngineFlags } from './engine-flags.ts';
 import { type EntryTarget, type FlatEntry, flatState, resetState, type Segment } from './entry-state.ts';
 import { CpuError } from './errors.ts';
 import type { CpuLevel } from './features.ts';
@@ -189,6 +190,7 @@ export class CpuCore implements MemoryLayout {
 
   /** Allocates memory and instantiates the Wasm modules. Throws `CpuError` for bad options or an unbuilt package. */
   static async create(options: CpuOptions): Promise<CpuCore> {
+    setEngineFlags();
     const cpu = new CpuCore(options);
     await cpu.link(options);
     for (let v = 0; v < cpu.vcpus; v++) cpu.reset(v);

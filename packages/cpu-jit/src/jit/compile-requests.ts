@@ -40,17 +40,11 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
 
 /**
  * V8 while it compiles regions: the optimising tier at once, because baseline code is 3 to 4 times slower and a hot loop can stay in it for
- * seconds; unlikely arms out of line; and nothing that makes code longer, which costs more time than it gains: our exits inlined, loops
- * peeled. Compiled code never nests, so it needs no checks of the stack.
+ * seconds. Only flags that one function's compilation looks at once may be switched like this: other threads compile meanwhile.
  */
 const FLAGS = [
-  ['--experimental-wasm-branch-hinting', '--experimental-wasm-branch-hinting'],
   ['--no-liftoff', '--liftoff'],
   ['--no-wasm-lazy-compilation', '--wasm-lazy-compilation'],
-  ['--no-wasm-inlining', '--wasm-inlining'],
-  ['--no-wasm-loop-peeling', '--wasm-loop-peeling'],
-  ['--no-wasm-loop-unrolling', '--wasm-loop-unrolling'],
-  ['--no-wasm-stack-checks', '--wasm-stack-checks'],
 ] as const;
 
 /** Flags are those of the process, so they are put back: Binaryen and the interpreter are large modules that must stay lazy. */
