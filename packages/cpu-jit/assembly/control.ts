@@ -93,7 +93,7 @@ function setCr0(cpu: u32, wanted: u64): bool {
   const isLong = (load<u32>(segmentAt(cpu, CS), SEG_ATTR) & ATTR_LONG) != 0;
   if (value & CR0_PG && !(old & CR0_PG)) {
     if (efer & EFER_LME) {
-      if (!(cr4 & CR4_PAE) || isLong) return false;
+      if (!(cr4 & CR4_PAE) || (isLong && !(efer & EFER_LMA))) return false;
       store<u32>(cpu, efer | EFER_LMA, S_EFER);
     }
   } else if (!(value & CR0_PG) && old & CR0_PG) {

@@ -365,7 +365,9 @@ export function walk(cpu: u32, va: u64, access: u32): u32 {
     walkShift = 12;
     walkGlobal = false;
     walkOnce = false;
-    return finish(cpu, mode, va & 0xffff_ffff, access, true, true, true);
+    // EFER.LMA without CR0.PG is a state that only the owner of the CPU makes: flat 64-bit code, its addresses cut to the 48 bits of the second level.
+    if (long && !canonical(va, 4)) return WALK_GP;
+    return finish(cpu, mode, long ? va & 0xffff_ffff_ffff : va & 0xffff_ffff, access, true, true, true);
   }
   if (long) {
     const levels: u32 = cr4 & CR4_LA57 ? 5 : 4;

@@ -72,6 +72,8 @@ export class CodeCache {
   private readonly scratch = new Uint8Array(32);
   /** The instruction of the last `stepBlock`, undefined when its bytes are none. */
   stepped: Insn | undefined;
+  /** HPAs of instructions before which the host wants control: blocks and regions end there, and the block there does nothing but leave. */
+  private readonly breakpoints = new Set<number>();
   /** Blocks decoded and code invalidations since creation. */
   readonly counts = { blocks: 0, instructions: 0, invalidated: 0, flushes: 0 };
 
@@ -121,6 +123,12 @@ export class CodeCache {
       },
     };
     while (!ended && index < MAX_BLOCK_INSNS && offset < room) {
+      if (this.breakpoints.size > 0 && this.breakpoints.has(hpa + offset)) {
+        if (index > 0) break;
+        rec = writePseudo(view, rec, PSEUDO.break, offset, index);
+        ended = true;
+        break;
+      }
       // An instruction that runs into the next page starts a block of its own: fetching its second page may fault, and only when it is reached.
       const insn = index === 0 ? this.decodeOne(crossing, offset, codeSize) : decode(this.host.u8, hpa + offset, room - offset, codeSize);
       if (insn === 'fault') return false;
@@ -216,6 +224,16 @@ export class CodeCache {
       for (const line of linesOf(t)) this.forget(t, line);
     }
     this.host.forgetLinks();
+  }
+
+  /** Sets or removes a breakpoint. Only outside generated code. */
+  setBreakpoint(hpa: number, isSet: boolean): void {
+    if (isSet) this.breakpoints.add(hpa);
+    else this.breakpoints.delete(hpa);
+    this.invalidate(hpa, 1);
+  }
+  hasBreakpoint(hpa: number): boolean {
+    return this.breakpoints.has(hpa);
   }
 
   /** Forgets all translated code. Only outside generated code. */

@@ -36,6 +36,7 @@ import {
   INTR_WINDOW,
   JC_BASE,
   JC_CPU_SIZE,
+  JC_REC,
   MAX_VCPUS,
   NEXT,
   NEXT_CHECK,
@@ -69,6 +70,7 @@ import {
   S_TIER,
   S_TLB,
   S_UNFUSED,
+  S_WATCH,
   S_X87_CW,
   SEG_BASE,
   SEG_LIMIT,
@@ -99,6 +101,8 @@ const VECTOR_GP = 13;
 /** Branches that are always taken, by mnemonic. */
 const ALWAYS_BRANCHES = new Set(['jmp', 'jmp_ind', 'jmpf', 'call', 'call_ind', 'callf', 'ret', 'retf', 'iret', 'syscall', 'sysret', 'sysenter', 'sysexit']);
 const VECTOR_DB = 1;
+/** DR7: accesses to debug registers are #DB. */
+const DR7_GD = 1n << 13n;
 /** DR6: single step. */
 const DR6_BS = 1n << 14n;
 /** For `setLimit`: never. */
@@ -622,6 +626,59 @@ export class CpuCore implements MemoryLayout {
     const insn = source === undefined ? 'fault' : this.code.decodeOne(source, 0, this.codeSize(cpu));
     this.u32[(cpu + S_EXC) >>> 2] = exc;
     return insn;
+  }
+
+  /**
+   * Without compiled code: one instruction (`single`), or one block of at most MAX_BLOCK_INSNS. What is pending, or TF, comes first. Returns NEXT,
+   * NEXT_CHECK or EXIT_*.
+   */
+  runBlock(vcpu: number, single: boolean): number {
+    const cpu = this.cpuAddress(vcpu);
+    const pending = this.runtime.attention(cpu) >>> 0;
+    // With breakpoints armed, too.
+    if (pending === EXIT_STEP || (pending === NEXT && this.u32[(cpu + S_WATCH) >>> 2] !== 0)) return this.singleStep(vcpu);
+    if (pending !== NEXT) return pending;
+    let reason = NEXT;
+    if (single) {
+      reason = this.step(vcpu);
+    } else {
+      const find = () => this.runtime.lookupBlock(cpu) >>> 0;
+      let entry = find();
+      if (entry === 0 && this.u32[(cpu + S_EXC) >>> 2] === 0 && this.decodeBlock(cpu)) entry = find();
+      if (entry === 0) return this.fetchFault(cpu);
+      this.setU64(cpu + S_BLOCK_RIP, this.getU64(cpu + S_RIP));
+      reason = this.runtime.callRecord(cpu, this.u32[(entry + JC_REC) >>> 2] ?? 0) >>> 0;
+    }
+    return reason === EXIT_RESTART ? this.step(vcpu) : reason;
+  }
+
+  /** The repeated string instruction at RIP has stopped between two of its iterations. */
+  isBetweenIterations(vcpu: number): boolean {
+    return this.isRepeating(this.cpuAddress(vcpu));
+  }
+  /** MOV to debug register `n`, which arms breakpoints, whatever DR7.GD says; what the CPU refuses becomes #GP. RIP moves on as after the instruction. */
+  writeDebug(vcpu: number, n: number, value: bigint): void {
+    const cpu = this.cpuAddress(vcpu);
+    this.setU64(cpu + S_DR + 7 * 8, this.getU64(cpu + S_DR + 7 * 8) & ~DR7_GD);
+    this.runtime.sys_write_dr(cpu, S_DR + n * 8, value);
+  }
+  /** Linear address of the next instruction. */
+  codeAddress(vcpu: number): bigint {
+    const cpu = this.cpuAddress(vcpu);
+    const rip = this.getU64(cpu + S_RIP);
+    return this.codeSize(cpu) === 64 ? rip : BigInt.asUintN(32, rip + this.getU64(cpu + S_SEG + CS * SEG_STRIDE + SEG_BASE));
+  }
+  /** HPA of the code byte at linear address `address`, 0 when it cannot be fetched now; raises nothing. */
+  probeCode(vcpu: number, address: bigint): number {
+    return this.runtime.probeExec(this.cpuAddress(vcpu), address) >>> 0;
+  }
+  /** While set, `run` returns EXIT_REQUEST before the instruction at `hpa`, at no cost to other code; `runBlock` of a single one goes over it. */
+  setBreakpoint(hpa: number, isSet: boolean): void {
+    this.code.setBreakpoint(hpa, isSet);
+  }
+  /** Size of the code that runs now. */
+  codeBits(vcpu: number): 16 | 32 | 64 {
+    return this.codeSize(this.cpuAddress(vcpu));
   }
 
   private codeSize(cpu: number): 16 | 32 | 64 {

@@ -97,7 +97,7 @@ const MISC_ENABLE_RESET = 1n;
 const MTRR_DEF_TYPE = 27;
 const MTRR_WRITE_BACK = 0x806n;
 /** Present, accessed, of privilege 0: code and data of 16, 32 and 64 bits, LDT, busy TSS. */
-const ATTR_CODE16 = 0x9b;
+export const ATTR_CODE16 = 0x9b;
 const ATTR_CODE32 = 0xc09b;
 const ATTR_CODE64 = 0xa09b;
 const ATTR_DATA16 = 0x93;

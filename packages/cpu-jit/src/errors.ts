@@ -2,6 +2,10 @@
 export type CpuErrorCode =
   /** An option of `CpuCore.create` is out of range. */
   | 'bad-option'
+  /** A call of `Cpu` with an address, range, permission or register that does not fit. */
+  | 'bad-argument'
+  /** `Cpu.map` wants more memory than there is. */
+  | 'out-of-memory'
   /** The package was not built: a file of `build/` is missing. */
   | 'not-built'
   /** This process cannot provide what is needed (Node too old, address space exhausted). */

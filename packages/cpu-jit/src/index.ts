@@ -1,3 +1,4 @@
+export * from './api/index.ts';
 export * from './cpu.ts';
 export * from './decoder/index.ts';
 export type { Insn, MemOperand, OperandForm, Row } from './decoder/types.ts';
@@ -6,3 +7,4 @@ export * from './errors.ts';
 export * from './features.ts';
 export * from './layout.ts';
 export type { MemoryLayout } from './memory.ts';
+export * from './processor-leaves.ts';

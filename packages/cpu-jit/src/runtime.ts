@@ -38,6 +38,8 @@ export interface RuntimeExports {
   cpuid(cpu: number): void;
   /** Before a single instruction: NEXT, or what came of delivering the breakpoint at it; uses up RFLAGS.RF. */
   debug_fetch(cpu: number): number;
+  /** MOV to the debug register at state-block offset `register`. */
+  sys_write_dr(cpu: number, register: number, value: bigint): number;
   /** After a single instruction that TF was set before; `branch`: it was a branch that was taken. */
   debug_step(cpu: number, branch: number): void;
   /** The instruction at RIP was completed from outside: with TF a trap is due. */

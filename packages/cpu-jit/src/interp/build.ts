@@ -8,6 +8,7 @@ import { typeOfSize } from '../emit/tlb-path.ts';
 import type { ValType } from '../emit/val.ts';
 import {
   EXIT_EXCEPTION,
+  EXIT_REQUEST,
   NEXT,
   R_BASE,
   R_HANDLER,
@@ -126,6 +127,7 @@ function addPseudoHandlers(m: binaryen.Module): string[] {
     m.block(null, [m.i32.store(S_EXC, 4, cpu(), m.i32.const(vector + 1)), m.i32.store(S_EXC_ERROR, 4, cpu(), m.i32.const(0)), ...leave(EXIT_EXCEPTION)], b.i32);
   m.addFunction('p_trap', signature, b.i32, [], m.unreachable());
   m.addFunction('p_end', signature, b.i32, [], m.block(null, leave(NEXT), b.i32));
+  m.addFunction('p_break', signature, b.i32, [], m.block(null, leave(EXIT_REQUEST), b.i32));
   m.addFunction('p_ud', signature, b.i32, [], fault(6));
   m.addFunction('p_gp', signature, b.i32, [], fault(13));
   for (const bits of [16, 32, 64] as const) {

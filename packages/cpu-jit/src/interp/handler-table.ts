@@ -14,6 +14,8 @@ export const PSEUDO = {
   ea16: 4,
   ea32: 5,
   ea64: 6,
+  /** A breakpoint of the host: EXIT_REQUEST before the instruction there. */
+  break: 7,
 } as const;
 /** Table index of the switcher's page-fault entry, for P_PAGE_FAULT. */
 export const SWITCHER_PAGE_FAULT = 7;

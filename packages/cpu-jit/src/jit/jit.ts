@@ -202,6 +202,7 @@ export class Jit {
   /** The region that would be compiled for code at `rip`, instead of `before`; undefined when its first instruction cannot be decoded. */
   regionAt(cpu: number, hpa: number, mode: number, rip = this.host.view.getBigUint64(cpu + S_RIP, true), before?: Pending): Region | undefined {
     const { u8, u32, view } = this.host;
+    if (this.host.code.hasBreakpoint(hpa)) return undefined;
     if (mode !== 64 && !(mode === 32 && ((u32[(cpu + S_FLAT) >>> 2] ?? 0) & FLAT_ALWAYS) === FLAT_ALWAYS)) return undefined;
     const page = rip & ~0xfffn;
     return discover({
@@ -209,6 +210,7 @@ export class Jit {
       page: (delta) => this.host.probeExec(cpu, BigInt.asUintN(64, page + BigInt(delta * 4096))) >>> 0,
       wasEntered: (_, at) => this.host.code.entries(at, mode) >= MIN_ENTRIES,
       startsOther: (_, at, isCall) => {
+        if (this.host.code.hasBreakpoint(at)) return true;
         const other = this.heads.get(at);
         // What is formed anew takes in the pieces that were compiled meanwhile.
         if (before !== undefined && other !== undefined && (other === before || (!isCall && other.region.insnCount <= MAX_ABSORBED_INSNS))) return false;
