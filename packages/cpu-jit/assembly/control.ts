@@ -1,6 +1,6 @@
 // Control and debug registers, and the invalidation of translations (SDM vol. 3, 2.5, 4.10).
 import {
-  CS, EXIT_PRIVILEGED, INTERCEPT_CR3_LOAD, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_EFER, S_EXC, S_EXIT_VALUE, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
+  CS, EXIT_PRIVILEGED, INTERCEPT_CR3_LOAD, INTERCEPT_INVLPG, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_EFER, S_EXC, S_EXIT_VALUE, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
   TLB_ARRAYS, TLB_SLOTS, V_CR0_FLIP, V_CR0_MASK, V_CR4_FLIP, V_CR4_MASK, V_DEPRIVILEGED, V_INTERCEPTS, V_LEVELS, V_SLOT, MAXPHYADDR,
 } from "../src/layout";
 import {
@@ -207,8 +207,9 @@ export function setEfer(cpu: u32, value: u64): bool {
   return true;
 }
 
-/** INVLPG forgets the page in every slot, since it may be global. */
+/** INVLPG forgets the page in every slot, since it may be global. Intercepted, it leaves with the address in S_EXIT_VALUE. */
 export function sys_invlpg(cpu: u32, va: u64): u32 {
+  if (load<u32>(cpu, V_INTERCEPTS) & INTERCEPT_INVLPG) return leaveWith(cpu, va);
   forgetPage(cpu, va);
   return done(cpu);
 }
@@ -217,7 +218,7 @@ function forgetPage(cpu: u32, va: u64): void {
   for (let array: u32 = 0; array < <u32>TLB_ARRAYS; array++) if (used >> array & 1) tlbInvlpg(cpu, array, va);
 }
 
-/** INVPCID: type, and the linear address of its descriptor. */
+/** INVPCID: type, and the linear address of its descriptor. Intercepted, it leaves with the type in S_EXIT_VALUE. */
 export function sys_invpcid(cpu: u32, type: u64, descriptor: u64): u32 {
   const first = load64(cpu, descriptor);
   if (load<u32>(cpu, S_EXC)) return 16;
@@ -228,6 +229,7 @@ export function sys_invpcid(cpu: u32, type: u64, descriptor: u64): u32 {
   const on = (load<u32>(cpu, S_CR4) & CR4_PCIDE) != 0;
   if (type < 2 && pcid && !on) return fail(cpu, GP, 0);
   if (type == 0 && !isCanonical(cpu, va)) return fail(cpu, GP, 0);
+  if (load<u32>(cpu, V_INTERCEPTS) & INTERCEPT_INVLPG) return leaveWith(cpu, type);
   if (type == 2) {
     tlbFlushAll(cpu);
   } else if (type == 3) {

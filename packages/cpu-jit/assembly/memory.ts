@@ -11,7 +11,7 @@ import { eptGpa } from "./ept";
 import { NO_GUEST_FAULT, userFault } from "./guest-fault";
 import { virtualTpr } from "./apic-page";
 import { MMU_DONE, MMU_LEAVE, MMU_RAISED, MMU_RETRY, hostMmio, hostMmuFault, hostSmc } from "./host";
-import { PAGE_MASK, codeBits, entryOf, entryOffset, fill, supervisorArray, unprotect } from "./tlb";
+import { PAGE_MASK, codeBits, entryOf, entryOffset, fill, supervisorArray, tlbForgetFaulting, unprotect } from "./tlb";
 import { WALK_EPT, WALK_FAULT, WALK_GP, WALK_MMIO, WALK_OK, walk, walkError, walkExec, walkGpa, walkHpa, walkRead, walkWrite } from "./walk";
 
 /** A hypervisor that repairs without effect is stopped after this many attempts. */
@@ -44,6 +44,7 @@ export function refill(cpu: u32, va: u64, access: u32, size: u32): u32 {
     }
     if (result == WALK_FAULT) {
       if (load<u32>(cpu, V_PAGING) != PAGING_SHADOW) {
+        tlbForgetFaulting(cpu, va);
         raisePageFault(cpu, va, walkError);
         return 0;
       }

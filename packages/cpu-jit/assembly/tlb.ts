@@ -3,12 +3,12 @@ import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, BLOCK_HEADS, C_TLB_FLUSHES, CODE_BITS, CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, JC_BASE, JC_CPU_SIZE, MAX_VCPUS,
   P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_ALIGN, S_CTX, S_PKRU, S_TLB, S_WATCH, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CTX,
   T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
-  TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, WATCH_DATA,
+  TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, V_SLOT, WATCH_DATA,
 } from "../src/layout";
 import { count, cpuIndex, tlbArray } from "./cpu";
 import { isWatched } from "./debug";
 import { forgetEpt } from "./ept";
-import { forgetWalks, walkExec, walkGlobal, walkHpa, walkOnce, walkRead, walkShift, walkWrite } from "./walk";
+import { forgetWalk, forgetWalks, walkExec, walkGlobal, walkHpa, walkOnce, walkRead, walkShift, walkWrite } from "./walk";
 
 export const PAGE_MASK: u64 = 0xffff_ffff_ffff_f000;
 /** Never equal to a page address. Flushing fills with ones. */
@@ -240,6 +240,20 @@ export function tlbInvlpg(cpu: u32, array: u32, va: u64): void {
   }
   const vpn = <u32>(va >> 12) & (T_CODE_BLOOM_SIZE * 8 - 1);
   if (load<u8>(cpu + array * <u32>T_CODE_BLOOM_SIZE + (vpn >> 3), T_CODE_BLOOM) >> (vpn & 7) & 1) newContext(cpu, array);
+}
+
+/** A page fault at `va`: nothing may be left of what TLB and paging-structure cache held for its page (SDM vol. 3, 5.10.4.1). */
+export function tlbForgetFaulting(cpu: u32, va: u64): void {
+  forgetWalk(cpu, va);
+  const page = va & PAGE_MASK;
+  for (let user: u32 = 0; user < 2; user++) {
+    const array = (load<u32>(cpu, V_SLOT) << 1) + user;
+    const entry = tlbArray(cpu, array) + (<u32>(va >> 7) & (TLB_ARRAY_SIZE - TLB_ENTRY_SIZE));
+    if (!(load<u32>(cpu, T_USED) >> array & 1) || !holds(entry, page)) continue;
+    const wasCode = load<u64>(entry, TLB_EXEC) == page;
+    invalidate(entry);
+    if (wasCode) newContext(cpu, array);
+  }
 }
 
 /** The frame at `hpa` got its first code bit: stores to it must come to the slow path, on every vCPU. */

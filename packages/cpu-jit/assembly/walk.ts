@@ -125,7 +125,8 @@ let allowExec: bool = false;
 function check(cpu: u32, access: u32, user: bool, writable: bool, nx: bool, pkey: u32, shadow: bool): u32 {
   const deprivileged = shadow && load<u32>(cpu, V_DEPRIVILEGED) != 0;
   const supervisor = !deprivileged && (load<u32>(cpu, S_CPL) != 3 || (access & ACCESS_IMPLICIT_SUPERVISOR) != 0);
-  const cr4 = load<u32>(cpu, S_CR4);
+  // Where the guest's paging is off, shadow tables translate all the same.
+  const cr4: u32 = shadow && !(load<u32>(cpu, S_CR0) & CR0_PG) ? 0 : load<u32>(cpu, S_CR4);
   const wp = shadow || (load<u32>(cpu, S_CR0) & CR0_WP) != 0;
   let r: bool, w: bool, x: bool;
   walkOnce = false;
@@ -174,6 +175,11 @@ function cacheEntry(cpu: u32, va: u64): u32 {
 @inline
 function cacheTag(cpu: u32, va: u64): u64 {
   return va >> 21 | <u64>load<u32>(cpu, S_WALK_GENERATION) << 43;
+}
+
+/** Forget what the paging-structure cache holds for `va`. */
+export function forgetWalk(cpu: u32, va: u64): void {
+  store<u64>(cacheEntry(cpu, va), 0);
 }
 
 /** Empty the paging-structure cache. */

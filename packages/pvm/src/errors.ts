@@ -13,6 +13,8 @@ export type PvmErrorCode =
   | 'triple-fault'
   /** The underlying CPU refuses the state the guest asked for. */
   | 'failed-vmentry'
+  /** The option `checkMmu` found the hypervisor's page tables to be wrong. */
+  | 'broken-mmu'
   /** A file of symbols, statistics or costs has not the contents it should have. */
   | 'no-symbols'
   | 'bad-report'
@@ -30,13 +32,13 @@ export class PvmError extends Error {
   }
 }
 
-/** The guest cannot go on: triple fault or refused entry. `report` has the registers and the last exits, on several lines. */
+/** The guest cannot go on: triple fault, refused entry, or page tables that failed a check. `report` has the registers and the last exits, on several lines. */
 export class VmError extends PvmError {
   override readonly name = 'VmError';
   /** What a command-line tool should exit with (EX_SOFTWARE of sysexits.h). */
   readonly exitCode = 70;
   readonly report: string;
-  constructor(code: 'triple-fault' | 'failed-vmentry', message: string, report: string) {
+  constructor(code: 'triple-fault' | 'failed-vmentry' | 'broken-mmu', message: string, report: string) {
     super(code, message);
     this.report = report;
   }

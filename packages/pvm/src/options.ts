@@ -71,6 +71,8 @@ export interface VmOptions {
   commandLine?: string;
   /** Stop with `instruction-limit` after so many guest instructions. Default: no limit. */
   maxInstructions?: number;
+  /** Check the invariants of shadow and second-level tables at every exit (`true`) or every so many; slow. Default false. */
+  checkMmu?: boolean | number;
   /** What the exit ledger times: `sampled` (default) the first 32,768 exits and 1 of 32 after them, `all`, or `off`: it does not even count. */
   ledger?: LedgerTiming;
   /** Keep the last so many exits one by one (`ledger.trace`), 36 bytes each, at most 2^24. Default 0. */
@@ -111,6 +113,8 @@ export interface CheckedOptions {
   readonly drives: readonly DriveOptions[];
   readonly commandLine: string;
   readonly maxInstructions: number | undefined;
+  /** Exits from one check of the page tables to the next, 0: none. */
+  readonly checkMmu: number;
   readonly ledger: LedgerTiming;
   readonly traceLimit: number;
   readonly signal: AbortSignal | undefined;
@@ -186,6 +190,7 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   drives: (v) => (Array.isArray(v) && v.every(isDrive) ? undefined : 'an array of { file, readOnly?, snapshot?, serial? }'),
   commandLine: isString,
   maxInstructions: (v) => (Number.isSafeInteger(v) && Number(v) > 0 ? undefined : 'a positive integer'),
+  checkMmu: (v) => (typeof v === 'boolean' || (Number.isSafeInteger(v) && Number(v) > 0) ? undefined : 'true, false or a positive number of exits'),
   ledger: oneOf('sampled', 'all', 'off'),
   traceLimit: (v) => (Number.isInteger(v) && Number(v) >= 0 && Number(v) <= 2 ** 24 ? undefined : 'a whole number up to 16777216'),
   signal: (v) => (v instanceof AbortSignal ? undefined : 'an AbortSignal'),
@@ -232,6 +237,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     drives: options.drives ?? [],
     commandLine: options.commandLine ?? '',
     maxInstructions: options.maxInstructions,
+    checkMmu: Number(options.checkMmu ?? false),
     ledger: options.ledger ?? 'sampled',
     traceLimit: options.traceLimit ?? 0,
     signal: options.signal,

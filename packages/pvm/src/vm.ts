@@ -2,11 +2,12 @@ import { CpuCore, type CpuHooks } from '@pvm/cpu-jit';
 import { S_ICOUNT, S_LSTAR, V_TSC_MUL } from '@pvm/cpu-jit/layout';
 import { GuestRam } from '@pvm/machine';
 import { crashReport } from './crash-report.ts';
-import { type Design, FailedEntry, type StopReason, TripleFault } from './designs/design.ts';
+import { BrokenMmu, type Design, FailedEntry, type StopReason, TripleFault } from './designs/design.ts';
 import { designInfo } from './designs/index.ts';
 import { PvmError, VmError } from './errors.ts';
 import { type GuestImage, loadGuestImage } from './guest-image.ts';
 import { ExitLedger } from './ledger.ts';
+import { MmuCheck } from './mmu-check.ts';
 import { type CheckedOptions, checkOptions, type VmOptions } from './options.ts';
 import { createPlatform, GuestTime, type Platform, randomSource } from './platform/index.ts';
 import { RunLoop } from './run-loop.ts';
@@ -27,6 +28,12 @@ export interface Result {
 }
 
 const BOOT_VCPU = 0;
+/** Errors that end a guest, their codes and what they are called. */
+const DEATHS = [
+  [TripleFault, 'triple-fault', 'triple fault'],
+  [FailedEntry, 'failed-vmentry', 'failed VM entry'],
+  [BrokenMmu, 'broken-mmu', 'broken page tables'],
+] as const;
 /** Longest sleep that `setTimeout` knows, about. */
 const MAX_SLEEP_MS = 2 ** 30;
 /** Bytes of input that go to a serial port at a time. */
@@ -69,13 +76,21 @@ export class Vm {
   private afterExit: (() => void) | undefined;
   /** The receiver of the platform's output is slow. */
   private outputWait: Promise<void> | undefined;
+  private readonly mmuCheck: MmuCheck | undefined;
   private runMs = 0;
 
   /** Used by `createVm`. */
   static async create(options: CheckedOptions): Promise<Vm> {
     // The CPU needs the hooks of a design that needs the CPU.
-    const late: { design?: Design } = {};
-    const hooks: CpuHooks = { mmuFault: (vcpu) => late.design?.mmuFault(vcpu) ?? 1, mmio: (vcpu) => late.design?.mmio(vcpu) ?? 1 };
+    const late: { vm?: Vm } = {};
+    const hooks: CpuHooks = {
+      mmuFault: (vcpu) => {
+        const answer = late.vm?.design.mmuFault(vcpu) ?? 1;
+        late.vm?.mmuCheck?.exitDone();
+        return answer;
+      },
+      mmio: (vcpu) => late.vm?.design.mmio(vcpu) ?? 1,
+    };
     const core = await CpuCore.create({
       ramBytes: options.memory,
       framePoolBytes: options.shadowMemory,
@@ -88,7 +103,7 @@ export class Vm {
     });
     try {
       const vm = new Vm(options, core);
-      late.design = vm.design;
+      late.vm = vm;
       return vm;
     } catch (e) {
       await core.dispose();
@@ -135,12 +150,14 @@ export class Vm {
     });
     this.design = designInfo(options.design).create({ core, ram, ledger: this.ledger, platform: this.platform, time, options });
     late.design = this.design;
+    if (options.checkMmu > 0) this.mmuCheck = new MmuCheck(this.design, options.checkMmu);
     this.runLoop = new RunLoop(core, BOOT_VCPU, this.design, this.ledger, this.platform.timers, {
       stopped: () => this.stop !== undefined,
       afterExit: () => {
         const f = this.afterExit;
         this.afterExit = undefined;
         f?.();
+        this.mmuCheck?.exitDone();
       },
       maxInstructions: options.maxInstructions,
     });
@@ -154,7 +171,7 @@ export class Vm {
   /**
    * Run until the guest powers off or cannot go on.
    *
-   * @throws VmError `triple-fault` or `failed-vmentry` with a register dump; PvmError `wrong-state` on a second call
+   * @throws VmError `triple-fault`, `failed-vmentry` or `broken-mmu` with a register dump; PvmError `wrong-state` on a second call
    */
   async run(): Promise<Result> {
     if (this.state !== 'new') throw new PvmError('wrong-state', 'a machine runs once; create another');
@@ -177,8 +194,9 @@ export class Vm {
       await this.loop();
       if (inputError !== undefined) throw inputError;
     } catch (e) {
-      if (!(e instanceof TripleFault || e instanceof FailedEntry)) throw e;
-      const [code, what] = e instanceof TripleFault ? (['triple-fault', 'triple fault'] as const) : (['failed-vmentry', 'failed VM entry'] as const);
+      const ended = DEATHS.find(([kind]) => e instanceof kind);
+      if (ended === undefined || !(e instanceof Error)) throw e;
+      const [, code, what] = ended;
       throw new VmError(code, `${what}: ${e.message}`, crashReport(`${what}: ${e.message}`, this.core, BOOT_VCPU, this.design, this.ledger));
     } finally {
       signal?.removeEventListener('abort', abort);

@@ -203,7 +203,7 @@ function checkRights(shadow: CheckedShadow, sidx: number, rights: number, fail: 
   const isWritable = (low & PTE_W) !== 0;
   if (isWritable && (rights & ACC_W) === 0 && ((role & ROLE_NO_WP) === 0 || (shadow.isKvm && isUser))) fail('writable leaf without the right', sidx);
   if (shadow.isKvm && isUser && (rights & ACC_U) === 0) fail('user leaf without the right', sidx);
-  if (shadow.isKvm && !isUser && (rights & ACC_U) !== 0 && (!isWritable || (role & ROLE_NO_WP) === 0)) fail('leaf taken from the user', sidx);
+  if (shadow.isKvm && !isUser && (rights & ACC_U) !== 0 && (role & ROLE_NO_WP) === 0) fail('leaf taken from the user', sidx);
   if (!isExecutable) return;
   if ((rights & ACC_X) === 0) fail('executable leaf without the right', sidx);
   const isKept = shadow.isKvm ? !isUser && (rights & ACC_U) !== 0 : (rights & ACC_U) !== 0;

@@ -42,8 +42,8 @@ import {
 
 const FOUR_GIB = 0x1_0000_0000;
 /** Bits 1, 2, 5-8 of a PAE page-directory pointer, and bits 52-63: reserved (SDM Vol. 3, table 5-8). */
-const PDPTE_RESERVED_LOW = 0x1e6;
-const PDPTE_RESERVED_HIGH = 0xfff0_0000 | 0;
+export const PDPTE_RESERVED_LOW = 0x1e6;
+export const PDPTE_RESERVED_HIGH = 0xfff0_0000 | 0;
 /** Bits 52-62 of entries in PAE tables. */
 const PAE_RESERVED_HIGH = 0x7ff0_0000;
 /** What a large 32-bit entry with bit 21 set is turned into: bit 13 is reserved in the 64-bit form. */
@@ -90,6 +90,9 @@ export class GuestWalk {
   readonly tableHpa = new Float64Array(6);
   readonly word = new Int32Array(6);
   readonly low = new Int32Array(6);
+  /** PAE paging: the four page-directory pointers as they were when CR3 was loaded, from this index on. */
+  pointers: Int32Array = new Int32Array(8);
+  pointersAt = 0;
   private readonly words: Int32Array;
   private readonly gpaToHpa: (gpa: number) => number;
   private readonly reservedHigh: number;
@@ -146,9 +149,9 @@ export class GuestWalk {
 
   private walkPae(rootHpa: number, vaLow: number, mode: number): boolean {
     if (rootHpa < 0) return this.fail(PF_P | PF_RSVD);
-    const word = (rootHpa >>> 2) + (vaLow >>> 30) * 2;
-    const low = this.words[word] as number;
-    const high = this.words[word + 1] as number;
+    const word = this.pointersAt + (vaLow >>> 30) * 2;
+    const low = this.pointers[word] as number;
+    const high = this.pointers[word + 1] as number;
     if ((low & PTE_P) === 0) return this.fail(0);
     if ((low & PDPTE_RESERVED_LOW) !== 0 || (high & (PDPTE_RESERVED_HIGH | this.reservedHigh)) !== 0) return this.fail(PF_P | PF_RSVD);
     this.enter(3, rootHpa, word, low, ACC_ALL);
@@ -159,6 +162,8 @@ export class GuestWalk {
     if (rootHpa < 0) return this.fail(PF_P | PF_RSVD);
     const hasPse = (mode & MODE_PSE) !== 0;
     this.topLevel = 2;
+    // The third level of the shadow has no rights of its own.
+    this.access[3] = ACC_ALL;
     const word = (rootHpa >>> 2) + (vaLow >>> 22);
     const entry = this.words[word] as number;
     if ((entry & PTE_P) === 0) return this.fail(0);
@@ -246,11 +251,16 @@ export class GuestWalk {
    */
   mark(write: boolean): boolean {
     for (let level = this.topLevel; level >= this.leafLevel; level--) {
-      const old = this.low[level] as number;
-      const marked = old | (level === this.leafLevel && write ? PTE_A | PTE_D : PTE_A);
-      if (marked === old) continue;
-      if (Atomics.compareExchange(this.words, this.word[level] as number, old, marked) !== old) return false;
-      this.low[level] = marked;
+      const marks = level === this.leafLevel && write ? PTE_A | PTE_D : PTE_A;
+      let old = this.low[level] as number;
+      while ((old & marks) !== marks) {
+        const found = Atomics.compareExchange(this.words, this.word[level] as number, old, old | marks);
+        if (found === old) old |= marks;
+        else if (((found ^ old) & ~(PTE_A | PTE_D)) !== 0) return false;
+        // Only marks were set since: by another vCPU, or for another level of this walk, which may use one entry twice.
+        else old = found;
+      }
+      this.low[level] = old;
     }
     return true;
   }

@@ -2,7 +2,7 @@
  * Which guest tables each vCPU has loaded, and the cache of previous ones: 16 TLB slots per vCPU, each with a kernel and a user shadow root.
  */
 import { MODE_32BIT, MODE_LEGACY, MODE_NO_PAGING, MODE_PAE, type ShadowFlavour } from './api.ts';
-import { entryGpa, shadowLevels } from './guest-walk.ts';
+import { entryGpa, PDPTE_RESERVED_HIGH, PDPTE_RESERVED_LOW, shadowLevels } from './guest-walk.ts';
 import { ACC_ALL, PTE_P, ROLE_ACC_SHIFT, ROLE_DIRECT, ROLE_TOP3 } from './paging.ts';
 import { inheritedRole } from './shadow-fill.ts';
 import type { ShadowPages } from './shadow-pages.ts';
@@ -30,6 +30,8 @@ export class Roots {
   private readonly slots: number;
   /** HPA of the tables that kernel and user root shadow, by slot; -1: not RAM. */
   private readonly tables: [Float64Array, Float64Array];
+  /** PAE's page-directory pointers by slot, two words each: read by MOV to CR3 only. */
+  readonly pointers: Int32Array;
   private readonly kernelCr3: Float64Array;
   private readonly userCr3: Float64Array;
   private readonly slotMode: Int32Array;
@@ -39,6 +41,7 @@ export class Roots {
     const { vcpus, flavour, slots } = options;
     this.flavour = flavour;
     this.slots = slots;
+    this.pointers = new Int32Array(vcpus * SLOTS * 8);
     this.tables = [new Float64Array(vcpus * SLOTS), new Float64Array(vcpus * SLOTS)];
     this.pages = pages;
     this.gpaToHpa = gpaToHpa;
@@ -127,19 +130,27 @@ export class Roots {
     this.lastUse[at] = this.loads;
   }
 
+  /** Where the pointers of a vCPU's slot are. */
+  pointersAt(vcpu: number): number {
+    return (vcpu * SLOTS + Math.max(0, this.slot[vcpu] as number)) * 8;
+  }
+
   /** MOV to CR3 in PAE mode reads the four page-directory pointers, which may have changed. */
   private reloadPointers(vcpu: number): void {
     const root = this.current(vcpu, 0);
     if (root === 0) return;
     const { pool } = this.pages;
     const table = this.table(vcpu, 0) >>> 2;
+    const at = this.pointersAt(vcpu);
+    for (let i = 0; i < 8; i++) this.pointers[at + i] = pool.words[table + i] as number;
     for (let index = 0; index < 4; index++) {
       const sidx = root * 512 + index;
       if (pool.low(sidx) === 0) continue;
       const low = pool.words[table + index * 2] as number;
-      const gpa = entryGpa(low, pool.words[table + index * 2 + 1] as number);
+      const high = pool.words[table + index * 2 + 1] as number;
       const child = (pool.key[this.pages.childOf(pool.low(sidx))] as number) + this.pages.ramBase;
-      if ((low & PTE_P) === 0 || this.gpaToHpa(gpa) !== child * 4096) this.pages.drop(sidx);
+      const isUsable = (low & (PTE_P | PDPTE_RESERVED_LOW)) === PTE_P && (high & PDPTE_RESERVED_HIGH) === 0;
+      if (!isUsable || this.gpaToHpa(entryGpa(low, high)) !== child * 4096) this.pages.drop(sidx);
     }
   }
 
@@ -160,7 +171,7 @@ export class Roots {
       const frame = roots[at] as number;
       if (frame !== 0) pool.slotUses[frame] = (pool.slotUses[frame] as number) - 1;
       roots[at] = 0;
-      reach.array(vcpu, (at - vcpu * SLOTS) * 2 + user);
+      if (user === 0 || this.flavour === 'pvm') reach.array(vcpu, (at - vcpu * SLOTS) * 2 + user);
     });
     this.kernelCr3[at] = NO_CR3;
     this.userCr3[at] = NO_CR3;

@@ -1,7 +1,7 @@
 /**
  * The shadow MMU of one virtual machine, as the run loop sees it.
  */
-import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, type ShadowMmuOptions, type ShadowMmuStats } from './api.ts';
+import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, MODE_32BIT, type ShadowMmuOptions, type ShadowMmuStats } from './api.ts';
 import { checkArea, checkRange } from './arguments.ts';
 import { checkShadow } from './check.ts';
 import { FramePool } from './frame-pool.ts';
@@ -79,6 +79,7 @@ export class ShadowMmu {
     this.fill = new ShadowFill(this.pages, this.walk, gpaToHpa, { largePages, prefetch, flavour });
     this.pteWrites = new PteWrites(this.pages, this.fill, this.walk, gpaToHpa);
     this.roots = new Roots(this.pages, gpaToHpa, { vcpus, flavour, slots: cachedRoots });
+    this.walk.pointers = this.roots.pointers;
     if (unsync) this.unsync = new Unsync(this.pages, this.pteWrites);
   }
 
@@ -147,6 +148,7 @@ export class ShadowMmu {
         return FAULT_PF;
       }
     } while (!this.walk.mark(write));
+    if ((mode & MODE_32BIT) !== 0) this.followMarks32();
     const hpa = this.gpaToHpa(this.walk.gpa);
     this.faultGpa = this.walk.gpa + (vaLow & PAGE_OFFSET);
     if (hpa < 0) {
@@ -162,6 +164,14 @@ export class ShadowMmu {
     return FAULT_FIXED;
   }
 
+  /** Marks in 4-byte entries are address bits to shadow pages that take the frame for a table of 8-byte ones. */
+  private followMarks32(): void {
+    for (let level = 2; level >= this.walk.leafLevel; level--) {
+      const word = this.walk.word[level] as number;
+      this.pteWrites.synchronise((word >>> 10) - this.pages.ramBase, (word & 1023) * 4, (word & 1023) * 4 + 3, false);
+    }
+  }
+
   /** Whether a frame is no table in step, or can be let out of step. */
   private mayMapWritable(ramFrame: number): boolean {
     if (this.pages.inSync[ramFrame] === 0) return true;
@@ -174,6 +184,7 @@ export class ShadowMmu {
   private find(vcpu: number, user: number, vaLow: number, vaHigh: number, access: number): boolean {
     const mode = this.roots.mode[vcpu] as number;
     const levels = this.levels(vcpu);
+    this.walk.pointersAt = this.roots.pointersAt(vcpu);
     if (this.isLegal !== undefined && !this.isLegal(vaLow, vaHigh, levels)) this.walk.error = 0;
     else if (this.roots.current(vcpu, user) === 0) this.walk.error = PF_P | PF_RSVD;
     else if (this.walk.walk(this.roots.table(vcpu, user), vaLow, vaHigh, mode) && this.walk.permits(user, access, mode)) return true;
@@ -283,6 +294,17 @@ export class ShadowMmu {
     const block = this.pool.blockHeads + (frame >>> 9);
     for (let sidx = heads[block] as number; sidx !== 0; sidx = heads[block] as number) this.pages.drop(sidx);
     this.pages.zapTablesOf(frame);
+  }
+
+  /** Pages and single addresses brought in step so far: whether a flush had something to do. */
+  get resyncs(): number {
+    return this.unsync === undefined ? 0 : this.unsync.synced + this.unsync.addresses;
+  }
+
+  /** Most shadow pages from now on, 64 up to the pool; more are reclaimed at once, roots in use excepted, which are emptied. */
+  setPageLimit(pages: number): void {
+    checkRange('pages', pages, 64, this.pool.frames);
+    this.pages.setLimit(pages);
   }
 
   stats(): ShadowMmuStats {

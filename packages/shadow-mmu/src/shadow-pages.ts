@@ -40,6 +40,8 @@ export class ShadowPages {
   /** U bit of leaves that are not the user's. */
   private readonly alwaysUser: number;
   private hand = 1;
+  /** Frames of the pool that stay free. */
+  private reserve = 0;
 
   constructor(pool: FramePool, reach: TlbReach, ramBase: number, ramFrames: number, flavour: ShadowFlavour) {
     this.pool = pool;
@@ -284,8 +286,9 @@ export class ShadowPages {
   /** Makes sure `count` frames are free, by zapping pages that were not used lately. Call before, never during, a fill. */
   makeRoom(count: number): void {
     const pool = this.pool;
-    if (pool.free >= count) return;
-    const target = Math.max(count, pool.frames >>> 6);
+    const least = count + this.reserve;
+    if (pool.free >= least) return;
+    const target = Math.max(least, this.reserve + (pool.frames >>> 6));
     // Two laps clear every reference bit and then meet every page.
     for (let steps = pool.frames * 3; pool.free < target && steps > 0; steps--) {
       const frame = this.hand;
@@ -298,6 +301,12 @@ export class ShadowPages {
       this.reclaimed++;
       this.zap(frame);
     }
-    if (pool.free < count) throw new Error(`shadow frame pool of ${pool.frames} frames has no room for one walk`);
+    if (pool.free < least) throw new Error(`shadow frame pool of ${pool.frames - this.reserve} frames has no room for one walk`);
+  }
+
+  /** Most frames in use from now on; what is more is zapped. */
+  setLimit(frames: number): void {
+    this.reserve = this.pool.frames - frames;
+    this.makeRoom(0);
   }
 }

@@ -14,6 +14,8 @@ const COLLECTED = 2;
 export class Unsync {
   unsynced = 0;
   synced = 0;
+  /** Single addresses brought in step. */
+  addresses = 0;
   private readonly pages: ShadowPages;
   private readonly writes: PteWrites;
   /** Pages found by the last `collect`. */
@@ -92,7 +94,9 @@ export class Unsync {
         if (low === 0 || this.pages.isLeaf(low, level)) break;
         frame = this.pages.childOf(low);
       }
-      if (pool.unsync[frame] !== 0) this.writes.synchroniseEntry(frame, vaIndex(vaLow, vaHigh, 1));
+      if (pool.unsync[frame] === 0) continue;
+      this.addresses++;
+      this.writes.synchroniseEntry(frame, vaIndex(vaLow, vaHigh, 1));
     }
   }
 

@@ -25,6 +25,7 @@ export interface RunArgs extends MachineArgs {
   readonly drive: readonly string[];
   readonly append: string;
   readonly maxInstructions: number | undefined;
+  readonly checkMmu: string | undefined;
   readonly debugConsole: boolean;
 }
 
@@ -62,6 +63,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
   },
   append: { type: 'string', default: '', requiresArg: true, describe: 'Kernel command line' },
   'max-instructions': { type: 'number', requiresArg: true, describe: 'Stop after so many guest instructions' },
+  'check-mmu': { type: 'string', describe: 'Check the page tables that the design keeps at every exit, or with =N at every Nth (slow)' },
   'debug-console': { type: 'boolean', default: false, describe: "Show the guest kernel's serial log on stderr" },
 };
 
@@ -110,6 +112,7 @@ export function runSettings(a: RunArgs, program: readonly string[]): VmOptions {
     ...(a.kernel === undefined ? {} : { kernel: a.kernel }),
     commandLine: a.append,
     ...(a.maxInstructions === undefined ? {} : { maxInstructions: a.maxInstructions }),
+    ...(a.checkMmu === undefined ? {} : { checkMmu: a.checkMmu === '' || Number(a.checkMmu) }),
     ledger: a.ledger,
     ...(a.trace === undefined ? {} : { traceLimit: a.traceLimit }),
   };

@@ -24,6 +24,9 @@ import {
 } from '../layout.ts';
 import { instantiateRuntime, type RuntimeExports, type RuntimeHooks } from '../runtime.ts';
 
+export type { RuntimeExports, RuntimeHooks };
+export { instantiateRuntime };
+
 export const PAGE = 4096;
 export const CPU = CPU_BASE;
 export const RAM_BASE = FRAME_POOL_BASE;
@@ -35,6 +38,8 @@ export const EFER_LMA_LME_NXE = 0xd00;
 
 /** Exports only generated code calls, which tests call too. */
 export interface HelperExports extends RuntimeExports {
+  sys_write_cr(cpu: number, register: number, value: bigint): number;
+  sys_invlpg(cpu: number, va: bigint): number;
   rep_movs(cpu: number, size: number, addrSize: number, rep: number, segOffset: number): number;
   rep_stos(cpu: number, size: number, addrSize: number, rep: number, segOffset: number): number;
   rep_lods(cpu: number, size: number, addrSize: number, rep: number, segOffset: number): number;

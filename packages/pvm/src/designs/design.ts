@@ -30,6 +30,11 @@ export class FailedEntry extends Error {
   override readonly name = 'FailedEntry';
 }
 
+/** A check of the design's page tables (`checkMmu`) found that they are wrong: a bug of the hypervisor. */
+export class BrokenMmu extends Error {
+  override readonly name = 'BrokenMmu';
+}
+
 /** What the handling of one VM exit came to; reused from exit to exit. */
 export interface ExitOutcome {
   /** Ledger row of the exit. */
@@ -111,6 +116,8 @@ export interface Design {
   directSwitches(): DirectSwitches;
   /** Work on shadow or second-level tables so far, by name (`ShadowMmuStats` and the like); absent: there are none. */
   pageTables?(): PageTableCounters;
+  /** Checks the invariants of the design's page tables; absent: it has none. @throws Error naming the first that is broken */
+  checkMmu?(): void;
   /** Shadow pages built, for the summary. */
   shadowPagesBuilt(): number;
 }

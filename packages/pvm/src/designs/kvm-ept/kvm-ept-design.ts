@@ -139,6 +139,9 @@ export class KvmEptDesign extends VmxDesign {
   pageTables(): PageTableCounters {
     return { ...this.table.stats() };
   }
+  checkMmu(): void {
+    this.table.check();
+  }
   override shadowPagesBuilt(): number {
     return this.table.stats().tablesBuilt;
   }

@@ -354,6 +354,9 @@ export class PvmDesign implements Design {
     return { ...this.mmu.stats() };
   }
 
+  checkMmu(): void {
+    this.mmu.check();
+  }
   shadowPagesBuilt(): number {
     return this.mmu.stats().pagesBuilt;
   }
