@@ -1,6 +1,6 @@
 // Delivery of exceptions and interrupts through the IDT (SDM vol. 3, chapter 7), or the vector table of real mode.
 import {
-  C_EVENTS, CS, DS, ES, EXC_RESTART, EXC_STEP, EXIT_EXCEPTION, FS, GS, INT_ICEBP, INT_N, EXIT_INTR_WINDOW, EXIT_REQUEST, EXIT_RESTART, EXIT_SHUTDOWN, EXIT_SOFT_INT, EXIT_STEP, P_PAGE_FAULT,
+  C_EVENTS, CS, DS, ES, EXC_REQUEST, EXC_RESTART, EXC_STEP, EXIT_EXCEPTION, FS, GS, INT_ICEBP, INT_N, EXIT_INTR_WINDOW, EXIT_REQUEST, EXIT_RESTART, EXIT_SHUTDOWN, EXIT_SOFT_INT, EXIT_STEP, P_PAGE_FAULT,
   INTR_WINDOW, NEXT, NEXT_CHECK, S_CPL, S_CR0, S_CR2, S_DEBUG, S_DEBUG_SHADOW, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_VA, S_GPR, S_ICOUNT, S_IDTR, S_INTR, S_NMI,
   S_NMI_BLOCKED, S_REPEATING, S_RFLAGS, S_RIP, S_SHADOW, S_STEP, SEG_ATTR, SEG_BASE, SEG_LIMIT, SEG_SELECTOR, SS, TR, V_EXC_BITMAP, V_NATIVE,
 } from "../src/layout";
@@ -182,6 +182,11 @@ function intercepted(cpu: u32, vector: u32): bool {
  */
 function deliverException(cpu: u32, first: u32, injected: bool): u32 {
   while (true) {
+    // The delivery needs memory that the hypervisor does not give: it leaves with the instruction undone, which raises the exception again.
+    if (load<u32>(cpu, S_EXC) == EXC_REQUEST) {
+      store<u32>(cpu, 0, S_EXC);
+      return EXIT_REQUEST;
+    }
     let vector = load<u32>(cpu, S_EXC) - 1;
     let error = load<u32>(cpu, S_EXC_ERROR);
     if (first != 0xff) {

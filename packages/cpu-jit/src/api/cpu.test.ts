@@ -198,6 +198,18 @@ describe.each(TIERS)('tier %s', (tier) => {
     expect(seen).toEqual(expected);
   });
 
+  test('an access across two pages is two for hooks, and whole in memory', async () => {
+    const cpu = await machine([0xb8, ...le32(0x4433_2211), ...store(4094), 0x31, 0xc0, ...load(4094), HLT], { tier });
+    cpu.map(DATA + 4096, 4096, 'rw');
+    const seen: string[] = [];
+    cpu.onMemory({ address: DATA + 4096, size: 1 }, 'rw', ({ access, address, size, value }) => {
+      seen.push(`${access} ${address - BigInt(DATA)}+${size}=${value.toString(16)}`);
+    });
+    expect(cpu.run()).toEqual({ kind: 'hlt' });
+    expect(seen).toEqual(['write 4096+2=4433', 'read 4096+2=4433']);
+    expect(cpu.get('rax')).toBe(0x4433_2211n);
+  });
+
   test('a hook for writes does not see reads, nor accesses beside its range', async () => {
     const cpu = await machine([...load(0), ...load(64), ...store(64), ...store(0), HLT], { tier });
     let calls = 0;
@@ -326,6 +338,26 @@ test('real mode delivers exceptions through its vector table when asked to', asy
   expect(cpu.run()).toEqual({ kind: 'hlt' });
   expect(cpu.get('rip')).toBe(0x201n);
   expect([...cpu.read(0xffa, 2)]).toEqual([0, 1]);
+});
+
+test('an exception that finds no stack stops at the memory that is missing', async () => {
+  const cpu = await create({ mode: 'real', exceptions: 'deliver' });
+  cpu.map(0, 0x1000);
+  cpu.write(0x100, [0x0f, 0x0b]);
+  cpu.set('rip', 0x100);
+  cpu.set('rsp', 0x8000);
+  expect(cpu.run()).toMatchObject({ kind: 'memory', access: 'write', why: 'unmapped' });
+});
+
+test('code that another thread compiles stops exactly too', async () => {
+  const cpu = await machine([...loop(2_000_000_000), HLT], { tier: 'jit' });
+  await cpu.runAsync({ count: 20_000_000 });
+  expect(cpu.instructions).toBe(20_000_000n);
+  const before = cpu.get('rax');
+  expect(cpu.run({ until: CODE + 8 })).toMatchObject({ kind: 'until' });
+  expect(cpu.get('rax') - before).toBeLessThanOrEqual(1n);
+  expect(cpu.run({ count: 3001 })).toEqual({ kind: 'limit' });
+  expect(cpu.instructions - 20_000_000n).toBeLessThanOrEqual(3004n);
 });
 
 test.each(TIERS)('the guest’s own page tables work, and its page faults are exceptions (tier %s)', async (tier) => {

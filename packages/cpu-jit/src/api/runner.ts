@@ -115,6 +115,7 @@ export class Runner {
   /** Some instructions: one, a block, or as many as there are up to the limit. Returns NEXT, NEXT_CHECK or EXIT_*. */
   private advance(target: bigint, slice: bigint, count: bigint): number {
     const { core, hooks } = this;
+    this.stop = undefined;
     if (hooks.isStepping && !this.callCodeHooks()) return this.stop === undefined ? NEXT : EXIT_REQUEST;
     if (hooks.isStepping || this.needsStep) {
       this.needsStep = false;
@@ -197,7 +198,7 @@ export class Runner {
       case EXIT_EXCEPTION:
         return this.exception();
       case EXIT_SHUTDOWN:
-        return { kind: 'shutdown' };
+        return this.shutdown();
       case EXIT_IO:
         return this.port();
       case EXIT_SYSCALL:
@@ -228,6 +229,11 @@ export class Runner {
     // A hooked access, or a breakpoint that is not for now.
     if (!this.hooks.isStepping) this.needsStep = true;
     return undefined;
+  }
+
+  /** An exception could not be delivered, most often because the stack or the table that it needs is not mapped. */
+  private shutdown(): StopReason {
+    return this.stop ?? { kind: 'shutdown' };
   }
 
   private exception(): StopReason {
@@ -283,7 +289,7 @@ export class Runner {
     const vector = this.field(S_EXIT_VA) & 0xff;
     const results = [...this.hooks.interrupts].map(({ call }) => call(vector));
     if (results.includes('deliver') || (results.length === 0 && !this.stops)) {
-      return this.core.inject(0, vector, 'software') ? undefined : { kind: 'shutdown' };
+      return this.core.inject(0, vector, 'software') ? this.stop : this.shutdown();
     }
     if (this.core.getRip(0) === rip) this.core.complete(0);
     if (results.includes('stop')) return { kind: 'hook', hook: 'interrupt', rip };
