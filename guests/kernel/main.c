@@ -17,7 +17,7 @@
 const struct paravirt_ops *pv;
 struct percpu cpu0;
 
-static u8 kernel_stack[KERNEL_STACK_SIZE] __attribute__((aligned(16)));
+static u8 kernel_stack[KERNEL_STACK_SIZE] __attribute__((aligned(4096)));
 
 /* The identity map of early boot lies where programs go. */
 static void drop_identity_map(void)

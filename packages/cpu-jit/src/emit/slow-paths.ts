@@ -1,6 +1,6 @@
 import type binaryen from 'binaryen';
-import { S_ICOUNT, S_RIP } from '../layout.ts';
-import { typeOfSize } from './tlb-path.ts';
+import { S_ICOUNT, S_RIP, S_TLB } from '../layout.ts';
+import { hostLoad, hostStore, tlbAddress, tlbEntry, tlbHit, typeOfSize } from './tlb-path.ts';
 
 /** Low bits of the i64 that says where in a region an access is: instructions of the block before it; above them, its byte offset. */
 export const PLACE_INDEX_BITS = 10;
@@ -12,7 +12,8 @@ export function exactName(op: 'load' | 'loadw' | 'store', size: number): string 
 
 /**
  * Adds those functions to the module of the interpreter, which imports the runtime's slow paths: they make RIP and the count of
- * retired instructions exact before the runtime looks at them.
+ * retired instructions exact before the runtime looks at them. They come here also from groups of accesses that run over a page
+ * boundary, each of which the TLB may well allow, so that is tried first.
  */
 export function addExactPaths(b: typeof binaryen, m: binaryen.Module): void {
   for (const size of [1, 2, 4, 8, 16]) {
@@ -24,9 +25,14 @@ export function addExactPaths(b: typeof binaryen, m: binaryen.Module): void {
       const place = () => m.local.get(4, b.i64);
       const args = [cpu(), m.local.get(1, b.i64), ...(isStore ? [m.local.get(5, type)] : [])];
       const result = isStore ? b.none : type;
+      const entry = 5 + (isStore ? 1 : 0);
+      const at = () => tlbAddress(b, m, 1, entry);
+      const done = isStore ? m.block(null, [hostStore(m, size, at(), m.local.get(5, type)), m.return()]) : m.return(hostLoad(m, size, at()));
       const body = m.block(
         null,
         [
+          m.local.set(entry, tlbEntry(m, m.local.get(1, b.i64), m.i32.load(S_TLB, 4, cpu()))),
+          m.if(tlbHit(b, m, 1, entry, size, op === 'load' ? 'read' : 'write'), done),
           m.i64.store(S_RIP, 8, cpu(), m.i64.add(m.local.get(2, b.i64), m.i64.shr_s(place(), m.i64.const(BigInt(PLACE_INDEX_BITS))))),
           m.i64.store(S_ICOUNT, 8, cpu(), m.i64.add(m.local.get(3, b.i64), m.i64.and(place(), m.i64.const((1n << BigInt(PLACE_INDEX_BITS)) - 1n)))),
           m.call(`${op}${size * 8}`, args, result),
@@ -34,7 +40,7 @@ export function addExactPaths(b: typeof binaryen, m: binaryen.Module): void {
         result,
       );
       const name = exactName(op, size);
-      m.addFunction(name, b.createType(params), result, [], body);
+      m.addFunction(name, b.createType(params), result, [b.i32], body);
       m.addFunctionExport(name, name);
     }
   }
