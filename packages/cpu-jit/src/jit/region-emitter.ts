@@ -44,12 +44,14 @@ export interface BlockCode {
 
 /** Root of addresses that are relative to the region's RIP; the one below it is that of absolute ones. */
 const RIP_ROOT = -1;
-/** Instructions that replace all flags, but for shifts by zero. Only to choose between two right ways. */
 /** Instructions on registers that set all flags whatever they were, and those that neither read nor set any. */
 const RESETS_FLAGS = new Set('add and sub or xor cmp test neg mul imul1 imul2 imul3'.split(' '));
 const LEAVES_FLAGS = new Set('mov lea movzx movsx movsxd not nop bswap cbw cwd'.split(' '));
+/** Instructions that replace all flags, but for shifts by zero. Only to choose between two right ways. */
 const REPLACES_FLAGS = new Set(
-  'add or adc sbb and sub xor cmp test neg imul mul shl shr sar popcnt lzcnt tzcnt andn bzhi comiss comisd ucomiss ucomisd ptest xadd cmpxchg'.split(' '),
+  'add or adc sbb and sub xor cmp test neg imul1 imul2 imul3 mul shl shr sar popcnt lzcnt tzcnt andn bzhi comiss comisd ucomiss ucomisd ptest xadd cmpxchg'.split(
+    ' ',
+  ),
 );
 
 /** Label around the region's code; an exit has stored RIP and the count in locals. */

@@ -9,7 +9,7 @@ import { LOCAL, RegionState, type Symbolic } from './region-state.ts';
 /** Label around the region's code: a fault has stored RIP and the count. */
 export const FAULT = 'fault';
 
-/** Bytes that the accesses of one group may span. More would meet a page boundary more often, and then all of them take the slow path. */
+/** Bytes that the accesses of one group may span. More would meet a page boundary more often, and then each of them is a call. */
 const GROUP_SPAN = 256;
 
 /**
