@@ -46,6 +46,18 @@ describe('a recorded run', () => {
     expect(stdout).toContain(`Lost events:${report.exits - 500}.`);
   });
 
+  test('is modelled in a table of its own, whose parts add up', () => {
+    const { status, stdout } = pvm('stat', 'report', path('run.json'), '--profile', 'sosp23');
+    expect(status).toBe(0);
+    const [measured, modelled] = stdout.split(/^(?=MODELLED )/m);
+    expect(measured).not.toContain('sosp23');
+    expect(modelled).toMatch(/^MODELLED +Count +Each +Total +Share +Made of$/m);
+    expect(modelled).toMatch(/^#PF table write +[\d,]+ +[\d.]+ us +[\d.]+ [mu]s +[\d.]+% +2 switch.pvm \+ emulate$/m);
+    const shares = [...(modelled ?? '').matchAll(/ ([\d.]+)% /g)].map((m) => Number(m[1]));
+    expect(shares.reduce((a, b) => a + b, 0)).toBeCloseTo(100, 0);
+    expect(modelled).toMatch(/Modelled time of the run: .*sosp23/);
+  });
+
   test('has a trace that converts to the trace-event format', () => {
     const { status } = pvm('stat', 'trace2perfetto', path('trace.jsonl'), path('perfetto.json'));
     expect(status).toBe(0);
@@ -65,7 +77,8 @@ test('stat live without a terminal prints the table as text and nothing of the g
 });
 
 describe('compare', () => {
-  const profile = { schema: 'pvm-cost-1', name: 'test', source: 'this test', designs: { '*': { exitNs: { '*': 1000 } } } };
+  const prices = { 'switch.pvm': { ns: 500, basis: 'assumed' } };
+  const profile = { schema: 'pvm-cost-1', name: 'test', source: 'this test', unit: 'ns', primitives: prices };
   writeFileSync(path('profile.json'), JSON.stringify(profile));
   const run = pvm(
     'compare',
@@ -173,6 +186,10 @@ describe('wrong input gets one line on stderr, exit code 2 and no file', () => {
     ['symbols that are none', ['run', '--symbols', path('old.json'), hello], /System.map/],
     ['a trace of nothing', ['run', '--trace', path('none.jsonl'), '--trace-limit', '0', hello], /--trace-limit 0/],
     ['statistics that cannot be written', ['run', '--stat-out', folder, hello], /is a directory/],
+    ['an unknown profile', ['run', '--stat', '--profile', 'sosp32', hello], /did you mean sosp23/],
+    ['a profile that is none', ['stat', 'report', path('old.json'), '--profile', path('old.json')], /pvm-stat-1/],
+    ['a profile of another schema', ['compare', '--profile', path('old.json'), '--', hello], /pvm-cost-1/],
+    ['a profile of a run without a table', ['run', '--profile', 'sosp23', hello], /--stat/],
     ['an interval that is none', ['stat', 'live', '--interval', '0', '--', hello], /interval/],
   ];
   test.each(cases)('%s', (_, args, message) => {

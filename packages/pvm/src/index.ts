@@ -7,10 +7,18 @@ export { ABI_REVISIONS, type AbiRevision } from './abi/revision.ts';
 export {
   type CostCounters,
   type CostPart,
-  type CostProfile,
+  CostProfile,
+  counted,
   type ModelledCost,
+  PROFILE_SCHEMA,
+  type ProfileDocument,
   parseCostProfile,
-} from './cost-profile.ts';
+} from './cost/cost-profile.ts';
+export { intervalCounters, runCounters } from './cost/counters.ts';
+export { type Equation, fitPrices, relativeError } from './cost/fit.ts';
+export { PRIMITIVE_NAMES, PRIMITIVES, type Primitive, type Steps } from './cost/primitives.ts';
+export type { PublishedFigures } from './cost/published.ts';
+export { loadCostProfile, PROFILE_NAMES, publishedFigures } from './cost/shipped.ts';
 export type { DesignInfo, StopReason } from './designs/design.ts';
 export { DESIGN_NAMES, type DesignName, designInfo } from './designs/index.ts';
 export { OPTIMISATIONS, type Optimisation } from './designs/optimisations.ts';
@@ -25,7 +33,7 @@ export { ExitLedger, type LedgerTiming, type RecentExit, type WorldSwitches } fr
 export { nearest, type OutputHandler, parseSize, STOCK_CHOICES, type StockChoice, type VmOptions } from './options.ts';
 export type { PlatformKind } from './platform/index.ts';
 export { formatExits, formatLedger, formatTable, type TableOptions } from './report.ts';
-export { type HotExit, type IntervalJson, parseRunReport, type RunReport, renameHotExits, runReport } from './run-report.ts';
+export { type HotExit, type IntervalJson, type ModelledRun, modelRun, parseRunReport, type RunReport, renameHotExits, runReport } from './run-report.ts';
 export { type Interval, isLevel, type PageTableCounters, type Summary, type TlbCounters } from './summary.ts';
 export { type LoadAddresses, loadSymbols, Symboliser } from './symbols/symboliser.ts';
 export { createVm, type Result, Vm } from './vm.ts';

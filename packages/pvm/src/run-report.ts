@@ -1,3 +1,5 @@
+import type { CostProfile, ModelledCost } from './cost/cost-profile.ts';
+import { intervalCounters, runCounters } from './cost/counters.ts';
 import { PvmError, VmError } from './errors.ts';
 import { type LedgerJson, ledgerJson } from './ledger/ledger-json.ts';
 import type { Interval, PageTableCounters, Summary, TlbCounters } from './summary.ts';
@@ -65,6 +67,21 @@ export interface RunReport {
   /** MSR LSTAR, hexadecimal: where the kernel is in memory, for symbols. */
   readonly syscallEntry: string;
   readonly intervals: readonly IntervalJson[];
+}
+
+/** What a cost profile makes of a run: time of another machine. */
+export interface ModelledRun {
+  readonly profile: { readonly name: string; readonly source: string };
+  readonly run: ModelledCost;
+  /** As `intervals` of the report. */
+  readonly intervals: readonly ModelledCost[];
+}
+
+/** @throws PvmError `bad-profile` for a report of a design that is not known */
+export function modelRun(profile: CostProfile, report: RunReport): ModelledRun {
+  const { name, source } = profile;
+  const intervals = report.intervals.map((i) => profile.predict(intervalCounters(report.design, i)));
+  return { profile: { name, source }, run: profile.predict(runCounters(report)), intervals };
 }
 
 /** The report of a machine that has run, or that could not go on (`VmError`). */

@@ -1,7 +1,7 @@
-import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type CostProfile, DESIGN_NAMES, type DesignName, nearest, PvmError, parseCostProfile } from '@pvm/pvm';
+import { DESIGN_NAMES, type DesignName, loadCostProfile, nearest } from '@pvm/pvm';
 import type { Argv, CommandModule } from 'yargs';
 import { type Comparison, compare } from '../compare/comparison.ts';
 import { comparisonPage } from '../compare/html.ts';
@@ -10,6 +10,7 @@ import { comparisonCsv, formatComparison } from '../compare/text.ts';
 import { UsageError } from '../errors.ts';
 import { OutputFile } from '../output-file.ts';
 import { parseRunArguments, runSettings } from './run-arguments.ts';
+import { PROFILE_OPTION } from './table-options.ts';
 
 interface CompareArgs {
   readonly designs: string;
@@ -33,7 +34,7 @@ export const COMPARE_OPTIONS = {
   csv: { type: 'boolean', default: false, describe: 'The table as CSV on stdout' },
   html: { type: 'string', requiresArg: true, describe: 'Write a page with charts to this file; it needs nothing else' },
   ops: { type: 'number', default: 1, requiresArg: true, describe: 'Operations in an interval that the guest marks: its figures are divided by it' },
-  profile: { type: 'string', requiresArg: true, describe: 'Cost profile (JSON): also show what the runs would take on the machine it describes' },
+  profile: PROFILE_OPTION,
   input: { type: 'string', requiresArg: true, describe: 'File that is the input of each run; default: none' },
 } as const;
 
@@ -49,24 +50,16 @@ function parseDesigns(list: string): DesignName[] {
 }
 
 /** Options of `run` that `compare` decides by itself. */
-const OWN_OPTIONS = /^--(design|clock|stat-out|stat|json|trace)(=|$)/;
+const OWN_OPTIONS = /^--(design|clock|stat-out|stat|json|trace|profile)(=|$)/;
 
 async function check(words: readonly string[]): Promise<void> {
   const { args, program } = await parseRunArguments(words);
   const own = words.slice(0, words.length - program.length).find((word) => OWN_OPTIONS.test(word));
   if (own !== undefined)
-    throw new UsageError(`compare: ${own} cannot be given after --: designs come from --designs, the clock is icount, figures are what compare prints`);
+    throw new UsageError(
+      `compare: ${own} cannot be given after --: designs come from --designs, the profile from --profile before it, the clock is icount, figures are what compare prints`,
+    );
   runSettings(args, program);
-}
-
-async function readProfile(path: string | undefined): Promise<CostProfile | undefined> {
-  if (path === undefined) return undefined;
-  try {
-    return parseCostProfile(await readFile(path, 'utf8'), path);
-  } catch (error) {
-    if (error instanceof PvmError) throw error;
-    throw new UsageError(`--profile ${path}: ${error instanceof Error ? error.message : String(error)}`);
-  }
 }
 
 async function checkInput(path: string): Promise<void> {
@@ -130,7 +123,7 @@ exits, world switches, page-table work, TLB and time. Says where exit codes or c
       if (!(a.ops > 0)) throw new UsageError(`--ops ${a.ops}: expected a number above 0`);
       const designs = parseDesigns(a.designs);
       await check(words);
-      const profile = await readProfile(a.profile);
+      const profile = a.profile === undefined ? undefined : await loadCostProfile(a.profile);
       if (a.input !== undefined) await checkInput(a.input);
       const page = a.html === undefined ? undefined : await OutputFile.open(a.html, '--html');
       try {

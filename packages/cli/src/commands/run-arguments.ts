@@ -4,7 +4,7 @@ import yargs from 'yargs';
 import { UsageError } from '../errors.ts';
 import { splitProgram } from '../split.ts';
 import { MACHINE_OPTIONS, type MachineArgs, machineSettings } from './machine-options.ts';
-import { SYMBOLS_OPTION, TABLE_OPTIONS } from './table-options.ts';
+import { PROFILE_OPTION, SYMBOLS_OPTION, TABLE_OPTIONS } from './table-options.ts';
 
 export interface RunArgs extends MachineArgs {
   readonly clock: 'host' | 'icount';
@@ -19,6 +19,7 @@ export interface RunArgs extends MachineArgs {
   readonly trace: string | undefined;
   readonly traceLimit: number;
   readonly symbols: readonly string[];
+  readonly profile: string | undefined;
   readonly ledger: LedgerTiming;
   readonly kernel: string | undefined;
   readonly initrd: string | undefined;
@@ -46,6 +47,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
   trace: { type: 'string', requiresArg: true, describe: 'Write the last exits one by one to this file, as JSON lines' },
   'trace-limit': { type: 'number', default: 262_144, requiresArg: true, describe: 'How many exits a trace keeps' },
   symbols: SYMBOLS_OPTION,
+  profile: PROFILE_OPTION,
   ledger: {
     choices: ['sampled', 'all', 'off'],
     default: 'sampled',

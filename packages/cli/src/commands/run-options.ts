@@ -23,5 +23,6 @@ export const RUN_VALUE_OPTIONS: ReadonlySet<string> = new Set([
   '--trace',
   '--trace-limit',
   '--symbols',
+  '--profile',
   '--ledger',
 ]);

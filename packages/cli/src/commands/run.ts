@@ -1,6 +1,21 @@
-import { createVm, formatLedger, PvmError, type Result, runReport, Symboliser, traceLines, type Vm, VmError } from '@pvm/pvm';
+import {
+  type CostProfile,
+  createVm,
+  formatLedger,
+  loadCostProfile,
+  modelRun,
+  PvmError,
+  type Result,
+  runReport,
+  Symboliser,
+  traceLines,
+  type Vm,
+  VmError,
+} from '@pvm/pvm';
 import type { Argv, CommandModule } from 'yargs';
+import { UsageError } from '../errors.ts';
 import { Keyboard } from '../keyboard.ts';
+import { formatModelled } from '../modelled.ts';
 import { writeTo } from '../output.ts';
 import { OutputFile } from '../output-file.ts';
 import { formatHotExits, formatSummary } from '../summary.ts';
@@ -26,13 +41,18 @@ async function writeFiles(files: RunFiles, vm: Vm, ended: Result | VmError, symb
   }
 }
 
-function print(a: RunArgs, vm: Vm, result: Result, symbols: Symboliser): void {
+function print(a: RunArgs, vm: Vm, result: Result, symbols: Symboliser, profile: CostProfile | undefined): void {
+  if (!a.json && !a.stat) return;
   const report = runReport(vm, result, symbols);
-  if (a.json) process.stderr.write(`${JSON.stringify(report)}\n`);
-  else if (a.stat) process.stderr.write(`\n${formatLedger(vm.ledger, a)}\n\n${formatHotExits(report)}\n\n${formatSummary(result.summary)}\n`);
+  const modelled = profile === undefined ? undefined : modelRun(profile, report);
+  if (a.json) process.stderr.write(`${JSON.stringify(modelled === undefined ? report : { ...report, modelled })}\n`);
+  else {
+    const model = modelled === undefined ? '' : `\n${formatModelled(modelled, [])}\n`;
+    process.stderr.write(`\n${formatLedger(vm.ledger, a)}\n\n${formatHotExits(report)}\n\n${formatSummary(result.summary)}\n${model}`);
+  }
 }
 
-async function execute(a: RunArgs, program: readonly string[], files: RunFiles): Promise<void> {
+async function execute(a: RunArgs, program: readonly string[], files: RunFiles, profile: CostProfile | undefined): Promise<void> {
   const settings = runSettings(a, program);
   const isReported = a.stat || a.json || files.stat !== undefined || files.trace !== undefined || a.symbols.length > 0;
   const symbols = isReported ? await runSymbols(a, program) : new Symboliser();
@@ -60,7 +80,7 @@ async function execute(a: RunArgs, program: readonly string[], files: RunFiles):
     await writeFiles(files, vm, result, symbols);
     if (result.stopReason === 'instruction-limit')
       throw new PvmError('bad-option', `stopped after ${result.summary.instructions} instructions (--max-instructions)`);
-    print(a, vm, result, symbols);
+    print(a, vm, result, symbols, profile);
     process.exitCode = result.exitCode;
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
@@ -91,11 +111,14 @@ Without a program, boots a stock kernel on a PC with one CPU; its first serial p
         .example('pvm run --kernel vmlinuz --initrd initrd.img --append console=ttyS0 -m 512M', 'Boot a Linux distribution kernel') as unknown as Argv<RunArgs>,
     handler: async (a) => {
       runSettings(a, program);
+      if (a.profile !== undefined && !a.stat && !a.json)
+        throw new UsageError('--profile belongs to --stat or --json; of a recorded run: pvm stat report FILE --profile');
+      const profile = a.profile === undefined ? undefined : await loadCostProfile(a.profile);
       const files: { stat?: OutputFile; trace?: OutputFile } = {};
       try {
         if (a.statOut !== undefined) files.stat = await OutputFile.open(a.statOut, '--stat-out');
         if (a.trace !== undefined) files.trace = await OutputFile.open(a.trace, '--trace');
-        await execute(a, program, { stat: files.stat, trace: files.trace });
+        await execute(a, program, { stat: files.stat, trace: files.trace }, profile);
       } finally {
         await files.stat?.discard();
         await files.trace?.discard();

@@ -1,15 +1,16 @@
 import { createReadStream, createWriteStream, existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
-import { createVm, formatExits, loadSymbols, PvmError, parseRunReport, renameHotExits, toPerfetto, type VmOptions } from '@pvm/pvm';
+import { createVm, formatExits, loadCostProfile, loadSymbols, modelRun, PvmError, parseRunReport, renameHotExits, toPerfetto, type VmOptions } from '@pvm/pvm';
 import type { Argv, CommandModule } from 'yargs';
 import { UsageError } from '../errors.ts';
+import { formatModelled } from '../modelled.ts';
 import { OutputFile } from '../output-file.ts';
 import { GuestTail } from '../stat/guest-tail.ts';
 import { LiveView, printLive, showLive } from '../stat/live.ts';
 import { formatHotExits } from '../summary.ts';
 import { parseRunArguments, runSettings } from './run-arguments.ts';
-import { SYMBOLS_OPTION, TABLE_OPTIONS } from './table-options.ts';
+import { PROFILE_OPTION, SYMBOLS_OPTION, TABLE_OPTIONS } from './table-options.ts';
 
 interface TableArgs {
   readonly sort: 'samples' | 'time';
@@ -21,6 +22,7 @@ interface TableArgs {
 interface ReportArgs extends TableArgs {
   readonly file: string;
   readonly symbols: readonly string[];
+  readonly profile: string | undefined;
 }
 
 interface LiveArgs extends TableArgs {
@@ -59,8 +61,9 @@ async function report(a: ReportArgs): Promise<void> {
   if (a.vcpu !== undefined && !vcpus.has(a.vcpu)) throw new UsageError(`--vcpu ${a.vcpu}: ${a.file} has exits of vCPU ${[...vcpus].join(', ')}`);
   const { vcpu, ...layout } = a;
   const table = formatExits(run.ledger, { ...layout, ...(vcpu === undefined ? {} : { vcpu }), lost: run.lostEvents });
+  const model = a.profile === undefined ? '' : `\n${formatModelled(modelRun(await loadCostProfile(a.profile), run), [])}\n`;
   process.stdout.write(
-    `Design ${run.design}, ${run.instructions.toLocaleString('en-US')} instructions, ${run.runMs.toFixed(1)} ms (host time, measured)\n\n${table}\n\n${formatHotExits(run)}\n`,
+    `Design ${run.design}, ${run.instructions.toLocaleString('en-US')} instructions, ${run.runMs.toFixed(1)} ms (host time, measured)\n\n${table}\n\n${formatHotExits(run)}\n${model}`,
   );
 }
 
@@ -79,8 +82,8 @@ async function convert(from: string, to: string): Promise<void> {
 async function live(a: LiveArgs, words: readonly string[]): Promise<void> {
   if (!(a.interval >= 0.1 && a.interval <= 3600)) throw new PvmError('bad-option', `option --interval: expected 0.1 to 3600 seconds, got ${a.interval}`);
   const { args, program } = await parseRunArguments(words);
-  if (args.stat || args.json || args.statOut !== undefined || args.trace !== undefined)
-    throw new UsageError('stat live: --stat, --json, --stat-out and --trace belong to pvm run; the final table is printed anyway');
+  if (args.stat || args.json || args.statOut !== undefined || args.trace !== undefined || args.profile !== undefined)
+    throw new UsageError('stat live: --stat, --json, --stat-out, --trace and --profile belong to pvm run; the final table is printed anyway');
   const tail = new GuestTail(TAIL_LINES);
   const copy = a.output === undefined ? undefined : createWriteStream(a.output);
   if (copy !== undefined)
@@ -126,7 +129,7 @@ const reportCommand: CommandModule<object, ReportArgs> = {
   builder: (y) =>
     y
       .positional('file', { type: 'string', demandOption: true })
-      .options({ ...TABLE_OPTIONS, vcpu: VCPU_OPTION, symbols: SYMBOLS_OPTION }) as unknown as Argv<ReportArgs>,
+      .options({ ...TABLE_OPTIONS, vcpu: VCPU_OPTION, symbols: SYMBOLS_OPTION, profile: PROFILE_OPTION }) as unknown as Argv<ReportArgs>,
   handler: report,
 };
 

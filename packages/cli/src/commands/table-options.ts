@@ -1,3 +1,4 @@
+import { PROFILE_NAMES } from '@pvm/pvm';
 import type { Options } from 'yargs';
 
 /** How a table of exits is laid out. */
@@ -14,4 +15,11 @@ export const SYMBOLS_OPTION = {
   nargs: 1,
   default: [],
   describe: 'System.map, the text of /proc/kallsyms, or an ELF, to name guest addresses; may be given again',
+} as const satisfies Options;
+
+/** Whose prices turn counts into modelled time. */
+export const PROFILE_OPTION = {
+  type: 'string',
+  requiresArg: true,
+  describe: `Cost profile (${PROFILE_NAMES.join(', ')}, or a file): also show what this would take on the machine it describes`,
 } as const satisfies Options;

@@ -1,4 +1,4 @@
-import { type CostCounters, type CostProfile, type DesignName, designInfo, type IntervalJson, type ModelledCost, type RunReport } from '@pvm/pvm';
+import { type CostProfile, type DesignName, designInfo, type ModelledCost, modelRun, type RunReport } from '@pvm/pvm';
 import type { DesignRun } from './run-design.ts';
 
 /** First key of the document: which form it has. */
@@ -40,8 +40,8 @@ export function compare(
     const { bytes, sha256 } = console;
     const base = { design, title: designInfo(design).title, console: { bytes, sha256 }, report };
     if (profile === undefined) return base;
-    const modelledIntervals = report.intervals.map((i) => profile.predict(intervalCounters(design, i)));
-    return { ...base, modelled: profile.predict(runCounters(design, report)), modelledIntervals };
+    const { run, intervals } = modelRun(profile, report);
+    return { ...base, modelled: run, modelledIntervals: intervals };
   });
   return {
     schema: COMPARE_SCHEMA,
@@ -51,17 +51,6 @@ export function compare(
     designs,
     differences: differences(runs),
   };
-}
-
-function runCounters(design: string, r: RunReport): CostCounters {
-  const exits = r.ledger.exits.map(({ reason, sub, samples }) => ({ reason, sub, count: samples }));
-  const { directSyscalls, directReturns } = r.ledger;
-  return { design, instructions: r.instructions, exits, directSyscalls, directReturns, pageTables: r.pageTables, tlb: r.tlb };
-}
-
-function intervalCounters(design: string, i: IntervalJson): CostCounters {
-  const { instructions, byReason, directSyscalls, directReturns, pageTables, tlb } = i;
-  return { design, instructions, exits: byReason, directSyscalls, directReturns, pageTables, tlb };
 }
 
 /** Every design must give the guest's answers: each is held against the first. */

@@ -4,6 +4,7 @@ import type { ComparedDesign, Comparison } from './comparison.ts';
 import { figure, label, type Metric, type Section, sections } from './metrics.ts';
 import type { PageData, PageDesign } from './page/data.ts';
 import { STYLE } from './style.ts';
+import { unpriced } from './text.ts';
 
 const SCRIPT = new URL('../../build/compare-page.js', import.meta.url);
 
@@ -41,7 +42,7 @@ ${sections(c)
 <section class="notes">
 <h2>How to read this</h2>
 <p>Counts are exact. Host times were measured with this machine's clock around each exit; after the first 32,768 exits of a run one of 32 is timed.
-${c.profile === undefined ? 'No cost profile was given, so nothing here is modelled.' : `Modelled times are counts times prices of the cost profile “${html(c.profile.name)}” (${html(c.profile.source)}); they have rows of their own.`}
+${c.profile === undefined ? 'No cost profile was given, so nothing here is modelled.' : `Modelled times are counts times prices of the cost profile “${html(c.profile.name)}” (${html(c.profile.source)}); they have rows of their own. ${html(unpriced(c).join(' '))}`}
 The guest's clock counted instructions, so every run is repeatable.</p>
 </section>
 </main>

@@ -1,4 +1,5 @@
 import { formatTable } from '@pvm/pvm';
+import { unpricedNote } from '../modelled.ts';
 import type { Comparison } from './comparison.ts';
 import { figure, label, type Section, sections } from './metrics.ts';
 
@@ -9,15 +10,17 @@ export function formatComparison(c: Comparison): string {
   const rows = [heading, ...sections(c).flatMap(block)].map((row) => heading.map((_, i) => row[i] ?? ''));
   const notes = [
     ...(c.profile === undefined ? [] : [`Modelled times: cost profile ${c.profile.name} (${c.profile.source}). All other times: this host's clock.`]),
-    ...c.designs.flatMap((d) => unpriced(d.design, d.modelled?.unpriced ?? [])),
+    ...unpriced(c),
     c.differences.length === 0 ? 'Exit codes and console output are the same under all designs (but for kernel timestamps).' : 'THE RESULTS DIFFER:',
     ...c.differences.map((line) => `  ${line}`),
   ];
   return [...formatTable(rows), '', ...notes].join('\n');
 }
 
-function unpriced(design: string, names: readonly string[]): string[] {
-  return names.length === 0 ? [] : [`The profile has no price for ${names.join(', ')} under ${design}: missing in its modelled time.`];
+/** What modelled times are without, if any. */
+export function unpriced(c: Comparison): string[] {
+  const note = unpricedNote([...new Set(c.designs.flatMap((d) => d.modelled?.unpriced ?? []))]);
+  return note === '' ? [] : [note];
 }
 
 /** The same as comma-separated values (RFC 4180): section, name, kind, unit, a column a design. */
