@@ -30,10 +30,15 @@ export { type ExitJson, type ExitRowJson, type LedgerJson, ledgerJson, mergeJson
 export { errorClass, exitClass, PAGE_FAULT } from './ledger/sub-reasons.ts';
 export { type TraceHeader, type TraceLine, toPerfetto, traceLines } from './ledger/trace-export.ts';
 export { ExitLedger, type LedgerTiming, type RecentExit, type WorldSwitches } from './ledger.ts';
-export { nearest, type OutputHandler, parseSize, STOCK_CHOICES, type StockChoice, type VmOptions } from './options.ts';
+export { nearest, parseSize } from './option-checks.ts';
+export { STOCK_CHOICES, type StockChoice, type VmOptions } from './options.ts';
+export type { HostSockets } from './pc/host-sockets.ts';
+export { type ConsolePort, type PcOptions, VIRTIO_TRANSPORTS, type VirtioTransport } from './pc/options.ts';
+export type { PcDevices } from './pc/pc-devices.ts';
 export type { PlatformKind } from './platform/index.ts';
 export { formatExits, formatLedger, formatTable, type TableOptions } from './report.ts';
 export { type HotExit, type IntervalJson, type ModelledRun, modelRun, parseRunReport, type RunReport, renameHotExits, runReport } from './run-report.ts';
+export type { Input, Output, OutputHandler } from './streams.ts';
 export { type Interval, isLevel, type PageTableCounters, type Summary, type TlbCounters } from './summary.ts';
 export { type LoadAddresses, loadSymbols, Symboliser } from './symbols/symboliser.ts';
 export { createVm, type Result, Vm } from './vm.ts';

@@ -1,21 +1,20 @@
 import { CPU_LEVELS, type CpuLevel } from '@pvm/cpu-jit';
-import type { DriveOptions } from '@pvm/machine';
 import type { AbiChoice } from './abi/pvm-vcpu.ts';
 import { ABI_REVISIONS } from './abi/revision.ts';
 import { DESIGN_NAMES, type DesignName, designInfo } from './designs/index.ts';
 import { OPTIMISATIONS, type Optimisation } from './designs/optimisations.ts';
 import { PvmError } from './errors.ts';
 import type { LedgerTiming } from './ledger.ts';
+import { type Check, isBoolean, isBytes, isSize, isString, nearest, oneOf, parseSize, record, show } from './option-checks.ts';
+import { type CheckedPcOptions, checkedPcOptions, PC_CHECKS, PC_ONLY, type PcOptions } from './pc/options.ts';
 import { GUEST_OF, type PlatformKind } from './platform/index.ts';
-
-/** A chunk of output; the receiver may keep it. Returning a promise holds the guest until it settles. */
-export type OutputHandler = (chunk: Uint8Array) => void | Promise<void>;
+import { type Input, isInput, isOutput, type Output, type OutputHandler, outputHandler } from './streams.ts';
 
 export const STOCK_CHOICES = ['auto', 'trap'] as const;
 export type StockChoice = (typeof STOCK_CHOICES)[number];
 
 /** Everything `createVm` accepts: a `program`, or a stock `kernel` without one. */
-export interface VmOptions {
+export interface VmOptions extends PcOptions {
   /** The static x86-64 Linux ELF to run: a path of the host, or the file's bytes. Without it, `kernel` is a stock kernel. */
   program?: string | Uint8Array;
   /** Arguments after argv[0]. Default none. */
@@ -27,7 +26,7 @@ export interface VmOptions {
   /** Files for the guest: absolute guest path to a host path or the contents. Default none. */
   files?: Readonly<Record<string, string | Uint8Array>>;
   /** Input of the program, or of a stock kernel's serial port. Default: empty. */
-  stdin?: string | Uint8Array | AsyncIterable<Uint8Array>;
+  stdin?: Input;
   /** Guest RAM in bytes, or with a suffix: `64M`, `1G`. 8 MiB to 3.5 GiB. Default 64 MiB, 512 MiB for a stock kernel. */
   memory?: number | string;
   /** Memory for shadow page tables, like `memory`. Default 16 MiB. */
@@ -55,18 +54,14 @@ export interface VmOptions {
   /** Find out by sampling, on a thread of its own, how guest time divides between interpreter and compiled code. Default false. */
   sampleTiers?: boolean;
   /** The program's standard output and error. Default: dropped. */
-  onConsole?: OutputHandler;
-  onStderr?: OutputHandler;
+  onConsole?: Output;
+  onStderr?: Output;
   /** What the kernel writes to its serial port: its log, and everything of a stock kernel with `console=ttyS0`. Default: dropped. */
-  onSerial?: OutputHandler;
+  onSerial?: Output;
   /** Which of stdin, stdout, stderr the program sees as a terminal (bits 0, 1, 2). Default 0. */
   terminals?: number;
   /** With a program: another kernel to run it, default the embedded one. Without: the kernel to boot: bzImage, ELF64 (PVH or Linux) or multiboot. */
   kernel?: string | Uint8Array;
-  /** RAM disk for a stock kernel. Default none. */
-  initrd?: string | Uint8Array;
-  /** Disks for a stock kernel, raw images on virtio: vda, vdb, ... Default none. */
-  drives?: readonly DriveOptions[];
   /** Kernel command line. Default empty. */
   commandLine?: string;
   /** Stop with `instruction-limit` after so many guest instructions. Default: no limit. */
@@ -82,7 +77,7 @@ export interface VmOptions {
 }
 
 /** Options with defaults filled in and sizes in bytes. */
-export interface CheckedOptions {
+export interface CheckedOptions extends CheckedPcOptions {
   /** Undefined: not given. */
   readonly abi: AbiChoice | undefined;
   readonly design: DesignName;
@@ -97,7 +92,7 @@ export interface CheckedOptions {
   readonly argv0: string;
   readonly env: Readonly<Record<string, string>>;
   readonly files: Readonly<Record<string, string | Uint8Array>>;
-  readonly stdin: string | Uint8Array | AsyncIterable<Uint8Array>;
+  readonly stdin: Input;
   readonly memory: number;
   readonly shadowMemory: number;
   readonly cpu: CpuLevel;
@@ -109,8 +104,6 @@ export interface CheckedOptions {
   readonly onSerial: OutputHandler;
   readonly terminals: number;
   readonly kernel: string | Uint8Array | undefined;
-  readonly initrd: string | Uint8Array | undefined;
-  readonly drives: readonly DriveOptions[];
   readonly commandLine: string;
   readonly maxInstructions: number | undefined;
   /** Exits from one check of the page tables to the next, 0: none. */
@@ -125,37 +118,10 @@ const MIN_MEMORY = 8 * MIB;
 const MAX_MEMORY = 3.5 * 1024 * MIB;
 const MIN_SHADOW = 1 * MIB;
 
-type Check = (value: unknown) => string | undefined;
-const isBytes: Check = (v) => (typeof v === 'string' || v instanceof Uint8Array ? undefined : 'a path or a Uint8Array');
-const isString: Check = (v) => (typeof v === 'string' && !v.includes('\0') ? undefined : 'a string without NUL');
-const isBoolean: Check = (v) => (typeof v === 'boolean' ? undefined : 'true or false');
-const isFunction: Check = (v) => (typeof v === 'function' ? undefined : 'a function');
-const isSize: Check = (v) => (parseSize(v) === undefined ? 'a number of bytes or a string such as "64M"' : undefined);
-const oneOf =
-  (...names: readonly string[]): Check =>
-  (v) =>
-    typeof v === 'string' && names.includes(v) ? undefined : `one of ${names.join(', ')}`;
-const record =
-  (inner: Check, what: string): Check =>
-  (v) =>
-    typeof v === 'object' && v !== null && !Array.isArray(v) && Object.entries(v).every(([key, value]) => !key.includes('\0') && inner(value) === undefined)
-      ? undefined
-      : what;
-
-function isDrive(drive: unknown): boolean {
-  if (typeof drive !== 'object' || drive === null) return false;
-  const { file, readOnly, snapshot, serial, ...rest } = drive as Readonly<Record<string, unknown>>;
-  const isSwitch = (v: unknown) => v === undefined || typeof v === 'boolean';
-  return (
-    isBytes(file) === undefined &&
-    isSwitch(readOnly) &&
-    isSwitch(snapshot) &&
-    (serial === undefined || isString(serial) === undefined) &&
-    Object.keys(rest).length === 0
-  );
-}
+const isSink: Check = (v) => (isOutput(v) ? undefined : 'a function or a writable stream');
 
 const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
+  ...PC_CHECKS,
   program: isBytes,
   args: (v) => (Array.isArray(v) && v.every((a) => isString(a) === undefined) ? undefined : 'an array of strings without NUL'),
   argv0: isString,
@@ -164,10 +130,7 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
     record(isBytes, '')(v) === undefined && Object.keys(v as object).every((path) => path.startsWith('/') && path !== '/')
       ? undefined
       : 'an object from absolute guest paths to host paths or Uint8Arrays',
-  stdin: (v) =>
-    isBytes(v) === undefined || (typeof v === 'object' && v !== null && Symbol.asyncIterator in v)
-      ? undefined
-      : 'a string, a Uint8Array or an async iterable of them',
+  stdin: (v) => (isInput(v) ? undefined : 'a string, a Uint8Array or an async iterable of them'),
   memory: isSize,
   shadowMemory: isSize,
   abi: oneOf('auto', ...ABI_REVISIONS),
@@ -181,13 +144,11 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   clock: oneOf('host', 'icount'),
   jit: oneOf('on', 'off', 'sync'),
   sampleTiers: isBoolean,
-  onConsole: isFunction,
-  onStderr: isFunction,
-  onSerial: isFunction,
+  onConsole: isSink,
+  onStderr: isSink,
+  onSerial: isSink,
   terminals: (v) => (Number.isInteger(v) && Number(v) >= 0 && Number(v) <= 7 ? undefined : 'a number from 0 to 7'),
   kernel: isBytes,
-  initrd: isBytes,
-  drives: (v) => (Array.isArray(v) && v.every(isDrive) ? undefined : 'an array of { file, readOnly?, snapshot?, serial? }'),
   commandLine: isString,
   maxInstructions: (v) => (Number.isSafeInteger(v) && Number(v) > 0 ? undefined : 'a positive integer'),
   checkMmu: (v) => (typeof v === 'boolean' || (Number.isSafeInteger(v) && Number(v) > 0) ? undefined : 'true, false or a positive number of exits'),
@@ -228,13 +189,12 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     clock: options.clock ?? 'host',
     jit: options.jit ?? 'on',
     sampleTiers: options.sampleTiers ?? false,
-    onConsole: options.onConsole ?? drop,
-    onStderr: options.onStderr ?? drop,
-    onSerial: options.onSerial ?? drop,
+    onConsole: outputHandler(options.onConsole),
+    onStderr: outputHandler(options.onStderr),
+    onSerial: outputHandler(options.onSerial),
     terminals: options.terminals ?? 0,
     kernel: options.kernel,
-    initrd: options.initrd,
-    drives: options.drives ?? [],
+    ...checkedPcOptions(options),
     commandLine: options.commandLine ?? '',
     maxInstructions: options.maxInstructions,
     checkMmu: Number(options.checkMmu ?? false),
@@ -251,7 +211,7 @@ function chooseMachine(options: VmOptions): { design: DesignName; platform: Plat
   };
   const platform: PlatformKind = options.program === undefined ? 'pc' : 'program';
   if (platform === 'pc' && options.kernel === undefined) refuse('option program is missing; or kernel, to boot a stock kernel');
-  const foreign = platform === 'pc' ? (['args', 'argv0', 'env', 'files'] as const) : (['initrd', 'drives'] as const);
+  const foreign = platform === 'pc' ? (['args', 'argv0', 'env', 'files'] as const) : PC_ONLY;
   const unfit = foreign.find((key) => options[key] !== undefined);
   if (unfit !== undefined)
     refuse(`option ${unfit} is for a ${platform === 'pc' ? 'program; this is a stock kernel' : 'stock kernel; with a program, use files'}`);
@@ -278,42 +238,8 @@ function checkOptimisations(design: DesignName, wanted: Readonly<Partial<Record<
   return { ...optimisations, ...wanted };
 }
 
-function drop(): void {}
-
-/** Bytes of `64M`, `1G`, `4096`, 4096; undefined when it is none of these. */
-export function parseSize(value: unknown): number | undefined {
-  if (typeof value === 'number') return Number.isSafeInteger(value) && value > 0 ? value : undefined;
-  if (typeof value !== 'string') return undefined;
-  const match = /^(\d+)([KMG]?)(?:i?B)?$/i.exec(value);
-  if (match === null) return undefined;
-  const unit = { '': 1, K: 1024, M: MIB, G: 1024 * MIB }[(match[2] ?? '').toUpperCase()] ?? 1;
-  return Number(match[1]) * unit;
-}
-
 function size(name: string, value: number | string, min: number, max: number, multiple: number): number {
   const bytes = Math.ceil((parseSize(value) ?? 0) / multiple) * multiple;
   if (bytes < min || bytes > max) throw new PvmError('bad-option', `option ${name}: expected ${min / MIB}M to ${max / MIB}M, got ${show(value)}`);
   return bytes;
-}
-
-function show(value: unknown): string {
-  return typeof value === 'string' ? `"${value}"` : typeof value === 'object' && value !== null ? (value.constructor?.name ?? 'an object') : String(value);
-}
-
-/** The candidate with the smallest edit distance (Levenshtein) to `word`, ignoring case. */
-export function nearest(word: string, candidates: readonly string[]): string {
-  const distance = (a: string, b: string): number => {
-    let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-    for (let i = 1; i <= a.length; i++) {
-      const next = [i];
-      for (let j = 1; j <= b.length; j++) {
-        next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)));
-      }
-      row = next;
-    }
-    return row[b.length] ?? 0;
-  };
-  const lower = word.toLowerCase();
-  const ranked = candidates.map((candidate) => ({ candidate, d: distance(lower, candidate.toLowerCase()) })).sort((x, y) => x.d - y.d);
-  return ranked[0]?.candidate ?? '';
 }

@@ -9,6 +9,7 @@ import { type GuestImage, loadGuestImage } from './guest-image.ts';
 import { ExitLedger } from './ledger.ts';
 import { MmuCheck } from './mmu-check.ts';
 import { type CheckedOptions, checkOptions, type VmOptions } from './options.ts';
+import type { PcDevices } from './pc/pc-devices.ts';
 import { createPlatform, GuestTime, type Platform, randomSource } from './platform/index.ts';
 import { RunLoop } from './run-loop.ts';
 import { StdinReader } from './stdin.ts';
@@ -36,8 +37,6 @@ const DEATHS = [
 ] as const;
 /** Longest sleep that `setTimeout` knows, about. */
 const MAX_SLEEP_MS = 2 ** 30;
-/** Bytes of input that go to a serial port at a time. */
-const INPUT_CHUNK = 4096;
 
 /**
  * Build a machine that runs one program, or boots a stock kernel: reads and checks the files, allocates guest RAM, loads the kernel.
@@ -141,7 +140,8 @@ export class Vm {
       },
       deadlineMoved: () => this.runLoop.cut(),
       hold: (ready) => {
-        this.outputWait = ready;
+        const before = this.outputWait;
+        this.outputWait = before === undefined ? ready : Promise.all([before, ready]).then(() => undefined);
       },
       mark: (begin, id) => this.mark(begin, id),
       unknownSyscalls: (calls) => {
@@ -181,15 +181,11 @@ export class Vm {
     if (signal?.aborted === true) abort();
     signal?.addEventListener('abort', abort);
     let inputError: unknown;
-    const { serialInput } = this.platform;
-    if (serialInput !== undefined) {
-      this.forwardInput(serialInput).catch((e: unknown) => {
-        // Letting go of the source at the end of the run may fail a read that still waits.
-        if (this.state !== 'running') return;
-        inputError = e;
-        this.halt('aborted', 130, 0);
-      });
-    }
+    const { platform } = this;
+    platform.runInput?.().catch((e: unknown) => {
+      inputError = e;
+      this.halt('aborted', 130, 0);
+    });
     try {
       await this.loop();
       if (inputError !== undefined) throw inputError;
@@ -202,7 +198,7 @@ export class Vm {
       signal?.removeEventListener('abort', abort);
       this.platform.flush();
       this.state = 'done';
-      await this.stdin.close();
+      await this.closeInput();
     }
     const { reason, exitCode, signal: killedBy } = this.stop ?? { reason: 'halted' as const, exitCode: 0, signal: 0 };
     return { exitCode, stopReason: reason, signal: killedBy, summary: this.summary(), intervals: this.intervals };
@@ -255,14 +251,14 @@ export class Vm {
     } while (this.stop === undefined);
   }
 
-  /** The input goes to the serial port as it comes. */
-  private async forwardInput(serialInput: (data: Uint8Array) => void): Promise<void> {
-    for (;;) {
-      const bytes = await this.stdin.read(INPUT_CHUNK);
-      if (bytes.length === 0 || this.state !== 'running') return;
-      serialInput(bytes);
-      this.wake?.();
-    }
+  private async closeInput(): Promise<void> {
+    await this.platform.closeInput?.();
+    await this.stdin.close();
+  }
+
+  /** The devices of a stock kernel's PC; undefined with a program. */
+  get devices(): PcDevices | undefined {
+    return this.platform.devices;
   }
 
   /** External interrupt for the guest: `vector` 32 to 255, delivered as soon as it takes interrupts. */
@@ -318,7 +314,7 @@ export class Vm {
   async dispose(): Promise<void> {
     if (this.state === 'running') this.halt('aborted', 130, 0);
     this.state = 'done';
-    await this.stdin.close();
+    await this.closeInput();
     this.platform.dispose();
     await this.core.dispose();
   }

@@ -22,7 +22,7 @@ import { I8254 } from '../time/i8254.ts';
 import { TimerQueue } from '../time/timer-queue.ts';
 import { VirtioBalloon } from '../virtio/balloon.ts';
 import { VirtioBlock } from '../virtio/block.ts';
-import { VirtioConsole } from '../virtio/console.ts';
+import { type ConsolePortOptions, VirtioConsole } from '../virtio/console.ts';
 import { Virtio9p } from '../virtio/p9.ts';
 import { VirtioRng } from '../virtio/rng.ts';
 import type { VirtioDevice } from '../virtio/virtio-device.ts';
@@ -61,8 +61,8 @@ export interface BoardOptions {
   kick?(vcpu: number): void;
   /** The next deadline moved forward: a run limited to the old one must be cut short. */
   onDeadlineChange?(): void;
-  /** Debug-exit port; default 0xf4. */
-  readonly debugExitPort?: number;
+  /** First of the debug-exit device's four ports; default 0xf4. `false`: there is none. */
+  readonly debugExitPort?: number | false;
   /** Disks, in the order in which the guest finds them (vda, vdb, ...). */
   readonly drives?: readonly DriveOptions[];
   /** Folders of the host that the guest can mount by 9P. */
@@ -75,8 +75,8 @@ export interface BoardOptions {
   readonly virtio?: 'pci' | 'mmio';
   /** Fills a buffer with random bytes for the virtio entropy source; without it there is none. */
   random?(buffer: Uint8Array): void;
-  /** Output of the virtio console; without it there is none. */
-  virtioConsoleOutput?(data: Uint8Array): void;
+  /** Ports of a virtio console; without any there is none. */
+  readonly consolePorts?: readonly ConsolePortOptions[];
   /** Additional items of the firmware-configuration device. */
   readonly fwCfgFiles?: ReadonlyMap<string, Uint8Array>;
 }
@@ -105,7 +105,7 @@ export class Board {
   readonly vsock: VirtioVsock | undefined;
   /** Memory balloon, undefined without the option. */
   readonly balloon: VirtioBalloon | undefined;
-  /** Virtio console, undefined without `virtioConsoleOutput`. */
+  /** Virtio console, undefined without ports. */
   readonly console: VirtioConsole | undefined;
   /** Interrupt interface of each vCPU. */
   readonly interrupts: readonly VcpuInterrupts[];
@@ -178,10 +178,9 @@ export class Board {
       isaIrq,
     });
     this.mmio.attach(this.ioApic);
-    const debugExit = new DebugExit((code) => options.onDebugExit?.(code), options.debugExitPort);
-    for (const device of [this.pic, this.pit, this.rtc, this.acpiPm, this.i8042, this.serial, this.post, this.fwCfg, this.pci, debugExit]) {
-      this.ports.attach(device);
-    }
+    for (const device of [this.pic, this.pit, this.rtc, this.acpiPm, this.i8042, this.serial, this.post, this.fwCfg, this.pci]) this.ports.attach(device);
+    const { debugExitPort = 0xf4 } = options;
+    if (debugExitPort !== false) this.ports.attach(new DebugExit((code) => options.onDebugExit?.(code), debugExitPort));
     this.setPciTriggers();
 
     this.virtioTransport = options.virtio ?? 'pci';
@@ -203,10 +202,10 @@ export class Board {
       this.balloon = new VirtioBalloon(this.ram);
       this.attachVirtio(this.balloon);
     }
-    const { random, virtioConsoleOutput } = options;
+    const { random, consolePorts = [] } = options;
     if (random !== undefined) this.attachVirtio(new VirtioRng(this.ram, (buffer) => random(buffer)));
-    if (virtioConsoleOutput !== undefined) {
-      this.console = new VirtioConsole(this.ram, (data) => virtioConsoleOutput(data));
+    if (consolePorts.length > 0) {
+      this.console = new VirtioConsole(this.ram, consolePorts);
       this.attachVirtio(this.console);
     }
   }

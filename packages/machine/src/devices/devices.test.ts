@@ -47,6 +47,34 @@ describe('16550', () => {
     expect(inp(5)).toBe(0x60);
   });
 
+  it('keeps what is typed early from probing drivers, and shows it to one that has the interrupt on', () => {
+    const { u, out, inp, line } = uart();
+    u.receive([0x61, 0x62]);
+    // What Linux does on finding and opening a port (8250_port.c): test IER, clear the FIFOs, read every register, then open.
+    out(1, 0x0f);
+    expect(inp(1)).toBe(0x0f);
+    out(1, 0);
+    for (const fcr of [1, 7, 0]) out(2, fcr);
+    for (const register of [5, 0, 2, 6, 5, 5, 0, 2, 6]) expect(inp(register) & (register === 5 ? 1 : 0)).toBe(0);
+    expect(u.waiting).toBe(2);
+    out(4, 0x08);
+    out(1, 0x05);
+    expect(line()).toBe(true);
+    expect([inp(0), inp(0)]).toEqual([0x61, 0x62]);
+  });
+
+  it('shows input to a guest that polls for it, but not to one that polls before it writes', () => {
+    const { u, out, inp } = uart();
+    u.receive([0x61]);
+    for (let i = 0; i < 100; i++) {
+      for (let poll = 0; poll < 8; poll++) expect(inp(5) & 1).toBe(0);
+      out(0, 0x20);
+    }
+    let polls = 0;
+    while ((inp(5) & 1) === 0) expect(++polls).toBeLessThan(20);
+    expect(inp(0)).toBe(0x61);
+  });
+
   it('loops bytes and modem lines back', () => {
     const { out, inp, sent } = uart();
     out(4, 0x1a);

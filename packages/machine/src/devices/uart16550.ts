@@ -33,8 +33,15 @@ const MSR_CONNECTED = 0xb0;
 const TRIGGER_LEVELS = [1, 4, 8, 14] as const;
 /** Bytes the host may queue for the guest; the rest is lost, as on a real line. */
 const MAX_INPUT = 1 << 20;
+/** Line status reads one after the other that mean that the guest waits for input without interrupts; drivers that only write or probe make fewer. */
+const POLLS_OF_A_READER = 16;
 
-/** 16550A UART with FIFOs and interrupts. Transmission takes no time; the line never has errors. */
+/**
+ * 16550A UART with FIFOs and interrupts. Transmission takes no time; the line never has errors.
+ *
+ * Input stays on the line until the guest listens: it has the receive interrupt on, or polls for data. Drivers read and clear the receiver
+ * while they probe and open the port, which would swallow what was typed before.
+ */
 export class Uart16550 implements PortDevice {
   readonly name: string;
   readonly ports: readonly [{ first: number; last: number }];
@@ -54,6 +61,11 @@ export class Uart16550 implements PortDevice {
   /** The holding register became empty and the guest has not been told. */
   private thrEmpty = false;
   private divisor = 1;
+  /** Reads of the line status without another access in between. */
+  private polls = 0;
+  private polling = false;
+  /** The guest took bytes of the input; set by who refills it. */
+  onTaken: (() => void) | undefined;
 
   /**
    * @param output called with each byte the guest transmits
@@ -74,6 +86,7 @@ export class Uart16550 implements PortDevice {
     this.mcr = 0;
     this.thrEmpty = false;
     this.divisor = 1;
+    this.stopPolling();
     this.update();
   }
 
@@ -101,8 +114,19 @@ export class Uart16550 implements PortDevice {
     return (this.mcr & MCR_LOOPBACK) !== 0;
   }
 
-  private get waiting(): number {
+  /** Bytes of the host that the guest has not read yet. */
+  get waiting(): number {
     return this.tail - this.head;
+  }
+
+  /** Bytes that the guest can see. */
+  private get arrived(): number {
+    return (this.ier & IER_DATA) !== 0 || this.polling || this.loopback ? this.waiting : 0;
+  }
+
+  private stopPolling(): void {
+    this.polls = 0;
+    this.polling = false;
   }
 
   private push(byte: number): void {
@@ -122,19 +146,20 @@ export class Uart16550 implements PortDevice {
   }
 
   private shift(): number {
-    if (this.waiting === 0) return 0;
+    if (this.arrived === 0) return 0;
     const byte = this.input[this.head++] ?? 0;
     if (this.head === this.tail) {
       this.head = 0;
       this.tail = 0;
     }
+    this.onTaken?.();
     return byte;
   }
 
   /** Cause of the interrupt with the highest priority (table IV). */
   private cause(): number {
     if ((this.ier & IER_LINE_STATUS) !== 0 && this.overrun) return IIR_LINE_STATUS;
-    if ((this.ier & IER_DATA) !== 0 && this.waiting > 0) {
+    if ((this.ier & IER_DATA) !== 0 && this.arrived > 0) {
       const trigger = (this.fcr & FCR_ENABLE) !== 0 ? (TRIGGER_LEVELS[this.fcr >> 6] ?? 1) : 1;
       // Fewer bytes than the trigger level are announced by the time-out, here at once.
       return this.waiting >= trigger ? IIR_DATA : IIR_TIMEOUT;
@@ -150,6 +175,8 @@ export class Uart16550 implements PortDevice {
   }
 
   private readRegister(register: number): number {
+    if (register !== LSR) this.polls = 0;
+    else if (++this.polls >= POLLS_OF_A_READER) this.polling = true;
     switch (register) {
       case RBR_THR: {
         if (this.divisorLatch) return this.divisor & 0xff;
@@ -172,7 +199,7 @@ export class Uart16550 implements PortDevice {
       case MCR:
         return this.mcr;
       case LSR: {
-        const value = LSR_IDLE | (this.waiting > 0 ? LSR_DATA_READY : 0) | (this.overrun ? LSR_OVERRUN : 0);
+        const value = LSR_IDLE | (this.arrived > 0 ? LSR_DATA_READY : 0) | (this.overrun ? LSR_OVERRUN : 0);
         this.overrun = false;
         this.update();
         return value;
@@ -191,6 +218,8 @@ export class Uart16550 implements PortDevice {
   }
 
   private writeRegister(register: number, value: number): void {
+    if (register === RBR_THR) this.polls = 0;
+    else this.stopPolling();
     switch (register) {
       case RBR_THR:
         if (this.divisorLatch) this.divisor = (this.divisor & 0xff00) | value;

@@ -11,10 +11,15 @@ export interface ShareOptions {
   readonly readOnly?: boolean;
 }
 
+/** Whether a guest can mount a share by this name. */
+export function isShareTag(tag: string): boolean {
+  return /^[^,\s]{1,31}$/.test(tag);
+}
+
 /** Open the folder of a share. @throws MachineError `bad-share` */
 export function openShare(options: ShareOptions): HostFolder {
   const { folder, tag } = options;
-  if (!/^[^,\s]{1,31}$/.test(tag)) throw new MachineError('bad-share', `share tag "${tag}": expected 1 to 31 characters without commas and spaces`);
+  if (!isShareTag(tag)) throw new MachineError('bad-share', `share tag "${tag}": expected 1 to 31 characters without commas and spaces`);
   if (process.platform !== 'linux') throw new MachineError('bad-share', `sharing folders needs a Linux host, this is ${process.platform}`);
   try {
     return new HostFolder(folder, options.readOnly === true);

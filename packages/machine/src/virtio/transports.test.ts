@@ -4,7 +4,7 @@ import { testBoard, xorshift } from '../testing/test-board.ts';
 const image = Uint8Array.from({ length: 4096 }, (_, i) => (i >> 9) + 1);
 
 function pciBoard() {
-  const t = testBoard({ drives: [{ file: image.slice() }], random: (b) => b.fill(9), virtioConsoleOutput: () => undefined });
+  const t = testBoard({ drives: [{ file: image.slice() }], random: (b) => b.fill(9), consolePorts: [{ output: () => undefined }] });
   const { board, ram } = t;
   const select = (slot: number, offset: number) => void board.writePort(0xcf8, 4, 0x8000_0000 | (slot << 11) | (offset & 0xfc));
   const config = (slot: number, offset: number, size: 1 | 2 | 4) => {

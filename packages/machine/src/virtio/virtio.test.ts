@@ -205,9 +205,13 @@ describe('virtio-console and virtio-rng', () => {
   it('moves bytes both ways', () => {
     const ram = newRam();
     let output = '';
-    const device = new VirtioConsole(ram, (data) => {
-      output += new TextDecoder().decode(data);
-    });
+    const device = new VirtioConsole(ram, [
+      {
+        output: (data) => {
+          output += new TextDecoder().decode(data);
+        },
+      },
+    ]);
     const receive = new TestDriver(ram, device, 0, RINGS);
     const transmit = new TestDriver(ram, device, 1, RINGS + 0x4000);
     TestDriver.start(device, [0, 1]);

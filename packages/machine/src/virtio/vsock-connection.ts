@@ -1,3 +1,4 @@
+import { ByteQueue } from './byte-queue.ts';
 import { OP, type PacketHeader, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND } from './vsock-packet.ts';
 
 /** What a connection asks of its device. */
@@ -16,20 +17,23 @@ export class VsockConnection {
   readonly hostPort: number;
   readonly guestPort: number;
   readonly bufferSize = BUFFER_SIZE;
-  /** Called with each piece of data; a copy. Set it before returning from `accept`. */
-  onData: (data: Uint8Array) => void = () => undefined;
+  /** Called with each piece of data; a copy. Set it before returning from `accept`. Data of which it returns `false` counts as read only after `consumed`. */
+  onData: (data: Uint8Array) => unknown = () => undefined;
+  /** Everything that waited to be sent has been taken by the guest. */
+  onDrain: () => void = () => undefined;
   /** The guest will send no more. */
   onEnd: () => void = () => undefined;
   /** The connection is over; `failed` when it was refused or reset. */
   onClose: (failed: boolean) => void = () => undefined;
   private readonly link: VsockLink;
-  private outgoing: Uint8Array[] = [];
-  private waiting = 0;
+  private readonly outgoing = new ByteQueue();
   private established: boolean;
   private ending = false;
   private closed = false;
   private sent = 0;
   private received = 0;
+  /** Received, but not read by the host yet. */
+  private held = 0;
   private announced = 0;
   private peerBuffer = 0;
   private peerForwarded = 0;
@@ -41,29 +45,35 @@ export class VsockConnection {
     this.established = established;
   }
 
-  /** Bytes handed on to `onData`, modulo 2^32. */
+  /** Bytes that the host has read, modulo 2^32. */
   get forwarded(): number {
-    this.announced = this.received;
-    return this.received >>> 0;
+    this.announced = this.received - this.held;
+    return this.announced >>> 0;
+  }
+
+  /** All data that `onData` returned `false` for has been read now: the guest may send more. */
+  consumed(): void {
+    if (this.held === 0) return;
+    this.held = 0;
+    this.offerRoom();
   }
 
   /** Bytes that wait to be sent. */
   get pending(): number {
-    return this.waiting;
+    return this.outgoing.length;
   }
 
   /** Bytes that could be sent now. */
   get sendable(): number {
     if (!this.established || this.closed) return 0;
     const inFlight = (this.sent - this.peerForwarded) >>> 0;
-    return Math.max(0, Math.min(this.waiting, this.peerBuffer - inFlight));
+    return Math.max(0, Math.min(this.outgoing.length, this.peerBuffer - inFlight));
   }
 
   /** Send data. @returns false: the connection is over, the data is lost */
   write(data: Uint8Array): boolean {
     if (this.closed || this.ending) return false;
-    if (data.length > 0) this.outgoing.push(data.slice());
-    this.waiting += data.length;
+    this.outgoing.put(data);
     this.link.pump();
     return true;
   }
@@ -84,20 +94,14 @@ export class VsockConnection {
 
   /** Used by the device: take up to `max` bytes to send. */
   take(max: number): Uint8Array {
-    const bytes = new Uint8Array(Math.min(max, this.sendable));
-    for (let at = 0; at < bytes.length; ) {
-      const head = this.outgoing[0];
-      if (head === undefined) break;
-      const n = Math.min(head.length, bytes.length - at);
-      bytes.set(head.subarray(0, n), at);
-      at += n;
-      if (n === head.length) this.outgoing.shift();
-      else this.outgoing[0] = head.subarray(n);
-    }
-    this.waiting -= bytes.length;
+    const bytes = this.outgoing.take(Math.min(max, this.sendable));
     this.sent = (this.sent + bytes.length) >>> 0;
     // The shutdown must not overtake the packet being built.
-    if (this.waiting === 0 && this.ending) queueMicrotask(() => this.finishIfDrained());
+    if (this.outgoing.length === 0 && bytes.length > 0)
+      queueMicrotask(() => {
+        this.onDrain();
+        this.finishIfDrained();
+      });
     return bytes;
   }
 
@@ -122,8 +126,8 @@ export class VsockConnection {
         return;
       case OP.rw:
         this.received += payload.length;
-        this.onData(payload);
-        if (this.received - this.announced > BUFFER_SIZE / 2) this.link.sendControl(this, OP.creditUpdate);
+        if (this.onData(payload) === false) this.held += payload.length;
+        this.offerRoom();
         break;
       case OP.creditRequest:
         this.link.sendControl(this, OP.creditUpdate);
@@ -142,16 +146,19 @@ export class VsockConnection {
     }
   }
 
+  private offerRoom(): void {
+    if (!this.closed && this.received - this.held - this.announced > BUFFER_SIZE / 2) this.link.sendControl(this, OP.creditUpdate);
+  }
+
   private finishIfDrained(): void {
-    if (this.closed || !this.ending || this.waiting > 0) return;
+    if (this.closed || !this.ending || this.outgoing.length > 0) return;
     this.link.sendControl(this, OP.shutdown, SHUTDOWN_BOTH);
   }
 
   private close(failed: boolean): void {
     if (this.closed) return;
     this.closed = true;
-    this.outgoing = [];
-    this.waiting = 0;
+    this.outgoing.clear();
     this.link.forget(this);
     this.onClose(failed);
   }

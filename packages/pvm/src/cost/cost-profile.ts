@@ -1,5 +1,5 @@
 import { PvmError } from '../errors.ts';
-import { nearest } from '../options.ts';
+import { nearest } from '../option-checks.ts';
 import type { TlbCounters } from '../summary.ts';
 import { exitSteps } from './composition.ts';
 import { PRIMITIVE_NAMES, type Primitive, type Steps } from './primitives.ts';

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { PvmError } from '../errors.ts';
-import { nearest } from '../options.ts';
+import { nearest } from '../option-checks.ts';
 import { type CostProfile, parseCostProfile } from './cost-profile.ts';
 import type { PublishedFigures } from './published.ts';
 

@@ -1,5 +1,6 @@
 import type { EntryState, InterruptSink, MmioSize, PortSize } from '@pvm/machine';
 import type { GuestImage } from '../guest-image.ts';
+import type { PcDevices } from '../pc/pc-devices.ts';
 import type { MachineClock } from './machine-clock.ts';
 
 /** `program`: our own kernel runs one program (`ProgramBoard`); `pc`: a stock kernel boots (`StockPc`). */
@@ -41,8 +42,12 @@ export interface Platform {
   sendInterrupt(vcpu: number, vector: number): void;
   sendNmi(vcpu: number): void;
 
-  /** Takes the machine's input; undefined when the program reads it by itself. */
-  readonly serialInput: ((data: Uint8Array) => void) | undefined;
+  /** Carries the machine's input to its devices until it ends or `closeInput` is called; absent when the program reads it by itself. Rejects with what a source throws. */
+  runInput?(): Promise<void>;
+  /** Lets go of the sources of input. */
+  closeInput?(): Promise<void>;
+  /** What a program can do with the devices of the PC; absent: there are none. */
+  readonly devices?: PcDevices;
   /** Hand over output that waits to be handed over in larger pieces. */
   flush(): void;
   dispose(): void;

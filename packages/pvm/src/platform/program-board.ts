@@ -8,8 +8,6 @@ import type { PlatformServices } from './services.ts';
 export class ProgramBoard implements Platform {
   readonly kind = 'program';
   readonly timers = undefined;
-  /** The program reads its input through the channel. */
-  readonly serialInput = undefined;
   private readonly services: PlatformServices;
   private readonly bus = new PortBus();
   private readonly queues: readonly InterruptQueue[];

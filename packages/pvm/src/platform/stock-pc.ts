@@ -1,17 +1,24 @@
 import { randomFillSync } from 'node:crypto';
 import { S_RANDOM } from '@pvm/cpu-jit/layout';
-import { Board, type EntryState, type InterruptSink, loadKernel, type MmioSize, type PortSize } from '@pvm/machine';
+import { Board, type EntryState, type InterruptSink, loadKernel, type MmioSize, type PortSize, type VirtioConsole } from '@pvm/machine';
 import type { GuestImage } from '../guest-image.ts';
+import { InputLine } from '../pc/input-line.ts';
+import { PcDevices } from '../pc/pc-devices.ts';
+import type { OutputHandler } from '../streams.ts';
 import { CountMachineClock, HostMachineClock, type MachineClock } from './machine-clock.ts';
 import type { Platform, PlatformTimers } from './platform.ts';
 import type { PlatformServices } from './services.ts';
+
+/** The guest's address among sockets; 0 to 2 are reserved. */
+const GUEST_CID = 3;
 
 /** A PC for kernels that know nothing of us: the board with all its devices, and its clock. */
 export class StockPc implements Platform {
   readonly kind = 'pc';
   readonly board: Board;
   readonly timers: PlatformTimers;
-  readonly serialInput = (data: Uint8Array): void => this.board.serialInput(data);
+  readonly devices: PcDevices;
+  private readonly inputs: readonly InputLine[];
   private readonly services: PlatformServices;
 
   /** @throws MachineError `bad-disk` */
@@ -26,19 +33,33 @@ export class StockPc implements Platform {
       now: () => clock.now(),
       wallClock: () => time.wallClock(),
       tscToNs: (_vcpu, tsc) => clock.tscToNs(tsc),
-      serialOutput: (data) => {
-        const wait = options.onSerial(data);
-        if (wait !== undefined) services.hold(wait);
-      },
+      serialOutput: (data) => this.write(options.onSerial, data),
       onPowerOff: () => services.stop('poweroff', 0, 0),
       onReset: () => services.stop('reset', 0, 0),
       onDebugExit: (exitCode) => services.stop('debug-exit', exitCode & 0xff, 0),
+      debugExitPort: options.debugExitPort,
+      virtio: options.virtio,
       drives: options.drives,
+      shares: options.shares,
+      balloon: options.balloon,
+      ...(options.vsock ? { vsockCid: GUEST_CID } : {}),
+      consolePorts: options.consolePorts.map(({ name, output }) => ({
+        ...(name === undefined ? {} : { name }),
+        output: (data) => this.write(output, data),
+        onTaken: () => this.inputTaken(),
+      })),
       random: (buffer) => services.random(buffer),
       kick: () => services.kick(),
       onDeadlineChange: () => services.deadlineMoved(),
     });
     const { board } = this;
+    board.serial.onTaken = () => this.inputTaken();
+    this.inputs = [
+      new InputLine(services.stdin, { put: (data) => board.serialInput(data), waiting: () => board.serial.waiting }),
+      ...this.portInputs(board.console),
+    ];
+    this.devices = new PcDevices(board);
+    if (options.balloonTarget > 0) this.devices.setBalloon(options.balloonTarget);
     this.timers = {
       clock,
       nextDeadline: () => board.nextDeadline(),
@@ -51,7 +72,31 @@ export class StockPc implements Platform {
   /** Loads a kernel of any format that the board knows. @throws MachineError */
   load({ kernel, initrd }: GuestImage, commandLine: string): EntryState {
     const rsdp = this.board.writeFirmwareTables();
-    return loadKernel(this.services.ram, { kernel, commandLine, rsdp, ...(initrd.length > 0 ? { initrd } : {}) });
+    // A kernel that looks for devices in ACPI would find them twice.
+    const isTold = /(^|\s)acpi=off(\s|$)/.test(commandLine);
+    const line = [commandLine, isTold ? this.board.virtioMmioParameters() : ''].join(' ').trim();
+    return loadKernel(this.services.ram, { kernel, commandLine: line, rsdp, ...(initrd.length > 0 ? { initrd } : {}) });
+  }
+
+  async runInput(): Promise<void> {
+    await Promise.all(this.inputs.map((line) => line.run()));
+  }
+  async closeInput(): Promise<void> {
+    await Promise.all(this.inputs.map((line) => line.close()));
+  }
+
+  private portInputs(device: VirtioConsole | undefined): InputLine[] {
+    if (device === undefined) return [];
+    return this.services.options.consolePorts.flatMap(({ input }, port) =>
+      input === undefined ? [] : [new InputLine(input, { put: (data) => void device.receive(data, port), waiting: () => device.waiting(port) })],
+    );
+  }
+  private inputTaken(): void {
+    for (const line of this.inputs) line.taken();
+  }
+  private write(output: OutputHandler, data: Uint8Array): void {
+    const wait = output(data);
+    if (wait !== undefined) this.services.hold(wait);
   }
 
   readPort(port: number, size: PortSize): number {
@@ -93,6 +138,7 @@ export class StockPc implements Platform {
     this.board.flushSerial();
   }
   dispose(): void {
+    this.devices.dispose();
     this.board.flushSerial();
     this.board.dispose();
   }

@@ -83,7 +83,6 @@ export class TestGuest {
     this.platform = {
       kind: 'program',
       timers: undefined,
-      serialInput: undefined,
       load: () => {
         throw new Error('tests put code into RAM themselves');
       },
