@@ -8,3 +8,4 @@ export * from './features.ts';
 export * from './layout.ts';
 export type { MemoryLayout } from './memory.ts';
 export * from './processor-leaves.ts';
+export * from './state/index.ts';

@@ -1,10 +1,11 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import { EPT_D, EPT_W } from './second-level-entry.ts';
 
 /** How writes are noticed: the CPU's dirty bits, or an exit at the first write to each page. */
 export type DirtyLogKind = 'dirty-bit' | 'write-protect';
 
 /** Which 4 KiB pages of one guest-physical range were written since they were last asked for. */
-export class DirtyLog {
+export class DirtyLog implements Saveable {
   readonly gpa: number;
   readonly end: number;
   /** Pages are read-only until they are written. */
@@ -40,5 +41,9 @@ export class DirtyLog {
     const taken = this.bits.slice();
     this.bits.fill(0);
     return taken;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['bits']);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /**
  * The frames shadow pages live in, their metadata by frame number, and the intrusive lists that tie entries together.
  *
@@ -7,7 +8,7 @@
  */
 import { ROLE_LEVEL } from './paging.ts';
 
-export class FramePool {
+export class FramePool implements Saveable {
   /** The linear memory as 32-bit words. */
   readonly words: Int32Array;
   /** Word index of entry 0 of frame 0: entry `sidx` is at `word0 + sidx * 2`. */
@@ -182,5 +183,27 @@ export class FramePool {
   /** True when no shadow entry and no slot refers to a page. */
   isOrphan(frame: number): boolean {
     return this.heads[this.parentHeads + frame] === 0 && this.slotUses[frame] === 0;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, [
+      'role',
+      'key',
+      'present',
+      'slotUses',
+      'currentUses',
+      'referenced',
+      'unsync',
+      'unsyncChildren',
+      'unsyncBits',
+      'writes',
+      'nextPage',
+      'prevPage',
+      'heads',
+      'next',
+      'prev',
+      'free',
+      'firstFree',
+    ]);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /**
  * Writes to guest page tables: each guest entry a write touches is compared with every shadow entry made from it, which is kept, changed or dropped.
  */
@@ -17,7 +18,7 @@ const PAGE_OFFSET = 0xfff;
 /** Offset bits of a 2 MiB page. */
 const LARGE_OFFSET = 0x1f_ffff;
 
-export class PteWrites {
+export class PteWrites implements Saveable {
   writes = 0;
   visible = 0;
   flooded = 0;
@@ -126,5 +127,9 @@ export class PteWrites {
     if (hpa < 0 || (level !== 1 && !fill.mayBeLarge(gpa, hpa))) return false;
     if (fill.setLeaf(sidx, level, hpa, leafRights, inherited)) this.visible++;
     return true;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['writes', 'visible', 'flooded']);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /**
  * Which guest tables each vCPU has loaded, and the cache of previous ones: 16 TLB slots per vCPU, each with a kernel and a user shadow root.
  */
@@ -15,7 +16,7 @@ const PDPT_BYTES = 32;
 /** A walk needs at most four pages below its root; two roots come on top. */
 export const ROOM_FOR_ROOTS = 2;
 
-export class Roots {
+export class Roots implements Saveable {
   loads = 0;
   cached = 0;
   /** The last `load` found its tables in a slot. */
@@ -208,5 +209,9 @@ export class Roots {
     this.userCr3.fill(NO_CR3);
     this.lastUse.fill(0);
     for (const roots of this.pages.reach.slotRoots) roots.fill(0);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['loads', 'cached', 'wasCached', 'slot', 'mode', 'tables', 'pointers', 'kernelCr3', 'userCr3', 'slotMode', 'lastUse']);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /**
  * The structure of a second-level table: a tree of frames whose entries are leaves or lead to the next level. It does not know why something is mapped.
  */
@@ -10,7 +11,7 @@ const ROOM_FOR_PATH = 3;
 
 export type LeafVisitor = (word: number, gpa: number, level: number) => void;
 
-export class SecondLevelTree {
+export class SecondLevelTree implements Saveable {
   readonly frames: TableFrames;
   readonly root: number;
   built = 0;
@@ -235,6 +236,10 @@ export class SecondLevelTree {
     const used = this.frames.frames - this.frames.free;
     if (tables !== used) broken(`${tables} tables in the tree, ${used} in use`);
     if (mmio !== this.mmioLeaves || leaves.some((n, level) => n !== this.leaves[level])) broken('leaves are miscounted');
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['frames', 'built', 'zapped', 'splits', 'reclaims', 'leaves', 'mmioLeaves', 'isStale']);
   }
 }
 

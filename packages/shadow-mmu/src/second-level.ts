@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /**
  * A second-level table (EPT): guest-physical address -> frame, built on demand, as a hypervisor keeps it for a CPU that walks two dimensions.
  */
@@ -58,7 +59,7 @@ interface RightsRange {
  * - Accessed and dirty bits are the CPU's to set. Splitting hands them to the parts; a dirty page that is dropped is entered in the log.
  * - While a dirty log is on, its range is mapped by 4 KiB pages only.
  */
-export class SecondLevel {
+export class SecondLevel implements Saveable {
   /** HPA of the top-level table. */
   readonly root: number;
   private readonly tree: SecondLevelTree;
@@ -251,6 +252,18 @@ export class SecondLevel {
     this.tree.isStale = false;
     this.flushes++;
     this.flushTlbs();
+  }
+
+  /** The tables themselves are in the frame pool, which whoever saves the machine saves with it. */
+  state(s: StateIo): void {
+    s.fields(this, ['tree', 'flushes']);
+    this.ranges = s.value(
+      'ranges',
+      this.ranges.map((range) => ({ ...range })),
+    );
+    const log = s.value('log', this.log === undefined ? undefined : { gpa: this.log.gpa, end: this.log.end, isProtecting: this.log.isProtecting });
+    if (s.restoring) this.log = log === undefined ? undefined : new DirtyLog(log.gpa, log.end - log.gpa, log.isProtecting ? 'write-protect' : 'dirty-bit');
+    if (this.log !== undefined) s.part('written', this.log);
   }
 }
 

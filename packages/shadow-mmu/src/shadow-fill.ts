@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /**
  * Building the shadow of one translation: the path of shadow pages down to a leaf, as the guest walk just done says; and the decision, shared with
  * PTE-write emulation, which shadow page belongs below a guest entry.
@@ -67,7 +68,7 @@ export function roleAccess(role: number): number {
   return (role >>> ROLE_ACC_SHIFT) & ACC_ALL;
 }
 
-export class ShadowFill {
+export class ShadowFill implements Saveable {
   filled = 0;
   prefetched = 0;
   /** Results of `wantTable` and `wantDirect`. */
@@ -200,5 +201,9 @@ export class ShadowFill {
     if ((inherited & ROLE_USER) !== 0 && (rights & ACC_U) === 0) return;
     const hpa = this.gpaToHpa(entryGpa(low, high));
     if (hpa >= 0 && this.setLeaf(sidx, 1, hpa, rights, inherited)) this.prefetched++;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['filled', 'prefetched']);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /**
  * The shadow MMU of one virtual machine, as the run loop sees it.
  */
@@ -31,7 +32,7 @@ const PAGE_OFFSET = 0xfff;
  * - No method allocates on the paths a guest can repeat (`fault`, `prefault`, `emulateWrite`, `load`); results are numbers and fields.
  * - Anything that writes guest RAM other than generated code (devices, `read()`-like loaders, PVCS writes) must call `guestWrote(hpa, length)`; it is cheap when nothing is tracked there.
  */
-export class ShadowMmu {
+export class ShadowMmu implements Saveable {
   /** After FAULT_PF: error code of the #PF (P, W, U, RSVD, I/D). U is set for the user root and clear for the kernel root, as PVM reports it. */
   errorCode = 0;
   /** After FAULT_TRACKED: HPA of the first byte accessed. */
@@ -348,5 +349,11 @@ export class ShadowMmu {
   check(): void {
     const { pages, walk, gpaToHpa, isKvm } = this;
     checkShadow({ pages, walk, gpaToHpa, isKvm });
+  }
+
+  /** The tables themselves are in the frame pool, which whoever saves the machine saves with it. */
+  state(s: StateIo): void {
+    s.fields(this, ['faults', 'prefaulted', 'flushesNeedless', 'pages', 'reach', 'fill', 'pteWrites', 'roots']);
+    if (this.unsync !== undefined) s.part('unsync', this.unsync);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /**
  * Shadow pages as a structure: finding and building them by (guest frame, role), linking and dropping entries, write tracking of the guest frames they are
  * made from, and reclaim. Every operation that takes rights away flushes the TLBs it concerns before it returns.
@@ -15,7 +16,7 @@ const FLUSH_ALL_FROM = 32;
 const TABLE_BITS = PTE_P | PTE_W | PTE_U | PTE_A;
 const LEAF_BITS = PTE_P | PTE_A | PTE_D;
 
-export class ShadowPages {
+export class ShadowPages implements Saveable {
   built = 0;
   zapped = 0;
   reclaimed = 0;
@@ -308,5 +309,9 @@ export class ShadowPages {
   setLimit(frames: number): void {
     this.reserve = this.pool.frames - frames;
     this.makeRoom(0);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['built', 'zapped', 'reclaimed', 'tracked', 'pool', 'pagesOf', 'tables', 'inSync', 'blockTracked', 'hand', 'reserve']);
   }
 }

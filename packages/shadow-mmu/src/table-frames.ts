@@ -1,5 +1,6 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /** A pool of zeroed 4 KiB frames for tables that are a plain tree: each frame has one parent. */
-export class TableFrames {
+export class TableFrames implements Saveable {
   /** The linear memory as 32-bit words. */
   readonly words: Int32Array;
   /** HPA >> 12 of frame 0. */
@@ -48,5 +49,9 @@ export class TableFrames {
   /** Index in `words` of the low word of an entry. */
   word(frame: number, index: number): number {
     return (this.base + frame) * 1024 + index * 2;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['present', 'stack', 'free']);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /**
  * Which TLB arrays, at which virtual addresses, may hold translations made through a shadow page: found by climbing the parent lists to the roots in
  * slots. A page shared by several tables, or twice by one, is reached on several paths.
@@ -14,7 +15,7 @@ const MAX_STEPS = 2048;
 const MAX_PAGES = 16;
 export const SLOTS = 16;
 
-export class TlbReach {
+export class TlbReach implements Saveable {
   flushPage = 0;
   flushArray = 0;
   flushAll = 0;
@@ -152,5 +153,9 @@ export class TlbReach {
       this.flushAll++;
       this.hooks.flushAll(vcpu);
     }
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['flushPage', 'flushArray', 'flushAll', 'slotRoots']);
   }
 }

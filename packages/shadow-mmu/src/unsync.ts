@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /**
  * Last-level pages that are out of step ("unsync"): the guest writes such a table without an exit, so that its shadow may say what the table said earlier. That
  * is what a TLB may do, until the guest flushes: then the entries concerned are brought in step.
@@ -11,7 +12,7 @@ import { SLOTS } from './tlb-reach.ts';
 const OUT_OF_STEP = 1;
 const COLLECTED = 2;
 
-export class Unsync {
+export class Unsync implements Saveable {
   unsynced = 0;
   synced = 0;
   /** Single addresses brought in step. */
@@ -106,5 +107,9 @@ export class Unsync {
       const root = this.pages.reach.slotRoots[0][vcpu * SLOTS + at] as number;
       if (root !== 0) this.syncBelow(root);
     }
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['unsynced', 'synced', 'addresses']);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { VirtioMmioPlace } from '../acpi/dsdt.ts';
 import { AcpiPm, SCI_IRQ } from '../devices/acpi-pm.ts';
 import { DebugExit } from '../devices/debug-exit.ts';
@@ -88,7 +89,7 @@ const CASCADE_IRQ = 2;
 const PCI_ISA_IRQS = [10, 11] as const;
 
 /** The PC: buses, interrupt controllers, timers, serial port, firmware tables. One per machine, for all designs. */
-export class Board {
+export class Board implements Saveable {
   readonly ports = new PortBus();
   readonly mmio = new MmioBus();
   readonly timers: TimerQueue;
@@ -368,6 +369,18 @@ export class Board {
       1,
       PCI_ISA_IRQS.reduce((bits: number, irq) => bits | (1 << (irq - 8)), 1 << (SCI_IRQ - 8)),
     );
+  }
+
+  // ------------------------------------------------------------ snapshots
+  /** Of all devices: those on the two buses, the local APICs and the timers. Output that waits is handed over first. */
+  state(s: StateIo): void {
+    if (!s.restoring) this.flushSerial();
+    s.fields(this, ['timers', 'apics', 'pciLines', 'ports', 'mmio']);
+  }
+
+  /** After a restore, when all of the machine is in place. */
+  resume(): void {
+    this.vsock?.resume();
   }
 }
 

@@ -1,10 +1,11 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import { MachineError } from '../errors.ts';
 
 /** Width of a memory-mapped access that a device sees; wider ones arrive in pieces. */
 export type MmioSize = 1 | 2 | 4;
 
 /** A device with registers in guest-physical address space, outside RAM. */
-export interface MmioDevice {
+export interface MmioDevice extends Saveable {
   readonly name: string;
   /** First byte, GPA. May change (PCI BARs); the bus reads it on each lookup. */
   readonly base: number;
@@ -16,7 +17,7 @@ export interface MmioDevice {
 }
 
 /** Memory-mapped devices by address. Addresses without a device read as all ones and ignore writes. */
-export class MmioBus {
+export class MmioBus implements Saveable {
   private readonly devices: MmioDevice[] = [];
 
   /** @throws MachineError `mmio-conflict` when both have fixed places that overlap */
@@ -44,5 +45,12 @@ export class MmioBus {
   write(gpa: number, size: MmioSize, value: number): Promise<void> | undefined {
     const device = this.find(gpa);
     return device?.write(gpa - device.base, size, value);
+  }
+
+  /** Of every device on the bus. */
+  state(s: StateIo): void {
+    this.devices.forEach((device, i) => {
+      s.part(`${i} ${device.name}`, device);
+    });
   }
 }

@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { TimerQueue } from '../time/timer-queue.ts';
 import type { PortDevice, PortSize } from './port-device.ts';
 
@@ -84,6 +85,10 @@ export class AcpiPm implements PortDevice {
   /** 32 bits at 3.579545 MHz. */
   private timer(): number {
     return Math.floor((this.queue.now() * PM_TIMER_HZ) / 1e9) % 2 ** 32;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['registers']);
   }
 }
 

@@ -18,4 +18,6 @@ export class DebugExit implements PortDevice {
   write(_port: number, _size: PortSize, value: number): undefined {
     this.onExit(((value << 1) | 1) & 0xff);
   }
+
+  state(): void {}
 }

@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { GuestRam } from '../ram.ts';
 import type { PortDevice, PortSize } from './port-device.ts';
 
@@ -99,6 +100,11 @@ export class FwCfg implements PortDevice {
     else if ((control & DMA_SKIP) !== 0) this.offset += length;
     ram.view.setUint32(request, result);
     ram.written(request, 4);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['offset', 'dmaHigh']);
+    this.selected = s.value('selected', this.selected);
   }
 }
 

@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { PortDevice, PortSize } from './port-device.ts';
 
 // IBM PS/2 Technical Reference, "Keyboard and Auxiliary Device Controller".
@@ -157,5 +158,9 @@ export class I8042 implements PortDevice {
     const head = this.queue[0];
     this.keyboardIrq(head !== undefined && !head.aux && (this.config & CONFIG_KEYBOARD_IRQ) !== 0);
     this.auxIrq(head?.aux === true && (this.config & CONFIG_AUX_IRQ) !== 0);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['queue', 'config', 'command', 'lastWasCommand', 'portA']);
   }
 }

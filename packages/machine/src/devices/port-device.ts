@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import { MachineError } from '../errors.ts';
 
 /** Width of an I/O access in bytes. */
@@ -10,7 +11,7 @@ export interface PortRange {
 }
 
 /** A device on the I/O bus. */
-export interface PortDevice {
+export interface PortDevice extends Saveable {
   /** Shown in messages and as the sub-reason of exits. */
   readonly name: string;
   readonly ports: readonly PortRange[];
@@ -21,8 +22,9 @@ export interface PortDevice {
 }
 
 /** The I/O bus: finds the device of a port. Ports without one read as all ones and ignore writes. */
-export class PortBus {
+export class PortBus implements Saveable {
   private readonly byPort = new Map<number, PortDevice>();
+  private readonly devices: PortDevice[] = [];
 
   /** @throws MachineError `port-conflict` */
   attach(device: PortDevice): void {
@@ -33,6 +35,7 @@ export class PortBus {
         this.byPort.set(port, device);
       }
     }
+    this.devices.push(device);
   }
 
   read(port: number, size: PortSize): number {
@@ -43,5 +46,10 @@ export class PortBus {
 
   write(port: number, size: PortSize, value: number): Promise<void> | undefined {
     return this.byPort.get(port)?.write(port, size, value);
+  }
+
+  /** Of every device on the bus. */
+  state(s: StateIo): void {
+    for (const device of this.devices) s.part(device.name, device);
   }
 }

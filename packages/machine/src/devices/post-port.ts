@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { PortDevice, PortSize } from './port-device.ts';
 
 /** Port 0x80: POST codes, and what kernels write to pass a microsecond. Also swallows the old DMA page registers beside it. */
@@ -13,5 +14,9 @@ export class PostPort implements PortDevice {
 
   write(_port: number, _size: PortSize, value: number): undefined {
     this.code = value & 0xff;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['code']);
   }
 }

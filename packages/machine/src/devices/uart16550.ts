@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { PortDevice, PortSize } from './port-device.ts';
 
 // National Semiconductor PC16550D data sheet, table II.
@@ -283,5 +284,15 @@ export class Uart16550 implements PortDevice {
     const changed = before ^ now;
     this.modemDelta |= (changed >> 4) & 0x0b;
     if ((before & 0x40) !== 0 && (now & 0x40) === 0) this.modemDelta |= 0x04;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['ier', 'fcr', 'lcr', 'mcr', 'scratch', 'modemDelta', 'overrun', 'thrEmpty', 'divisor', 'polls', 'polling']);
+    const waiting = s.value('input', this.input.slice(this.head, this.tail));
+    if (!s.restoring) return;
+    this.input = new Uint8Array(Math.max(64, waiting.length));
+    this.input.set(waiting);
+    this.head = 0;
+    this.tail = waiting.length;
   }
 }

@@ -1,3 +1,4 @@
+import { StateError, type StateIo } from '@pvm/cpu-jit';
 import type { PortDevice, PortSize } from '../devices/port-device.ts';
 import type { GuestRam } from '../ram.ts';
 
@@ -52,12 +53,17 @@ export interface HostChannelBackend {
   sleep(ns: number): Promise<void> | undefined;
 }
 
+/** A read of the standard input: where its request block is, and the buffer. */
+type InputRequest = { readonly request: number; readonly gpa: number; readonly length: number };
+
 /** The paravirtual console, file-less and interrupt-free: one I/O exit per request. */
 export class HostChannel implements PortDevice {
   readonly name = 'host-channel';
   readonly ports = [{ first: HOST_CHANNEL_PORT, last: HOST_CHANNEL_PORT + 3 }];
   private readonly ram: GuestRam;
   private readonly backend: HostChannelBackend;
+  /** The guest waits for input. */
+  private waiting: InputRequest | undefined;
 
   constructor(ram: GuestRam, backend: HostChannelBackend) {
     this.ram = ram;
@@ -101,18 +107,8 @@ export class HostChannel implements PortDevice {
         finish(length);
         return wait;
       }
-      case READ_STDIN: {
-        const take = (data: Uint8Array): void => {
-          const n = Math.min(data.length, length);
-          this.ram.write(gpa, data.subarray(0, n));
-          finish(n);
-        };
-        if (length === 0) return finish(0);
-        const data = this.backend.stdin(length);
-        if (data instanceof Promise) return data.then(take);
-        take(data);
-        return undefined;
-      }
+      case READ_STDIN:
+        return length === 0 ? finish(0) : this.readInput({ request, gpa, length });
       case REPORT: {
         const calls = new Map<number, number>();
         for (let at = gpa; at + 8 <= gpa + length; at += 8) calls.set(view.getUint32(at, true), view.getUint32(at + 4, true));
@@ -134,5 +130,41 @@ export class HostChannel implements PortDevice {
       default:
         return finish(ENOSYS);
     }
+  }
+
+  private readInput(read: InputRequest): Promise<void> | undefined {
+    const { request, gpa, length } = read;
+    const take = (data: Uint8Array): void => {
+      const n = Math.min(data.length, length);
+      this.ram.write(gpa, data.subarray(0, n));
+      this.ram.view.setInt32(request + 4, n, true);
+      this.ram.written(request + 4, 4);
+    };
+    const data = this.backend.stdin(length);
+    if (!(data instanceof Promise)) {
+      take(data);
+      return undefined;
+    }
+    this.waiting = read;
+    return data.then((bytes) => {
+      this.waiting = undefined;
+      take(bytes);
+    });
+  }
+
+  /** After a restore: makes the request again that the guest was waiting for. The vCPU does not go on before the promise settles. */
+  resume(): Promise<void> | undefined {
+    const { waiting } = this;
+    this.waiting = undefined;
+    return waiting === undefined ? undefined : this.readInput(waiting);
+  }
+
+  /** A read that waits is a part of it; output has been handed over. */
+  state(s: StateIo): void {
+    const waiting = s.value('waiting', this.waiting);
+    if (!s.restoring) return;
+    if (waiting !== undefined && !(this.ram.contains(waiting.request, REQUEST_SIZE) && this.ram.contains(waiting.gpa, waiting.length)))
+      throw new StateError('the guest waits for input outside its RAM');
+    this.waiting = waiting;
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { TimerQueue } from '../time/timer-queue.ts';
 import { LocalApic } from './local-apic.ts';
 import { type ApicMessage, DELIVER_LOWEST } from './messages.ts';
@@ -13,7 +14,7 @@ export interface ApicBusWiring {
 }
 
 /** The local APICs of a machine and the messages between them. */
-export class ApicBus {
+export class ApicBus implements Saveable {
   readonly apics: readonly LocalApic[];
   private readonly eoiListeners: ((vector: number) => void)[] = [];
 
@@ -63,5 +64,9 @@ export class ApicBus {
       if (apic.softwareEnabled && (best === undefined || apic.priority < best.priority)) best = apic;
     }
     best?.accept(message);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['apics']);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { Timer, TimerQueue } from '../time/timer-queue.ts';
 
 /** Modes in LVT timer bits 17-18 (SDM 3A, figure 11-8). */
@@ -12,7 +13,7 @@ const MIN_PERIOD_NS = 20_000;
 export const APIC_TIMER_HZ = 1_000_000_000;
 
 /** The local APIC's timer: counts down at 1 GHz over the divide configuration, or waits for a TSC value. */
-export class ApicTimer {
+export class ApicTimer implements Saveable {
   private readonly timer: Timer;
   private readonly queue: TimerQueue;
   private readonly tscToNs: (tsc: bigint) => number;
@@ -121,5 +122,9 @@ export class ApicTimer {
       this.stop();
     }
     this.fire();
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['mode', 'initial', 'divideConfiguration', 'end', 'deadline']);
   }
 }

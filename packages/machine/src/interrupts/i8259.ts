@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { PortDevice, PortSize } from '../devices/port-device.ts';
 
 // Intel 8259A data sheet (231468): initialisation and operation command words.
@@ -18,7 +19,7 @@ const ELCR_SLAVE = 0xde;
 const CASCADE = 2;
 
 /** One 8259A. */
-class Chip {
+class Chip implements Saveable {
   irr = 0;
   isr = 0;
   /** All masked, as firmware leaves it. */
@@ -201,6 +202,28 @@ class Chip {
     }
     return -1;
   }
+
+  state(s: StateIo): void {
+    s.fields(this, [
+      'irr',
+      'isr',
+      'imr',
+      'lines',
+      'elcr',
+      'vectorBase',
+      'lowest',
+      'initStep',
+      'needsIcw4',
+      'single',
+      'levelMode',
+      'autoEoi',
+      'rotateOnAutoEoi',
+      'fullyNested',
+      'specialMask',
+      'readIsr',
+      'poll',
+    ]);
+  }
 }
 
 /** The pair of 8259A interrupt controllers of a PC, with the edge/level control registers of PCI chipsets. */
@@ -300,5 +323,9 @@ export class I8259Pair implements PortDevice {
     if (level === this.level) return;
     this.level = level;
     this.onOutput(level);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['master', 'slave', 'level']);
   }
 }

@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { MmioDevice } from '../board/mmio-bus.ts';
 import { type ApicMessage, DELIVER_EXTINT } from './messages.ts';
 
@@ -112,5 +113,9 @@ export class IoApic implements MmioDevice {
       vector: entry & 0xff,
       level,
     });
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['low', 'high', 'asserted', 'select', 'id']);
   }
 }

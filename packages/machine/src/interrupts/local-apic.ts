@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { TimerQueue } from '../time/timer-queue.ts';
 import { ApicTimer } from './apic-timer.ts';
 import { type ApicMessage, DELIVER_EXTINT, DELIVER_FIXED, DELIVER_INIT, DELIVER_LOWEST, DELIVER_NMI, DELIVER_SIPI } from './messages.ts';
@@ -68,7 +69,7 @@ export interface LocalApicWiring {
 }
 
 /** The local APIC of one vCPU: xAPIC by MMIO, x2APIC by MSRs. Its APIC ID is the vCPU's number. */
-export class LocalApic {
+export class LocalApic implements Saveable {
   readonly id: number;
   /** NMI, INIT and start-up requests that the vCPU has not taken yet. */
   nmiPending = false;
@@ -474,6 +475,31 @@ export class LocalApic {
       return;
     }
     this.wiring.send({ destination, logical: (low & 0x800) !== 0, wide, delivery, vector, level: false }, (low >> 18) & 3, this);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, [
+      'nmiPending',
+      'initPending',
+      'sipiPending',
+      'timer',
+      'irr',
+      'isr',
+      'tmr',
+      'lvt',
+      'base',
+      'xapicId',
+      'tpr',
+      'ldr',
+      'dfr',
+      'svr',
+      'esr',
+      'errors',
+      'icrLow',
+      'icrHigh',
+      'requested',
+      'ppr',
+    ]);
   }
 }
 

@@ -1,5 +1,6 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /** A set of interrupt vectors, laid out like IRR, ISR and TMR: eight 32-bit registers. */
-export class VectorSet {
+export class VectorSet implements Saveable {
   readonly words = new Uint32Array(8);
 
   has(vector: number): boolean {
@@ -25,5 +26,9 @@ export class VectorSet {
       if (word !== 0) return i * 32 + 31 - Math.clz32(word);
     }
     return -1;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['words']);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { MmioSize } from '../board/mmio-bus.ts';
 import type { PciBar } from './pci-function.ts';
 
@@ -11,7 +12,7 @@ export const MSIX_ENABLE = 0x8000;
 const MSIX_FUNCTION_MASK = 0x4000;
 
 /** Vector table and pending bits of one function, in a BAR of 4 KiB. */
-export class MsixTable implements PciBar {
+export class MsixTable implements PciBar, Saveable {
   readonly size = 0x1000;
   readonly vectors: number;
   private readonly table: DataView;
@@ -85,5 +86,9 @@ export class MsixTable implements PciBar {
     if (((this.pending[vector >> 5] ?? 0) & bit) === 0 || !this.enabled || this.masked(vector)) return;
     this.pending[vector >> 5] = (this.pending[vector >> 5] ?? 0) & ~bit;
     this.notify(vector);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['table', 'pending', 'control']);
   }
 }

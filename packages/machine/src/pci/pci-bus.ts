@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { MmioBus } from '../board/mmio-bus.ts';
 import type { PortDevice, PortSize } from '../devices/port-device.ts';
 import { MachineError } from '../errors.ts';
@@ -119,6 +120,10 @@ export class PciBus implements PortDevice {
       });
       device.enable(this.wiring.isaIrq(pciLine(slot, 0)));
     });
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['functions', 'asserting', 'address', 'resetControl']);
   }
 }
 

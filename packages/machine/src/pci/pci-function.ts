@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { MmioDevice, MmioSize } from '../board/mmio-bus.ts';
 
 // PCI Local Bus Specification 3.0, section 6.1: configuration header, type 0.
@@ -49,7 +50,7 @@ export interface PciSlot {
 }
 
 /** A single-function PCI device: configuration space, memory BARs, capabilities, INTA. */
-export class PciFunction {
+export class PciFunction implements Saveable {
   readonly name: string;
   readonly bars: readonly (PciBar | undefined)[];
   /** Where the function is plugged in; set by the bus. */
@@ -161,6 +162,10 @@ export class PciFunction {
   private driveIntx(): void {
     this.slot?.setIntx(this.intx && (this.config.getUint16(COMMAND, true) & COMMAND_INTX_DISABLE) === 0);
   }
+
+  state(s: StateIo): void {
+    s.fields(this, ['config', 'intx']);
+  }
 }
 
 /** A memory BAR on the MMIO bus: its place is what configuration space says now. */
@@ -192,4 +197,7 @@ export class BarWindow implements MmioDevice {
   write(offset: number, size: MmioSize, value: number): Promise<void> | undefined {
     return this.bar.write(offset, size, value);
   }
+
+  /** Its place and its registers are the function's. */
+  state(): void {}
 }

@@ -1,4 +1,5 @@
 import { closeSync, constants, fstatSync, fsyncSync, readSync, writeSync } from 'node:fs';
+import { type Saveable, StateError, type StateIo } from '@pvm/cpu-jit';
 import {
   EBADF,
   EEXIST,
@@ -45,6 +46,8 @@ interface Fid {
   path: SharedPath;
   /** Descriptor once opened, -1 before. */
   fd: number;
+  /** How it was opened. */
+  flags: number;
   /** Directory as it was when reading started. */
   names: readonly string[] | undefined;
 }
@@ -52,7 +55,7 @@ interface Fid {
 type Handler = (m: P9Reader, out: P9Writer) => void;
 
 /** Serves one shared folder over 9P2000.L. Requests and answers are whole messages. */
-export class P9Server {
+export class P9Server implements Saveable {
   private readonly folder: HostFolder;
   private readonly fids = new Map<number, Fid>();
   private readonly handlers: ReadonlyMap<number, Handler>;
@@ -193,6 +196,7 @@ export class P9Server {
     if (fid.fd >= 0) fail(EINVAL);
     if ((flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0) this.writable();
     fid.fd = this.folder.open(fid.path, flags & ~O_APPEND);
+    fid.flags = flags;
     out.qid(qidOf(fstatSync(fid.fd, { bigint: true }))).u32(this.msize - 24);
   }
 
@@ -205,6 +209,7 @@ export class P9Server {
     if (fid.fd >= 0) fail(EINVAL);
     fid.fd = this.folder.open(path, (flags & ~O_APPEND) | O_CREAT, mode & 0o7777);
     fid.path = path;
+    fid.flags = flags;
     out.qid(qidOf(fstatSync(fid.fd, { bigint: true }))).u32(this.msize - 24);
   }
 
@@ -380,11 +385,37 @@ export class P9Server {
   private add(number: number, path: SharedPath): void {
     if (this.fids.has(number)) fail(EEXIST);
     if (this.fids.size >= MAX_FIDS) fail(EBADF);
-    this.fids.set(number, { path, fd: -1, names: undefined });
+    this.fids.set(number, { path, fd: -1, flags: 0, names: undefined });
   }
 
   private writable(): void {
     if (this.folder.readOnly) fail(EROFS);
+  }
+
+  /** Fids are saved by path. One that cannot be opened again (its file is gone) fails when it is used, as on a server that was restarted. */
+  state(s: StateIo): void {
+    s.fields(this, ['msize']);
+    const fids = s.value(
+      'fids',
+      [...this.fids].map(([number, { path, fd, flags, names }]) => ({ number, path: [...path], isOpen: fd >= 0, flags, names: names && [...names] })),
+    );
+    if (!s.restoring) return;
+    this.reset();
+    for (const { number, path, isOpen, flags, names } of fids.slice(0, MAX_FIDS)) {
+      if (!path.every((component) => typeof component === 'string' && isComponent(component)))
+        throw new StateError('a fid of a shared folder has an impossible path');
+      this.fids.set(number, { path, fd: isOpen ? this.reopen(path, flags) : -1, flags, names });
+    }
+  }
+
+  private reopen(path: SharedPath, flags: number): number {
+    try {
+      return this.folder.open(path, flags & ~(O_APPEND | O_CREAT | O_EXCL | O_TRUNC));
+    } catch (e) {
+      // Whatever the host says, the guest hears EBADF when it uses the fid.
+      toFileError(e);
+      return -1;
+    }
   }
 }
 

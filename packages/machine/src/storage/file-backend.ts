@@ -1,6 +1,7 @@
 import { closeSync, fdatasyncSync, fstatSync, openSync, readvSync, writevSync } from 'node:fs';
+import type { StateIo } from '@pvm/cpu-jit';
 import { MachineError } from '../errors.ts';
-import { type BlockBackend, SECTOR } from './block-backend.ts';
+import { type BlockBackend, checkSize, SECTOR } from './block-backend.ts';
 
 const ZEROES = new Uint8Array(1 << 16);
 
@@ -68,6 +69,12 @@ export class FileBackend implements BlockBackend {
   close(): void {
     if (this.fd >= 0) closeSync(this.fd);
     this.fd = -1;
+  }
+
+  /** The image is the file; a snapshot finds it complete there. */
+  state(s: StateIo): void {
+    if (!s.restoring) this.flush();
+    checkSize(s, this.size);
   }
 }
 

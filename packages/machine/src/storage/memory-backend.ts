@@ -1,5 +1,6 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import { MachineError } from '../errors.ts';
-import { type BlockBackend, SECTOR } from './block-backend.ts';
+import { type BlockBackend, checkSize, SECTOR } from './block-backend.ts';
 
 /** A disk in host memory. Writes go into the array it was made of. */
 export class MemoryBackend implements BlockBackend {
@@ -46,5 +47,11 @@ export class MemoryBackend implements BlockBackend {
 
   close(): void {
     // Nothing to let go.
+  }
+
+  /** All of it, unless nothing can change it. */
+  state(s: StateIo): void {
+    checkSize(s, this.size);
+    if (!this.readOnly) s.fields(this, ['bytes']);
   }
 }

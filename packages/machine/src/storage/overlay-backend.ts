@@ -1,8 +1,12 @@
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type BlockBackend, SECTOR } from './block-backend.ts';
+import { StateError, type StateIo } from '@pvm/cpu-jit';
+import { type BlockBackend, checkSize, SECTOR } from './block-backend.ts';
 import { FileBackend } from './file-backend.ts';
+
+/** Written sectors go into a snapshot in pieces of at most so many bytes. */
+const SAVED_PIECE = 1 << 20;
 
 /**
  * Copy on write: reads come from `base` until a sector is written; writes go to a sparse temporary file that is deleted at
@@ -84,5 +88,51 @@ export class OverlayBackend implements BlockBackend {
     let end = (Math.floor(at / SECTOR) + 1) * SECTOR;
     while (end < at + max && this.has(end / SECTOR) === from) end += SECTOR;
     return Math.min(end - at, max);
+  }
+
+  /** The sectors that were written. What the base has is expected to be there still. */
+  state(s: StateIo): void {
+    checkSize(s, this.size);
+    if (s.restoring) this.restorePieces(s);
+    else this.savePieces(s);
+  }
+
+  private savePieces(s: StateIo): void {
+    const pieces = this.pieces();
+    s.value('pieces', pieces.length);
+    for (const { offset, length } of pieces) {
+      const bytes = new Uint8Array(length);
+      this.overlay.read(offset, [bytes]);
+      s.value('offset', offset);
+      s.value('bytes', bytes);
+    }
+  }
+
+  private restorePieces(s: StateIo): void {
+    this.written.fill(0);
+    const count = s.value('pieces', 0);
+    for (let i = 0; i < count; i++) {
+      const offset = s.value('offset', 0);
+      const bytes = s.value('bytes', new Uint8Array(0));
+      const isInside = offset % SECTOR === 0 && bytes.length % SECTOR === 0 && offset >= 0 && offset + bytes.length <= this.size;
+      if (!isInside) throw new StateError(`a piece of ${bytes.length} bytes at ${offset} is not on a disk of ${this.size}`);
+      this.write(offset, [bytes]);
+    }
+  }
+
+  /** Runs of written sectors, cut into pieces. */
+  private pieces(): { offset: number; length: number }[] {
+    const found: { offset: number; length: number }[] = [];
+    for (let at = 0; at < this.size; ) {
+      const sector = at / SECTOR;
+      if (this.written[sector >>> 5] === 0) {
+        at = (Math.floor(sector / 32) + 1) * 32 * SECTOR;
+      } else if (this.has(sector)) {
+        const length = Math.min(this.run(at, SAVED_PIECE), this.size - at);
+        found.push({ offset: at, length });
+        at += length;
+      } else at += SECTOR;
+    }
+    return found;
   }
 }

@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { PortDevice, PortSize } from '../devices/port-device.ts';
 import type { Timer, TimerQueue } from './timer-queue.ts';
 
@@ -258,5 +259,11 @@ export class CmosRtc implements PortDevice {
   private setWord(index: number, value: number): void {
     this.memory[index] = value & 0xff;
     this.memory[index + 1] = value >> 8;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['memory', 'index', 'offsetMs']);
+    const frozen = s.value('frozen', this.frozen?.getTime());
+    this.frozen = frozen === undefined ? undefined : new Date(frozen);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { PortDevice, PortSize } from '../devices/port-device.ts';
 import type { Timer, TimerQueue } from './timer-queue.ts';
 
@@ -16,7 +17,7 @@ const OUT2 = 0x20;
 const MIN_PERIOD_TICKS = 24;
 
 /** One counter of the 8254 (Intel data sheet 231164), computed from the time that has passed since it was loaded. */
-class Counter {
+class Counter implements Saveable {
   gate = true;
   mode = 3;
   /** Reload value, 1 to 65536. */
@@ -159,6 +160,10 @@ class Counter {
     if (!this.bcd) return raw;
     return (raw >> 12) * 1000 + ((raw >> 8) & 15) * 100 + ((raw >> 4) & 15) * 10 + (raw & 15);
   }
+
+  state(s: StateIo): void {
+    s.fields(this, ['gate', 'mode', 'reload', 'start', 'access', 'bcd', 'latch', 'statusLatch', 'readHigh', 'writeHigh', 'lowByte', 'nullCount']);
+  }
 }
 
 /** The 8254 interval timer with system control port B: counter 0 raises IRQ 0, counter 2 has the speaker's gate. */
@@ -261,5 +266,9 @@ export class I8254 implements PortDevice {
     const counters: [Counter, Counter, Counter] = [new Counter(), new Counter(), new Counter()];
     counters[2].gate = false;
     return counters;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['counters', 'portB']);
   }
 }

@@ -1,3 +1,4 @@
+import { type Saveable, StateError, type StateIo } from '@pvm/cpu-jit';
 /** A one-shot timer of a `TimerQueue`; devices keep one each and arm it again and again. */
 export interface Timer {
   /** When it fires, ns on the queue's clock; Infinity while it is off. */
@@ -32,7 +33,7 @@ class QueuedTimer implements Timer {
  * The timers of a board. Time is what `clock` says, in ns; nothing happens between calls of `run`, so that a machine whose clock
  * counts instructions is repeatable: timers fire in the order of deadlines, then of creation.
  */
-export class TimerQueue {
+export class TimerQueue implements Saveable {
   private readonly clock: () => number;
   private readonly onEarlier: () => void;
   private readonly timers: QueuedTimer[] = [];
@@ -87,5 +88,20 @@ export class TimerQueue {
       this.next = deadline;
       this.onEarlier();
     }
+  }
+
+  /** When each timer fires. */
+  state(s: StateIo): void {
+    const deadlines = s.value(
+      'deadlines',
+      this.timers.map((timer) => timer.deadline),
+    );
+    if (!s.restoring) return;
+    if (deadlines.length !== this.timers.length) throw new StateError(`${deadlines.length} timers, this board has ${this.timers.length}`);
+    this.timers.forEach((timer, i) => {
+      timer.deadline = deadlines[i] ?? Number.POSITIVE_INFINITY;
+    });
+    this.next = Math.min(Number.POSITIVE_INFINITY, ...deadlines);
+    this.stale = false;
   }
 }

@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { GuestRam } from '../ram.ts';
 import { type BlockBackend, SECTOR } from '../storage/block-backend.ts';
 import { VirtioDevice } from './virtio-device.ts';
@@ -145,5 +146,10 @@ export class VirtioBlock extends VirtioDevice {
     if (sector >= BigInt(this.backend.size / SECTOR) || length % SECTOR !== 0) return undefined;
     const offset = Number(sector) * SECTOR;
     return offset + length <= this.backend.size ? offset : undefined;
+  }
+
+  override state(s: StateIo): void {
+    super.state(s);
+    s.fields(this, ['backend']);
   }
 }

@@ -1,5 +1,7 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
+
 /** Bytes that wait to be taken, in the order in which they came; pieces are kept as they are until then. */
-export class ByteQueue {
+export class ByteQueue implements Saveable {
   private pieces: Uint8Array[] = [];
   private total = 0;
 
@@ -33,5 +35,9 @@ export class ByteQueue {
   clear(): void {
     this.pieces = [];
     this.total = 0;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['pieces', 'total']);
   }
 }

@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import { MachineError } from '../errors.ts';
 import type { GuestRam } from '../ram.ts';
 import { ByteQueue } from './byte-queue.ts';
@@ -194,6 +195,15 @@ export class VirtioConsole extends VirtioDevice {
       this.control.shift();
       queue.push(chain, writeSegments(this.ram, chain.writable, message));
     }
+  }
+
+  override state(s: StateIo): void {
+    super.state(s);
+    s.fields(this, ['columns', 'rows', 'control']);
+    this.ports.forEach((port, i) => {
+      s.part(`input ${i}`, port.input);
+      port.guestOpen = s.value('guestOpen', port.guestOpen);
+    });
   }
 }
 

@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { GuestRam } from '../ram.ts';
 import type { HostFolder } from '../share/host-folder.ts';
 import { MAX_MSIZE, P9Server } from '../share/p9-server.ts';
@@ -32,5 +33,10 @@ export class Virtio9p extends VirtioDevice {
       const answer = this.server.handle(request, totalLength(chain.writable));
       queue.push(chain, writeSegments(this.ram, chain.writable, answer));
     }
+  }
+
+  override state(s: StateIo): void {
+    super.state(s);
+    s.fields(this, ['server']);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { MmioSize } from '../board/mmio-bus.ts';
 import type { GuestRam } from '../ram.ts';
 import { Virtqueue, VirtqueueError } from './virtqueue.ts';
@@ -17,7 +18,7 @@ export interface VirtioTransport {
 }
 
 /** A virtio 1.x device without its transport: status, features, queues, configuration space. */
-export abstract class VirtioDevice {
+export abstract class VirtioDevice implements Saveable {
   readonly name: string;
   /** Device ID (VIRTIO 1.2, section 5). */
   readonly deviceId: number;
@@ -145,5 +146,9 @@ export abstract class VirtioDevice {
       this.status |= STATUS_NEEDS_RESET;
       if ((this.status & STATUS_DRIVER_OK) !== 0) this.transport?.configInterrupt();
     }
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['queues', 'configGeneration', 'status', 'config', 'accepted', 'lastError']);
   }
 }

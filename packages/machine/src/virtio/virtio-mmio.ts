@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { MmioDevice, MmioSize } from '../board/mmio-bus.ts';
 import type { VirtioDevice, VirtioTransport } from './virtio-device.ts';
 import { setHalf } from './virtio-pci.ts';
@@ -130,5 +131,9 @@ export class VirtioMmio implements MmioDevice, VirtioTransport {
   private setInterrupts(bits: number): void {
     this.interrupts = bits & 3;
     this.irq(this.interrupts !== 0);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['device', 'featureSelect', 'driverFeatureSelect', 'queueSelect', 'interrupts']);
   }
 }

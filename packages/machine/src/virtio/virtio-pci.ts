@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { MmioSize } from '../board/mmio-bus.ts';
 import { MSIX_CAPABILITY_ID, MSIX_PBA_OFFSET, MsixTable } from '../pci/msix.ts';
 import { type PciBar, PciFunction } from '../pci/pci-function.ts';
@@ -228,6 +229,11 @@ export class VirtioPci extends PciFunction implements VirtioTransport {
     const length = this.config.getUint32(this.pciCapability + 12, true);
     const ok = this.config.getUint8(this.pciCapability + 4) === DEVICE_BAR && offset < 0x4000 && offset % Math.max(1, length) === 0;
     return [offset, ok && (length === 1 || length === 2 || length === 4) ? length : 0];
+  }
+
+  override state(s: StateIo): void {
+    super.state(s);
+    s.fields(this, ['virtio', 'msix', 'queueVectors', 'configVector', 'featureSelect', 'driverFeatureSelect', 'queueSelect', 'isr']);
   }
 }
 

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { GuestRam } from '../ram.ts';
 
 // Virtual I/O Device (VIRTIO) 1.2, section 2.7: split virtqueues.
@@ -30,7 +31,7 @@ export interface Chain {
 }
 
 /** One split virtqueue, the device's side. All ring memory is the guest's and believed only after checks. */
-export class Virtqueue {
+export class Virtqueue implements Saveable {
   readonly maxSize: number;
   size: number;
   ready = false;
@@ -163,6 +164,24 @@ export class Virtqueue {
       throw new VirtqueueError(`${what} at 0x${address.toString(16)}, ${length} bytes, is not ${alignment === 1 ? '' : 'aligned '}RAM`);
     }
     return gpa;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, [
+      'size',
+      'ready',
+      'descriptors',
+      'driver',
+      'device',
+      'table',
+      'available',
+      'used',
+      'nextAvailable',
+      'nextUsed',
+      'signalled',
+      'eventIndex',
+      'indirect',
+    ]);
   }
 }
 

@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import type { GuestRam } from '../ram.ts';
 import { VirtioDevice } from './virtio-device.ts';
 import { readSegments, subSegments, totalLength, type Virtqueue, writeSegments } from './virtqueue.ts';
@@ -8,6 +9,10 @@ import { decodeHeader, encodeHeader, HEADER_SIZE, OP, type PacketHeader, SHUTDOW
 const DEVICE_ID = 19;
 const RECEIVE = 0;
 const TRANSMIT = 1;
+const EVENT = 2;
+/** VIRTIO_VSOCK_EVENT_TRANSPORT_RESET. */
+const EVENT_TRANSPORT_RESET = 0;
+const EVENT_SIZE = 4;
 export const HOST_CID = 2;
 /** Address of the guest unless told otherwise; 0 to 2 are reserved. */
 export const DEFAULT_GUEST_CID = 3;
@@ -26,6 +31,8 @@ export class VirtioVsock extends VirtioDevice implements VsockLink {
   private control: PacketHeader[] = [];
   private nextPort = FIRST_HOST_PORT;
   private filling = false;
+  /** The guest is to be told that its connections are gone. */
+  private announcesReset = false;
 
   constructor(ram: GuestRam, guestCid = DEFAULT_GUEST_CID) {
     super(ram, { name: 'virtio-vsock', deviceId: DEVICE_ID, features: 1n, queues: 3, configSize: 8 });
@@ -81,6 +88,8 @@ export class VirtioVsock extends VirtioDevice implements VsockLink {
         queue.push(chain, 0);
       }
       this.notify(RECEIVE);
+    } else if (index === EVENT) {
+      this.announceReset(queue);
     } else if (index === RECEIVE && !this.filling) {
       this.filling = true;
       try {
@@ -178,6 +187,31 @@ export class VirtioVsock extends VirtioDevice implements VsockLink {
       bufferSize: connection.bufferSize,
       forwarded: connection.forwarded,
     };
+  }
+
+  private announceReset(queue: Virtqueue): void {
+    const chain = this.announcesReset ? queue.pop() : undefined;
+    if (chain === undefined) return;
+    this.announcesReset = false;
+    const event = new Uint8Array(EVENT_SIZE);
+    new DataView(event.buffer).setUint32(0, EVENT_TRANSPORT_RESET, true);
+    queue.push(chain, writeSegments(this.ram, chain.writable, event));
+  }
+
+  /** Connections end with the process that holds their other side: a restored guest is told that they are gone (VIRTIO 1.2, 5.10.6.7). */
+  override state(s: StateIo): void {
+    super.state(s);
+    s.fields(this, ['nextPort']);
+    const isConnected = s.value('isConnected', this.connections.size > 0 || this.control.length > 0 || this.announcesReset);
+    if (!s.restoring) return;
+    for (const connection of [...this.connections.values()]) connection.reset();
+    this.control = [];
+    this.announcesReset = isConnected;
+  }
+
+  /** After the whole machine was restored. */
+  resume(): void {
+    if (this.announcesReset) this.notify(EVENT);
   }
 }
 
