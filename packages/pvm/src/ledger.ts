@@ -1,3 +1,4 @@
+import { type Saveable, StateError, type StateIo } from '@pvm/cpu-jit';
 import type { DirectSwitches } from './designs/design.ts';
 import { ExitRow, type ExitStats, mergeRows } from './ledger/exit-row.ts';
 import { type HotRip, HotRips } from './ledger/hot-rips.ts';
@@ -57,7 +58,7 @@ export interface LedgerOptions {
  * Counts and times every VM exit, by reason and sub-reason, in constant memory. Callers intern a reason once
  * (`row`), take the time when the exit begins (`start`) and record by number when it ends (`finish`): nothing is allocated.
  */
-export class ExitLedger {
+export class ExitLedger implements Saveable {
   readonly timing: LedgerTiming;
   /** The last exits one by one, if asked for. */
   readonly trace: TraceRing | undefined;
@@ -232,5 +233,22 @@ export class ExitLedger {
       const { reason, sub } = this.name(this.ringRow[at] ?? 0);
       return { reason, sub, rip: (BigInt(this.ringRip[2 * at + 1] ?? 0) << 32n) | BigInt(this.ringRip[2 * at] ?? 0) };
     });
+  }
+
+  /** Everything but the trace, which begins anew. Rows keep their numbers, which designs remember. */
+  state(s: StateIo): void {
+    const names = s.value(
+      'rows',
+      this.rows.map(({ reason, sub, detail }) => ({ reason, sub, detail })),
+    );
+    if (s.restoring) this.internAgain(names);
+    s.fields(this, ['rows', 'timeline', 'rips', 'counted', 'ringRow', 'ringRip', 'exits', 'untilTimed', 'weight', 'chance']);
+  }
+
+  private internAgain(names: readonly { readonly reason: string; readonly sub: string; readonly detail: string }[]): void {
+    names.forEach(({ reason, sub, detail }, id) => {
+      if (this.row(reason, sub, detail) !== id) throw new StateError(`ledger row ${id} (${reason}) is not that of this design`);
+    });
+    if (this.rows.length !== names.length) throw new StateError(`the ledger has ${this.rows.length} rows, in the snapshot it had ${names.length}`);
   }
 }

@@ -1,4 +1,4 @@
-import type { CpuCore } from '@pvm/cpu-jit';
+import type { CpuCore, Saveable, StateIo } from '@pvm/cpu-jit';
 import { EXIT_LIMIT, EXIT_REQUEST, S_ICOUNT, S_RIP } from '@pvm/cpu-jit/layout';
 import type { Design, ExitOutcome } from './designs/design.ts';
 import type { ExitLedger } from './ledger.ts';
@@ -31,7 +31,7 @@ export interface RunControl {
  * It runs in slices so that the host's event loop (input, compiled code from the worker, abort) gets its turn; the
  * end of a slice is invisible to the guest and is not a VM exit. The next deadline of the devices' timers ends a run of the guest as well.
  */
-export class RunLoop {
+export class RunLoop implements Saveable {
   private readonly core: CpuCore;
   private readonly vcpu: number;
   private readonly design: Design;
@@ -194,5 +194,9 @@ export class RunLoop {
     const next = ms <= 0 ? this.slice * 2 : (instructions * SLICE_MS) / ms;
     this.slice = Math.min(MAX_SLICE, Math.max(10_000, Math.min(next, this.slice * 4)));
     this.slice = Math.floor(this.slice);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['interruptible']);
   }
 }

@@ -10,7 +10,7 @@ import { ExitLedger } from './ledger.ts';
 import { MmuCheck } from './mmu-check.ts';
 import { type CheckedOptions, checkOptions, type VmOptions } from './options.ts';
 import type { PcDevices } from './pc/pc-devices.ts';
-import { createPlatform, GuestTime, type Platform, randomSource } from './platform/index.ts';
+import { createPlatform, GuestTime, type Platform, RandomSource } from './platform/index.ts';
 import { RunLoop } from './run-loop.ts';
 import { StdinReader } from './stdin.ts';
 import { type Interval, interval, type PageTableCounters, type Snapshot, type Summary, type TlbCounters, threadCpuNs, tierTimes } from './summary.ts';
@@ -66,6 +66,7 @@ export class Vm {
   private readonly runLoop: RunLoop;
   private readonly options: CheckedOptions;
   private readonly stdin: StdinReader;
+  private readonly random: RandomSource;
   private state: 'new' | 'running' | 'done' = 'new';
   private stop: { reason: StopReason; exitCode: number; signal: number } | undefined;
   private wake: (() => void) | undefined;
@@ -126,13 +127,14 @@ export class Vm {
     });
     core.u32[(core.cpuAddress(BOOT_VCPU) + V_TSC_MUL) >>> 2] = 1;
     const time = new GuestTime(core, options.clock);
+    this.random = new RandomSource(options.clock);
     this.platform = createPlatform(options.platform, {
       core,
       ram,
       options,
       time,
       stdin: this.stdin,
-      random: randomSource(options.clock),
+      random: (buffer) => this.random.fill(buffer),
       stop: (reason, exitCode, signal) => this.halt(reason, exitCode, signal),
       kick: () => {
         this.runLoop.cut();

@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { GuestRam } from '@pvm/machine';
 
 // Linux Documentation/virt/kvm/x86/msr.rst.
@@ -16,7 +17,7 @@ const BILLION = 1_000_000_000n;
 export const KVM_CLOCK_FEATURES = (1 << 0) | (1 << 3) | (1 << 24);
 
 /** KVM's paravirtual clock. The TSC ticks once a nanosecond, so both structures are written once and stay right. */
-export class KvmClock {
+export class KvmClock implements Saveable {
   private readonly ram: GuestRam;
   /** Current TSC of the vCPU. */
   readonly tsc: () => bigint;
@@ -85,5 +86,9 @@ export class KvmClock {
     view.setUint32(gpa + 4, Number((boot / BILLION) & 0xffff_ffffn), true);
     view.setUint32(gpa + 8, Number(boot % BILLION), true);
     this.ram.written(gpa, WALL_CLOCK_SIZE);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['systemTime', 'wallClockGpa']);
   }
 }

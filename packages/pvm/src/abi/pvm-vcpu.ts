@@ -1,4 +1,4 @@
-import type { CpuCore } from '@pvm/cpu-jit';
+import type { CpuCore, Saveable, StateIo } from '@pvm/cpu-jit';
 import {
   CS,
   DS,
@@ -112,7 +112,7 @@ export interface PvmBootState {
 export type AbiChoice = AbiRevision | 'auto';
 
 /** One vCPU of a PVM guest: its modes, its page tables and the delivery of events. */
-export class PvmVcpu extends VcpuState {
+export class PvmVcpu extends VcpuState implements Saveable {
   readonly mmu: ShadowMmu;
   /** Where external interrupts and NMIs come from. */
   readonly interrupts: InterruptSink;
@@ -422,5 +422,11 @@ export class PvmVcpu extends VcpuState {
     const direct = this.directSwitch && this.pvcs !== 0 && !interrupts.hasWork() && !this.prefaultPending && revision.canSwitch(this);
     this.set32(P_DIRECT, direct ? 1 : 0);
     return delivered;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['tls', 'undecided', 'pvcsGpa', 'halted', 'redZone', 'nmiBlocked']);
+    this.range = s.value('range', { ...this.range });
+    this.revision = s.value('revision', this.revision.name) === 'rfc-v1' ? rfcV1 : v2;
   }
 }

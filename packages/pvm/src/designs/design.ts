@@ -1,4 +1,4 @@
-import type { CpuCore } from '@pvm/cpu-jit';
+import type { CpuCore, Saveable } from '@pvm/cpu-jit';
 import type { EntryState, GuestRam } from '@pvm/machine';
 import type { ExitLedger } from '../ledger.ts';
 import type { CheckedOptions } from '../options.ts';
@@ -79,8 +79,11 @@ export interface DesignInfo {
 /**
  * A virtualisation design: programs the virtualisation control block of a vCPU and handles the exits it asked for.
  * The run loop, the platforms and the ledger are the same for all of them.
+ *
+ * Its state, for snapshots, is what its objects remember beside the state blocks, the TLBs and the frame pool, which are saved as memory. A restored
+ * machine is constructed with the same options and gets all of this back; `boot` is not called.
  */
-export interface Design {
+export interface Design extends Saveable {
   readonly name: string;
   /** How it runs this guest, for the report, where it has more than one way. */
   readonly form?: string;

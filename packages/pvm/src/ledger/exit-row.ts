@@ -1,3 +1,4 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import { type Bucket, Histogram, mergeBuckets, octaves, percentile } from './histogram.ts';
 
 /** Statistics of one kind of exit. Times are nanoseconds of host time between leaving the guest and entering it again. */
@@ -85,20 +86,24 @@ function order(a: ExitStats, b: ExitStats): number {
 }
 
 /** Times of one row on one vCPU. */
-class Times {
+class Times implements Saveable {
   timed = 0;
   /** Exits that the timed ones stand for. */
   weight = 0;
   min = Number.POSITIVE_INFINITY;
   max = 0;
   /** Weighted sums of differences from the first sample, and of their squares: no division per sample, and no cancellation when all are alike. */
-  readonly first: number;
+  private base: number;
   differences = 0;
   squares = 0;
   readonly histogram = new Histogram();
 
   constructor(first: number) {
-    this.first = first;
+    this.base = first;
+  }
+
+  get first(): number {
+    return this.base;
   }
 
   add(ns: number, weight: number): void {
@@ -106,15 +111,19 @@ class Times {
     this.weight += weight;
     if (ns < this.min) this.min = ns;
     if (ns > this.max) this.max = ns;
-    const difference = ns - this.first;
+    const difference = ns - this.base;
     this.differences += weight * difference;
     this.squares += weight * difference * difference;
     this.histogram.add(ns, weight);
   }
+
+  state(s: StateIo): void {
+    s.fields(this, ['timed', 'weight', 'min', 'max', 'base', 'differences', 'squares', 'histogram']);
+  }
 }
 
 /** One kind of exit: a reason, what it was about, and by vCPU what those took that were timed. */
-export class ExitRow {
+export class ExitRow implements Saveable {
   readonly reason: string;
   readonly sub: string;
   readonly detail: string;
@@ -161,6 +170,18 @@ export class ExitRow {
       relStddevPercent: relativeDeviation(timed, meanNs, deviations),
       buckets: times.histogram.buckets(count / weight),
     };
+  }
+
+  state(s: StateIo): void {
+    const vcpus = s.value(
+      'vcpus',
+      this.times.flatMap((times, vcpu) => (times === undefined ? [] : [vcpu])),
+    );
+    if (s.restoring) {
+      this.times.length = 0;
+      for (let vcpu = 0; vcpu <= Math.min(7, Math.max(-1, ...vcpus)); vcpu++) this.times.push(vcpus.includes(vcpu) ? new Times(0) : undefined);
+    }
+    for (const times of this.times) if (times !== undefined) s.part('times', times);
   }
 }
 

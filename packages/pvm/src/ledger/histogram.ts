@@ -1,3 +1,5 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
+
 /** Buckets of an octave. A percentile is the middle of its bucket, so it is at most half a bucket, 1/32 = 3.125 %, off. */
 const SUB_BUCKETS = 16;
 const SUB_BITS = 4;
@@ -34,7 +36,7 @@ function lowOf(index: number): number {
 }
 
 /** Counts latencies in constant memory: log2 buckets, each divided into 16. */
-export class Histogram {
+export class Histogram implements Saveable {
   private readonly counts = new Float64Array(BUCKETS);
 
   /** @param ns latency in nanoseconds; fractions are dropped */
@@ -50,6 +52,10 @@ export class Histogram {
       if (count > 0) found.push([lowOf(i), scale === 1 ? count : Math.max(1, Math.round(count * scale))]);
     });
     return found;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['counts']);
   }
 }
 

@@ -1,3 +1,5 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
+
 /** Sets of a table, and entries of a set. */
 const SETS = 128;
 const WAYS = 8;
@@ -17,7 +19,7 @@ export interface HotRip {
  * Computation of Frequent and Top-k Elements in Data Streams", 2005), in a set-associative table. A new address takes the
  * place of the rarest of its set and inherits its count, which bounds the error.
  */
-export class HotRips {
+export class HotRips implements Saveable {
   private readonly low = new Uint32Array(SETS * WAYS);
   private readonly high = new Uint32Array(SETS * WAYS);
   private readonly row = new Uint32Array(SETS * WAYS);
@@ -55,5 +57,9 @@ export class HotRips {
       .filter((e) => e.count > 0)
       .sort((a, b) => b.count - a.count || a.row - b.row || (a.rip < b.rip ? -1 : 1))
       .slice(0, n);
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['low', 'high', 'row', 'count', 'overcount']);
   }
 }

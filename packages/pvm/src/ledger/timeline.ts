@@ -1,3 +1,5 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
+
 /** Most intervals that a timeline has, and what it distinguishes. */
 const BINS = 256;
 const MAX_REASONS = 64;
@@ -13,7 +15,7 @@ export interface TimelineData {
  * Counts exits over retired guest instructions in constant memory: when the run outgrows the intervals, neighbours are added together and
  * each becomes twice as long. Instructions, not host time, so that the designs' timelines of a repeatable run lie side by side.
  */
-export class Timeline {
+export class Timeline implements Saveable {
   private width = FIRST_WIDTH;
   private readonly reasons: string[] = [];
   private readonly counts: Float64Array[] = [];
@@ -48,5 +50,10 @@ export class Timeline {
     const used = 1 + Math.max(-1, ...this.counts.map((bins) => bins.findLastIndex((n) => n > 0)));
     const series = this.reasons.map((reason, i): [string, number[]] => [reason, [...(this.counts[i] ?? [])].slice(0, used)]);
     return { widthInstructions: this.width, counts: Object.fromEntries(series.filter(([, bins]) => bins.some((n) => n > 0))) };
+  }
+
+  /** After the series were made again in the same order. */
+  state(s: StateIo): void {
+    s.fields(this, ['width', 'counts']);
   }
 }

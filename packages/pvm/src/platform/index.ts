@@ -5,7 +5,7 @@ import { StockPc } from './stock-pc.ts';
 
 export { GuestTime } from './guest-time.ts';
 export type { Platform, PlatformKind } from './platform.ts';
-export { randomSource } from './random.ts';
+export { RandomSource } from './random.ts';
 
 /** What messages call the guests of a platform. */
 export const GUEST_OF: Readonly<Record<PlatformKind, string>> = { program: 'a program on the embedded kernel', pc: 'a stock kernel' };

@@ -1,7 +1,8 @@
+import type { Saveable, StateIo } from '@pvm/cpu-jit';
 import type { InterruptSink } from '@pvm/machine';
 
 /** Interrupts of a board without an interrupt controller: the highest vector first (SDM vol. 3, 11.8.3.1). */
-export class InterruptQueue implements InterruptSink {
+export class InterruptQueue implements InterruptSink, Saveable {
   private readonly vectors = new Set<number>();
   private nmi = false;
   /** Kept, and without effect. */
@@ -40,5 +41,9 @@ export class InterruptQueue implements InterruptSink {
   }
   hasWork(): boolean {
     return this.nmi || this.vectors.size > 0;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['vectors', 'nmi', 'taskPriority']);
   }
 }

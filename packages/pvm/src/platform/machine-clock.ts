@@ -1,11 +1,11 @@
-import type { CpuCore } from '@pvm/cpu-jit';
+import type { CpuCore, Saveable, StateIo } from '@pvm/cpu-jit';
 import { S_ICOUNT, S_TSC_OFFSET } from '@pvm/cpu-jit/layout';
 
 /** Virtual time that an exit takes, ns: guests that poll a port for time to pass get somewhere. */
 const EXIT_NS = 1000;
 
 /** Time since power-on of a machine with one vCPU, for its devices. The TSC counts the same nanoseconds. */
-export interface MachineClock {
+export interface MachineClock extends Saveable {
   /** Nanoseconds since power-on. */
   now(): number;
   /** When the TSC reaches `tsc`, on the scale of `now`. */
@@ -22,7 +22,7 @@ export interface MachineClock {
 
 /** Time is what the host's clock says. */
 export class HostMachineClock implements MachineClock {
-  private readonly start = Math.floor(performance.now() * 1e6);
+  private start = Math.floor(performance.now() * 1e6);
   private readonly offset: () => bigint;
   /** Instructions per nanosecond, lately. */
   private speed = 0.05;
@@ -49,6 +49,12 @@ export class HostMachineClock implements MachineClock {
   observe(instructions: number, ms: number): void {
     if (instructions < 1000 || ms <= 0) return;
     this.speed += (instructions / (ms * 1e6) - this.speed) / 8;
+  }
+
+  /** Time stood still between the save and the restore. */
+  state(s: StateIo): void {
+    const now = s.value('now', this.now());
+    if (s.restoring) this.start = performance.now() * 1e6 - now;
   }
 }
 
@@ -86,5 +92,9 @@ export class CountMachineClock implements MachineClock {
   private skip(ns: number): void {
     this.skipped += ns;
     this.words[this.offset] = BigInt.asUintN(64, (this.words[this.offset] ?? 0n) + BigInt(ns));
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['skipped']);
   }
 }

@@ -1,3 +1,4 @@
+import type { Saveable } from '@pvm/cpu-jit';
 import type { EntryState, InterruptSink, MmioSize, PortSize } from '@pvm/machine';
 import type { GuestImage } from '../guest-image.ts';
 import type { PcDevices } from '../pc/pc-devices.ts';
@@ -16,7 +17,7 @@ export interface PlatformTimers {
 }
 
 /** The machine around the vCPUs: devices, interrupts, timers. The designs are the same on all of them. */
-export interface Platform {
+export interface Platform extends Saveable {
   readonly kind: PlatformKind;
   /** Undefined: nothing on this board ever happens by itself. */
   readonly timers: PlatformTimers | undefined;
@@ -50,5 +51,7 @@ export interface Platform {
   readonly devices?: PcDevices;
   /** Hand over output that waits to be handed over in larger pieces. */
   flush(): void;
+  /** After a restore, when all of the machine is in place. @returns what the boot vCPU waits for, undefined: it can run */
+  resume(): Promise<void> | undefined;
   dispose(): void;
 }

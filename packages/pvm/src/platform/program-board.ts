@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import { bootLinuxElf, DebugExit, type EntryState, HostChannel, type InterruptSink, PortBus, type PortSize, Uart16550 } from '@pvm/machine';
 import type { GuestImage } from '../guest-image.ts';
 import { InterruptQueue } from './interrupt-queue.ts';
@@ -10,6 +11,7 @@ export class ProgramBoard implements Platform {
   readonly timers = undefined;
   private readonly services: PlatformServices;
   private readonly bus = new PortBus();
+  private readonly channel: HostChannel;
   private readonly queues: readonly InterruptQueue[];
 
   constructor(services: PlatformServices) {
@@ -18,20 +20,19 @@ export class ProgramBoard implements Platform {
     this.queues = Array.from({ length: core.vcpus }, () => new InterruptQueue());
     this.bus.attach(new Uart16550((byte) => void options.onSerial(new Uint8Array([byte]))));
     this.bus.attach(new DebugExit((exitCode) => services.stop('debug-exit', exitCode, 0)));
-    this.bus.attach(
-      new HostChannel(ram, {
-        stdout: (data) => options.onConsole(data) ?? undefined,
-        stderr: (data) => options.onStderr(data) ?? undefined,
-        stdin: (max) => stdin.read(max),
-        powerOff: ({ exitCode, signal }) => services.stop('poweroff', exitCode, signal),
-        unknownSyscalls: (calls) => services.unknownSyscalls(calls),
-        wallClock: () => time.wallClock(),
-        random: (buffer) => services.random(buffer),
-        terminals: () => options.terminals,
-        mark: (begin, id) => services.mark(begin, id),
-        sleep: (ns) => time.sleep(ns),
-      }),
-    );
+    this.channel = new HostChannel(ram, {
+      stdout: (data) => options.onConsole(data) ?? undefined,
+      stderr: (data) => options.onStderr(data) ?? undefined,
+      stdin: (max) => stdin.read(max),
+      powerOff: ({ exitCode, signal }) => services.stop('poweroff', exitCode, signal),
+      unknownSyscalls: (calls) => services.unknownSyscalls(calls),
+      wallClock: () => time.wallClock(),
+      random: (buffer) => services.random(buffer),
+      terminals: () => options.terminals,
+      mark: (begin, id) => services.mark(begin, id),
+      sleep: (ns) => time.sleep(ns),
+    });
+    this.bus.attach(this.channel);
   }
 
   load({ kernel, initrd }: GuestImage, commandLine: string): EntryState {
@@ -80,4 +81,11 @@ export class ProgramBoard implements Platform {
 
   flush(): void {}
   dispose(): void {}
+
+  state(s: StateIo): void {
+    s.fields(this, ['bus', 'queues']);
+  }
+  resume(): Promise<void> | undefined {
+    return this.channel.resume();
+  }
 }

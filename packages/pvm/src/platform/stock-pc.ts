@@ -1,4 +1,5 @@
 import { randomFillSync } from 'node:crypto';
+import type { StateIo } from '@pvm/cpu-jit';
 import { S_RANDOM } from '@pvm/cpu-jit/layout';
 import { Board, type EntryState, type InterruptSink, loadKernel, type MmioSize, type PortSize, type VirtioConsole } from '@pvm/machine';
 import type { GuestImage } from '../guest-image.ts';
@@ -141,5 +142,13 @@ export class StockPc implements Platform {
     this.devices.dispose();
     this.board.flushSerial();
     this.board.dispose();
+  }
+
+  state(s: StateIo): void {
+    s.part('clock', this.timers.clock);
+    s.fields(this, ['board']);
+  }
+  resume(): undefined {
+    this.board.resume();
   }
 }

@@ -88,6 +88,8 @@ export class TestGuest {
       },
       flush: () => undefined,
       dispose: () => undefined,
+      resume: () => undefined,
+      state: (s) => s.part('queue', queue),
       readPort: () => this.portValue,
       writePort: (port, size, value) => void this.portWrites.push([port, size, value]),
       readMmio: () => 0xffff_ffff,

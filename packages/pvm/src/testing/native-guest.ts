@@ -1,4 +1,4 @@
-import { CpuCore } from '@pvm/cpu-jit';
+import { CpuCore, type StateIo } from '@pvm/cpu-jit';
 import { CS, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_EFER, S_HOT_THRESHOLD, S_ICOUNT, S_KERNEL_GS_BASE, S_SEG, SEG_STRIDE, V_TSC_MUL } from '@pvm/cpu-jit/layout';
 import { type EntryState, GuestRam, longModeEntry, type MmioSize, type PortSize, protectedModeEntry } from '@pvm/machine';
 import type { Design } from '../designs/design.ts';
@@ -122,6 +122,10 @@ class TestBoard implements Platform {
   }
   flush(): void {}
   dispose(): void {}
+  resume(): undefined {}
+  state(s: StateIo): void {
+    s.fields(this, ['queue']);
+  }
 }
 
 interface Machine {

@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import {
   ACCESS_EXEC,
   ACCESS_IMPLICIT_SUPERVISOR,
@@ -144,6 +145,11 @@ export class KvmEptDesign extends VmxDesign {
   }
   override shadowPagesBuilt(): number {
     return this.table.stats().tablesBuilt;
+  }
+
+  override state(s: StateIo): void {
+    super.state(s);
+    s.fields(this, ['table']);
   }
 }
 

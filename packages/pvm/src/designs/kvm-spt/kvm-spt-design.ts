@@ -1,3 +1,4 @@
+import type { StateIo } from '@pvm/cpu-jit';
 import {
   ACCESS_IMPLICIT_SUPERVISOR,
   ACCESS_RMW,
@@ -257,5 +258,10 @@ export class KvmSptDesign extends VmxDesign {
   }
   override shadowPagesBuilt(): number {
     return this.mmu.stats().pagesBuilt;
+  }
+
+  override state(s: StateIo): void {
+    super.state(s);
+    s.fields(this, ['mmu', 'mode']);
   }
 }

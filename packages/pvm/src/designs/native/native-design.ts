@@ -1,4 +1,4 @@
-import type { CpuCore } from '@pvm/cpu-jit';
+import type { CpuCore, StateIo } from '@pvm/cpu-jit';
 import {
   ACCESS_EXEC,
   ACCESS_READ,
@@ -349,6 +349,10 @@ export abstract class NativeDesign implements Design {
   }
   shadowPagesBuilt(): number {
     return 0;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['isHalted']);
   }
 }
 

@@ -1,4 +1,4 @@
-import type { CpuCore } from '@pvm/cpu-jit';
+import type { CpuCore, StateIo } from '@pvm/cpu-jit';
 import {
   ACCESS_EXEC,
   CS,
@@ -104,14 +104,19 @@ export class PvmDesign implements Design {
   /** A 64-bit entry starts in smod; a 32-bit one first has to get there. */
   boot(entry: EntryState): void {
     if (entry.mode === 'protected') {
-      this.nonPvm = new NonPvmMode({ core: this.core, ledger: this.ledger, platform: this.platform });
-      this.showCpuid();
-      this.nonPvm.boot(entry);
+      this.enterNonPvm().boot(entry);
       return;
     }
     const { rax = 0n, rbx = 0n, rsp = 0n, rsi = 0n } = entry.registers;
     const registers = [[RAX, rax] as const, [RBX, rbx] as const, [RSP, rsp] as const, [RSI, rsi] as const];
     this.vcpu(0).boot({ rip: entry.rip, registers, cr3: BigInt(entry.cr3), codeSelector: entry.segments.cs.selector });
+  }
+
+  private enterNonPvm(): NonPvmMode {
+    const nonPvm = new NonPvmMode({ core: this.core, ledger: this.ledger, platform: this.platform });
+    this.nonPvm = nonPvm;
+    this.showCpuid();
+    return nonPvm;
   }
 
   private showCpuid(): void {
@@ -359,6 +364,13 @@ export class PvmDesign implements Design {
   }
   shadowPagesBuilt(): number {
     return this.mmu.stats().pagesBuilt;
+  }
+
+  state(s: StateIo): void {
+    s.fields(this, ['mmu', 'vcpus', 'clocks']);
+    const isNonPvm = s.value('isNonPvm', this.nonPvm !== undefined);
+    if (s.restoring) this.nonPvm = isNonPvm ? this.enterNonPvm() : undefined;
+    if (this.nonPvm !== undefined) s.part('nonPvm', this.nonPvm);
   }
 }
 

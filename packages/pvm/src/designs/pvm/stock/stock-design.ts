@@ -1,4 +1,4 @@
-import type { EventKind, Insn } from '@pvm/cpu-jit';
+import type { EventKind, Insn, StateIo } from '@pvm/cpu-jit';
 import {
   ACCESS_IMPLICIT_SUPERVISOR,
   ACCESS_PROBE,
@@ -308,5 +308,10 @@ export class StockDesign extends NativeDesign {
   }
   override shadowPagesBuilt(): number {
     return this.mmu.stats().pagesBuilt;
+  }
+
+  override state(s: StateIo): void {
+    super.state(s);
+    s.fields(this, ['mmu', 'prefaultLow', 'prefaultHigh', 'prefaultAccess']);
   }
 }
