@@ -14,9 +14,10 @@ static const char *const supervisor_kinds[] = {
 };
 enum { SUPERVISOR_KINDS = sizeof(supervisor_kinds) / sizeof(supervisor_kinds[0]) };
 
-static void mark(int begin, int id)
+/* 0 operations end the interval. */
+static void mark(u64 operations, int id)
 {
-	syscall3(SYS_pvm_mark, begin, id, 0);
+	syscall3(SYS_pvm_mark, (s64)operations, id, 0);
 }
 
 static void getpid_loop(u64 n)
@@ -82,11 +83,13 @@ static void exception_loop(u64 n)
 static const struct {
 	const char *kind;
 	void (*loop)(u64 n);
+	/* Operations in one round of the loop. */
+	u64 operations;
 } user_kinds[] = {
-	{ "getpid", getpid_loop },
-	{ "fault", fault_loop },
-	{ "touch", touch_loop },
-	{ "exception-user", exception_loop },
+	{ "getpid", getpid_loop, 1 },
+	{ "fault", fault_loop, MIB / PAGE },
+	{ "touch", touch_loop, MIB / PAGE },
+	{ "exception-user", exception_loop, 1 },
 };
 enum { USER_KINDS = sizeof(user_kinds) / sizeof(user_kinds[0]), USER_MARK_BASE = 100 };
 
@@ -122,7 +125,7 @@ int main(int argc, char **argv)
 		if (!equal(argv[1], user_kinds[i].kind))
 			continue;
 		user_kinds[i].loop(n);
-		mark(1, USER_MARK_BASE + i);
+		mark(n * user_kinds[i].operations, USER_MARK_BASE + i);
 		u64 start = now_ns();
 		user_kinds[i].loop(n);
 		mark(0, USER_MARK_BASE + i);

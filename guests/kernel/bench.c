@@ -82,15 +82,15 @@ result_t sys_pvm_bench(u64 kind, u64 n, u64 marked)
 	if (kind > BENCH_PIO_OUT)
 		return -EINVAL;
 	if (marked)
-		host_request(HOST_MARK, NULL, 1, kind);
+		host_request(HOST_MARK, NULL, n, kind);
 	bench_loop((enum bench_kind)kind, n);
 	if (marked)
 		host_request(HOST_MARK, NULL, 0, kind);
 	return 0;
 }
 
-result_t sys_pvm_mark(u64 begin, u64 id)
+result_t sys_pvm_mark(u64 operations, u64 id)
 {
-	host_request(HOST_MARK, NULL, begin, id);
+	host_request(HOST_MARK, NULL, operations, id);
 	return 0;
 }

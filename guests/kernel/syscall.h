@@ -125,4 +125,5 @@ result_t sys_tgkill(u64 pid, u64 tid, u64 signal);
 /* bench.c */
 /* n rounds of an enum bench_kind; `marked` tells the host where the loop begins and ends. */
 result_t sys_pvm_bench(u64 kind, u64 n, u64 marked);
-result_t sys_pvm_mark(u64 begin, u64 id);
+/* An interval of so many operations begins; 0: it ends. */
+result_t sys_pvm_mark(u64 operations, u64 id);

@@ -1,4 +1,4 @@
-import { formatTable, type ModelledCost, type ModelledRun, PRIMITIVES, type Steps } from '@pvm/pvm';
+import { formatTable, type ModelledCost, type ModelledRun, PRIMITIVES, type RunReport, type Steps } from '@pvm/pvm';
 
 /** Nanoseconds in the largest unit that fits. */
 export function duration(ns: number): string {
@@ -20,18 +20,17 @@ export function unpricedNote(names: readonly ModelledCost['unpriced'][number][])
 }
 
 /** What a cost profile makes of a run: a table of its own, for nothing in it was measured here. */
-export function formatModelled({ profile, run, intervals }: ModelledRun, operations: readonly number[]): string {
+export function formatModelled({ profile, run, intervals }: ModelledRun, { intervals: marked }: Pick<RunReport, 'intervals'>): string {
   const rows = run.parts.map(({ name, count, steps, eachNs }) => {
     const share = (100 * count * eachNs) / run.totalNs;
     return [name, count.toLocaleString('en-US'), duration(eachNs), duration(count * eachNs), `${share.toFixed(1)}%`, composition(steps)];
   });
   const table = formatTable([['MODELLED', 'Count', 'Each', 'Total', 'Share', 'Made of'], ...rows], [0, 5]);
-  const marked = intervals.map(({ totalNs }, i) => {
-    const n = operations[i] ?? 0;
-    return n > 0
-      ? `Interval ${i + 1}: ${duration(totalNs / n)} an operation (${n.toLocaleString('en-US')} of them).`
-      : `Interval ${i + 1}: ${duration(totalNs)}.`;
+  const perOperation = intervals.map(({ totalNs }, i) => {
+    const n = marked[i]?.operations ?? 1;
+    const of = n === 1 ? '' : ` an operation (${n.toLocaleString('en-US')} of them)`;
+    return `Interval ${i + 1}: ${duration(totalNs / n)}${of}.`;
   });
   const notes = [`Modelled time of the run: ${duration(run.totalNs)}. Cost profile ${profile.name} (${profile.source}).`, unpricedNote(run.unpriced)];
-  return [...table, '', ...marked, ...notes.filter((line) => line !== '')].join('\n');
+  return [...table, '', ...perOperation, ...notes.filter((line) => line !== '')].join('\n');
 }

@@ -190,7 +190,16 @@ const DOCUMENT: Shape = {
   hotExits: listOf(fits({ ...NAMES, detail: isString, rip: isHex, samples: isNumber })),
   syscallEntry: isHex,
   intervals: listOf(
-    fits({ id: isNumber, ns: isNumber, exits: isNumber, worldSwitches: isNumber, pageTables: numbers, tlb: numbers, byReason: listOf(fits(NAMES)) }),
+    fits({
+      id: isNumber,
+      operations: isNumber,
+      ns: isNumber,
+      exits: isNumber,
+      worldSwitches: isNumber,
+      pageTables: numbers,
+      tlb: numbers,
+      byReason: listOf(fits(NAMES)),
+    }),
   ),
 };
 

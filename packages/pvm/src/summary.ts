@@ -63,6 +63,8 @@ export interface TlbCounters {
 /** An interval that the guest's program marked (`bench`). */
 export interface Interval {
   readonly id: number;
+  /** Operations that it has, as the program says; 1 or more. */
+  readonly operations: number;
   /** Host time, ns. */
   readonly ns: number;
   /** Processor time of the machine's thread, ns, which other load does not lengthen; NaN where Node cannot tell (before 23.9). */
@@ -95,10 +97,11 @@ export interface Snapshot {
 }
 
 /** What happened between two snapshots. */
-export function interval(id: number, begin: Snapshot, end: Snapshot): Interval {
+export function interval(id: number, operations: number, begin: Snapshot, end: Snapshot): Interval {
   const before = new Map(begin.entries.map((e) => [`${e.reason}\0${e.sub}`, e.count]));
   return {
     id,
+    operations,
     ns: end.beforeNs - begin.afterNs,
     cpuNs: end.cpuNs - begin.cpuNs,
     instructions: end.instructions - begin.instructions,

@@ -71,7 +71,7 @@ export class Vm {
   private stop: { reason: StopReason; exitCode: number; signal: number } | undefined;
   private wake: (() => void) | undefined;
   private unknownSyscalls: ReadonlyMap<number, number> = new Map();
-  private readonly begun = new Map<number, Snapshot>();
+  private readonly begun = new Map<number, { readonly operations: number; readonly at: Snapshot }>();
   private readonly intervals: Interval[] = [];
   private afterExit: (() => void) | undefined;
   /** The receiver of the platform's output is slow. */
@@ -145,7 +145,7 @@ export class Vm {
         const before = this.outputWait;
         this.outputWait = before === undefined ? ready : Promise.all([before, ready]).then(() => undefined);
       },
-      mark: (begin, id) => this.mark(begin, id),
+      mark: (operations, id) => this.mark(operations, id),
       unknownSyscalls: (calls) => {
         this.unknownSyscalls = calls;
       },
@@ -328,13 +328,13 @@ export class Vm {
 
   // ------------------------------------------------------------ marks and counts
   /** The exits of both requests stay outside: the first is over when the interval begins, the second not yet counted when it ends. */
-  private mark(begin: boolean, id: number): void {
-    if (begin) {
-      this.afterExit = () => this.begun.set(id, this.snapshot());
+  private mark(operations: number, id: number): void {
+    if (operations > 0) {
+      this.afterExit = () => this.begun.set(id, { operations, at: this.snapshot() });
       return;
     }
     const start = this.begun.get(id);
-    if (start !== undefined) this.intervals.push(interval(id, start, this.snapshot()));
+    if (start !== undefined) this.intervals.push(interval(id, start.operations, start.at, this.snapshot()));
   }
 
   private snapshot(): Snapshot {

@@ -17,7 +17,7 @@ interface CompareArgs {
   readonly json: boolean;
   readonly csv: boolean;
   readonly html: string | undefined;
-  readonly ops: number;
+  readonly ops: number | undefined;
   readonly profile: string | undefined;
   readonly input: string | undefined;
 }
@@ -33,7 +33,11 @@ export const COMPARE_OPTIONS = {
   json: { type: 'boolean', default: false, describe: 'Everything as JSON on stdout' },
   csv: { type: 'boolean', default: false, describe: 'The table as CSV on stdout' },
   html: { type: 'string', requiresArg: true, describe: 'Write a page with charts to this file; it needs nothing else' },
-  ops: { type: 'number', default: 1, requiresArg: true, describe: 'Operations in an interval that the guest marks: its figures are divided by it' },
+  ops: {
+    type: 'number',
+    requiresArg: true,
+    describe: 'Operations in an interval that the guest marks: its figures are divided by it. Default: what the guest says',
+  },
   profile: PROFILE_OPTION,
   input: { type: 'string', requiresArg: true, describe: 'File that is the input of each run; default: none' },
 } as const;
@@ -120,7 +124,7 @@ exits, world switches, page-table work, TLB and time. Says where exit codes or c
         .example('pvm compare --designs bare,pvm --html report.html -- ./hello', 'The same with charts') as unknown as Argv<CompareArgs>,
     handler: async (a) => {
       if (a.json && a.csv) throw new UsageError('compare: give --json or --csv, not both');
-      if (!(a.ops > 0)) throw new UsageError(`--ops ${a.ops}: expected a number above 0`);
+      if (a.ops !== undefined && !(a.ops > 0)) throw new UsageError(`--ops ${a.ops}: expected a number above 0`);
       const designs = parseDesigns(a.designs);
       await check(words);
       const profile = a.profile === undefined ? undefined : await loadCostProfile(a.profile);

@@ -47,7 +47,7 @@ function print(a: RunArgs, vm: Vm, result: Result, symbols: Symboliser, profile:
   const modelled = profile === undefined ? undefined : modelRun(profile, report);
   if (a.json) process.stderr.write(`${JSON.stringify(modelled === undefined ? report : { ...report, modelled })}\n`);
   else {
-    const model = modelled === undefined ? '' : `\n${formatModelled(modelled, [])}\n`;
+    const model = modelled === undefined ? '' : `\n${formatModelled(modelled, report)}\n`;
     process.stderr.write(`\n${formatLedger(vm.ledger, a)}\n\n${formatHotExits(report)}\n\n${formatSummary(result.summary)}\n${model}`);
   }
 }

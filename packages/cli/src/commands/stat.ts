@@ -61,7 +61,7 @@ async function report(a: ReportArgs): Promise<void> {
   if (a.vcpu !== undefined && !vcpus.has(a.vcpu)) throw new UsageError(`--vcpu ${a.vcpu}: ${a.file} has exits of vCPU ${[...vcpus].join(', ')}`);
   const { vcpu, ...layout } = a;
   const table = formatExits(run.ledger, { ...layout, ...(vcpu === undefined ? {} : { vcpu }), lost: run.lostEvents });
-  const model = a.profile === undefined ? '' : `\n${formatModelled(modelRun(await loadCostProfile(a.profile), run), [])}\n`;
+  const model = a.profile === undefined ? '' : `\n${formatModelled(modelRun(await loadCostProfile(a.profile), run), run)}\n`;
   process.stdout.write(
     `Design ${run.design}, ${run.instructions.toLocaleString('en-US')} instructions, ${run.runMs.toFixed(1)} ms (host time, measured)\n\n${table}\n\n${formatHotExits(run)}\n${model}`,
   );

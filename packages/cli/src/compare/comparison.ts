@@ -21,8 +21,8 @@ export interface Comparison {
   readonly schema: typeof COMPARE_SCHEMA;
   /** Arguments of `pvm run`. */
   readonly command: readonly string[];
-  /** Operations that an interval stands for (`--ops`). */
-  readonly operations: number;
+  /** Operations that an interval stands for (`--ops`); absent: what the guest said when it marked it. */
+  readonly operations?: number;
   readonly profile?: { readonly name: string; readonly source: string };
   readonly designs: readonly ComparedDesign[];
   /** Where the designs' results differ, though they must not: one line each. */
@@ -33,7 +33,7 @@ export interface Comparison {
 export function compare(
   command: readonly string[],
   runs: ReadonlyMap<DesignName, DesignRun>,
-  operations: number,
+  operations: number | undefined,
   profile: CostProfile | undefined,
 ): Comparison {
   const designs = [...runs].map(([design, { report, console }]): ComparedDesign => {
@@ -46,7 +46,7 @@ export function compare(
   return {
     schema: COMPARE_SCHEMA,
     command,
-    operations,
+    ...(operations === undefined ? {} : { operations }),
     ...(profile === undefined ? {} : { profile: { name: profile.name, source: profile.source } }),
     designs,
     differences: differences(runs),

@@ -118,8 +118,9 @@ function countRows(designs: readonly ComparedDesign[], counts: readonly Readonly
 }
 
 function interval(c: Comparison, i: number): Section {
-  const { designs, operations } = c;
+  const { designs } = c;
   const at = (d: ComparedDesign) => d.report.intervals[i];
+  const operations = c.operations ?? Math.max(1, ...designs.map((d) => at(d)?.operations ?? 1));
   const per = (name: string, kind: Kind, unit: string, value: (d: ComparedDesign) => number | undefined) =>
     metric(designs, name, kind, unit, (d) => {
       const n = value(d);
@@ -127,7 +128,7 @@ function interval(c: Comparison, i: number): Section {
     });
   const counts = designs.map((d) => new Map(at(d)?.byReason.map((e) => [exitName(e), e.count])));
   return {
-    title: operations === 1 ? `Interval ${i + 1}` : `Interval ${i + 1}, per operation of ${operations.toLocaleString('en-US')}`,
+    title: operations === 1 ? `Interval ${i + 1}` : `Interval ${i + 1}, per operation (${operations.toLocaleString('en-US')} of them)`,
     metrics: [
       per('guest instructions', 'counted', '', (d) => at(d)?.instructions),
       per('exits', 'counted', '', (d) => at(d)?.exits),

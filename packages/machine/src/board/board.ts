@@ -4,6 +4,7 @@ import { AcpiPm, SCI_IRQ } from '../devices/acpi-pm.ts';
 import { DebugExit } from '../devices/debug-exit.ts';
 import { FwCfg } from '../devices/fw-cfg.ts';
 import { I8042 } from '../devices/i8042.ts';
+import { MarkPort } from '../devices/mark-port.ts';
 import { PortBus, type PortSize } from '../devices/port-device.ts';
 import { PostPort } from '../devices/post-port.ts';
 import { Uart16550 } from '../devices/uart16550.ts';
@@ -58,6 +59,8 @@ export interface BoardOptions {
   onPowerOff?(): void;
   /** The guest wrote the debug-exit port; `code` is `(value << 1) | 1`. */
   onDebugExit?(code: number): void;
+  /** A program marked the begin of interval `id` of so many operations; 0: its end. */
+  onMark?(operations: number, id: number): void;
   /** An interrupt, NMI, INIT or SIPI waits for a vCPU: leave HLT, cut a run short. May be called while the vCPU runs. */
   kick?(vcpu: number): void;
   /** The next deadline moved forward: a run limited to the old one must be cut short. */
@@ -179,7 +182,9 @@ export class Board implements Saveable {
       isaIrq,
     });
     this.mmio.attach(this.ioApic);
-    for (const device of [this.pic, this.pit, this.rtc, this.acpiPm, this.i8042, this.serial, this.post, this.fwCfg, this.pci]) this.ports.attach(device);
+    const marks = new MarkPort((operations, id) => options.onMark?.(operations, id));
+    for (const device of [this.pic, this.pit, this.rtc, this.acpiPm, this.i8042, this.serial, this.post, this.fwCfg, this.pci, marks])
+      this.ports.attach(device);
     const { debugExitPort = 0xf4 } = options;
     if (debugExitPort !== false) this.ports.attach(new DebugExit((code) => options.onDebugExit?.(code), debugExitPort));
     this.setPciTriggers();

@@ -137,3 +137,16 @@ describe('small devices', () => {
     expect(board.readPort(0xcfc, 4)).toBe(0xffff_ffff);
   });
 });
+
+describe('the mark port', () => {
+  it('takes number and operations of an interval in one write of 32 bits, and only that', () => {
+    const marks: string[] = [];
+    const { board } = testBoard({ onMark: (operations, id) => marks.push(`${id}: ${operations}`) });
+    board.writePort(0x508, 4, (200 << 24) | 0xff_ffff);
+    board.writePort(0x508, 4, 200 << 24);
+    board.writePort(0x508, 1, 7);
+    board.writePort(0x50a, 2, 7);
+    expect(marks).toEqual(['200: 16777215', '200: 0']);
+    expect(board.readPort(0x508, 4)).toBe(0xffff_ffff);
+  });
+});

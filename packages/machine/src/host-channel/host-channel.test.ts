@@ -22,7 +22,7 @@ function setup() {
     wallClock: () => 12345n,
     random: (b) => b.fill(7),
     terminals: () => 2,
-    mark: (begin, id) => log.marks.push([begin, id]),
+    mark: (operations, id) => log.marks.push([operations, id]),
     sleep: async (ns) => void log.marks.push(['sleep', ns]),
   });
   const request = async (command: number, gpa = 0, length = 0, arg2 = 0): Promise<number> => {
@@ -73,12 +73,12 @@ describe('host channel', () => {
 
   it('marks intervals and sleeps', async () => {
     const { log, request } = setup();
-    await request(16, 0, 1, 3);
+    await request(16, 0, 200, 3);
     await request(16, 0, 0, 3);
     await request(17, 0, 5000);
     expect(log.marks).toEqual([
-      [true, 3],
-      [false, 3],
+      [200, 3],
+      [0, 3],
       ['sleep', 5000],
     ]);
   });

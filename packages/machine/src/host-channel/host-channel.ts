@@ -47,8 +47,8 @@ export interface HostChannelBackend {
   random(buffer: Uint8Array): void;
   /** Bit 0 stdin, 1 stdout, 2 stderr is a terminal. */
   terminals(): number;
-  /** Begin or end of a measured interval of the guest's program. */
-  mark(begin: boolean, id: number): void;
+  /** A measured interval of so many operations begins; 0: it ends. */
+  mark(operations: number, id: number): void;
   /** Let `ns` nanoseconds pass on the guest's clock. */
   sleep(ns: number): Promise<void> | undefined;
 }
@@ -91,7 +91,7 @@ export class HostChannel implements PortDevice {
     }
     if (command === TTY) return finish(this.backend.terminals());
     if (command === MARK) {
-      this.backend.mark(length !== 0, view.getUint32(request + 24, true));
+      this.backend.mark(length, view.getUint32(request + 24, true));
       return finish(0);
     }
     if (command === SLEEP) {

@@ -29,7 +29,7 @@ export class ProgramBoard implements Platform {
       wallClock: () => time.wallClock(),
       random: (buffer) => services.random(buffer),
       terminals: () => options.terminals,
-      mark: (begin, id) => services.mark(begin, id),
+      mark: (operations, id) => services.mark(operations, id),
       sleep: (ns) => time.sleep(ns),
     });
     this.bus.attach(this.channel);

@@ -21,8 +21,8 @@ export interface PlatformServices {
   deadlineMoved(): void;
   /** The vCPU does not go on before `ready`: a receiver of output is slow. */
   hold(ready: Promise<void>): void;
-  /** The program marks the begin or end of interval `id`. */
-  mark(begin: boolean, id: number): void;
+  /** The program marks the begin of interval `id` of so many operations; 0: its end. */
+  mark(operations: number, id: number): void;
   /** System calls that the embedded kernel does not know: number -> count. */
   unknownSyscalls(calls: ReadonlyMap<number, number>): void;
 }

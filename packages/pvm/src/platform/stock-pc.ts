@@ -40,6 +40,7 @@ export class StockPc implements Platform {
       onDebugExit: (exitCode) => services.stop('debug-exit', exitCode & 0xff, 0),
       debugExitPort: options.debugExitPort,
       virtio: options.virtio,
+      onMark: (operations, id) => services.mark(operations, id),
       drives: options.drives,
       shares: options.shares,
       balloon: options.balloon,
