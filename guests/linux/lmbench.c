@@ -270,7 +270,7 @@ static void allocate_touch_release(void)
 }
 
 /* -------------------------------------------------------------- rows */
-/* In the order of LINUX_ROWS in packages/cli/src/bench/linux-rows.ts: the index is the number of the interval. */
+/* In the order of lmbenchRows in ../src/index.ts: the index is the number of the interval. */
 static const struct {
 	const char *name;
 	void (*operation)(void);

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { benchKinds, benchPath, demoPath, kernelPath, testPrograms } from './index.ts';
+import { benchKinds, benchPath, demoPath, kernelPath, lmbenchPath, lmbenchRows, testPrograms } from './index.ts';
 
 const folder = fileURLToPath(new URL('..', import.meta.url));
 /** First line of `gcc --version` and of `ld --version` of the compiler that built the committed images. */
@@ -18,11 +18,18 @@ const present = `${firstLine('gcc')}\n${firstLine('ld')}\n`;
 
 describe('committed images', () => {
   test('are ELF executables for x86-64', () => {
-    for (const path of [kernelPath, demoPath, benchPath]) {
+    for (const path of [kernelPath, demoPath, benchPath, lmbenchPath]) {
       const header = readFileSync(path).subarray(0, 20);
       expect([...header.subarray(0, 6)], path).toEqual([0x7f, 0x45, 0x4c, 0x46, 2, 1]);
       expect(header.readUInt16LE(18), path).toBe(62);
     }
+  });
+
+  test('the program for stock kernels has its rows in the order of the package', () => {
+    const image = readFileSync(lmbenchPath, 'latin1');
+    const source = readFileSync(join(folder, 'linux/lmbench.c'), 'utf8');
+    expect([...source.matchAll(/^\t\{ "([a-z-]+)", /gm)].map((m) => m[1])).toEqual([...lmbenchRows]);
+    for (const row of lmbenchRows) expect(image).toContain(`${row}\0`);
   });
 
   test('the benchmark program knows every kind that the package names', () => {
@@ -53,5 +60,6 @@ describe.skipIf(present !== toolchain)(`a rebuild with ${toolchain.split('\n')[0
     expect(readFileSync(join(out, 'demo/demo.elf')).equals(readFileSync(demoPath))).toBe(true);
     expect(readFileSync(join(out, 'tests/fuzz.elf')).equals(readFileSync(testPrograms.fuzz))).toBe(true);
     expect(readFileSync(join(out, 'bench/bench.elf')).equals(readFileSync(benchPath))).toBe(true);
+    expect(readFileSync(join(out, 'linux/lmbench.elf')).equals(readFileSync(lmbenchPath))).toBe(true);
   });
 });

@@ -12,6 +12,30 @@ export const demoPath = image('demo/demo.elf');
 /** Microbenchmarks: `bench <kind> <n>`, see `benchKinds`. */
 export const benchPath = image('bench/bench.elf');
 
+/** First process for a stock kernel: operations on processes and memory between marks; see `lmbenchRows`. */
+export const lmbenchPath = image('linux/lmbench.elf');
+
+/** Rows of `lmbench`; the index is the number of the interval. It is told `name:n` for each row to run. */
+export const lmbenchRows = [
+  'getpid',
+  'null-io',
+  'stat',
+  'open-close',
+  'select',
+  'select-tcp',
+  'signal-install',
+  'signal-handle',
+  'protection-fault',
+  'fork',
+  'exec',
+  'sh',
+  'mmap',
+  'page-fault',
+  'allocate',
+] as const;
+
+export type LmbenchRow = (typeof lmbenchRows)[number];
+
 /** What `bench` can measure. The first eight loop in supervisor mode, through a private system call of the kernel. */
 export const benchKinds = [
   'hypercall',

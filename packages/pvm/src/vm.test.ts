@@ -170,6 +170,7 @@ describe('what operations cost', () => {
   it('a page fault is one guest fault, one return, and a write for each level of the table that is new', async () => {
     const MIB = 2;
     const i = await measure('fault', MIB);
+    expect(i.operations).toBe(MIB * 256);
     expect(count(i, '#PF', 'guest')).toBe(256 * MIB);
     expect(count(i, 'ERETU')).toBe(256 * MIB);
     expect(count(i, '#PF', 'table write')).toBeGreaterThanOrEqual(256 * MIB);
