@@ -1,8 +1,8 @@
 // The dispatcher: from RIP to compiled code or to the interpreter, until something must leave Wasm.
 import {
-  BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REC, BD_REGION_PAGES, BLOCK_HEAD_COUNT, BLOCK_HEADS,
-  C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, CS, EXC_STEP, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, NEXT_INTERPRET, MAX_BLOCK_INSNS, R_HANDLER,
-  S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_DEBUG, S_EXC, S_EXIT_BLOCK, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
+  BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REC, BD_REGION_PAGES, BD_TRACKED, BLOCK_HEAD_COUNT, BLOCK_HEADS,
+  C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, CS, EXC_STEP, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, NEXT_INTERPRET, MAX_BLOCK_INSNS, MXCSR_DEFAULT, MXCSR_ROUNDING_MASKS, R_HANDLER,
+  S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_DEBUG, S_EXC, S_EXIT_BLOCK, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_MXCSR, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
   SEG_LIMIT, SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER, S_WATCH, V_NATIVE, WATCH_CODE,
 } from "../src/layout";
 import { GP, RFLAGS_RF, RFLAGS_TF, count, raise } from "./cpu";
@@ -118,6 +118,21 @@ function becomesHot(cpu: u32, descriptor: u32): bool {
   return true;
 }
 
+/** Compiled code declined to run the block of `entry`. When that may be because it does not note floating-point exceptions, code that does is asked
+ *  for, once. Is there other code by now? Then the entry is forgotten. */
+function isReplaced(cpu: u32, entry: u32): bool {
+  const descriptor = load<u32>(entry, JC_DESC);
+  const mxcsr = load<u32>(cpu, S_MXCSR);
+  if (!load<u32>(descriptor, BD_TRACKED) && mxcsr != MXCSR_DEFAULT && (mxcsr & MXCSR_ROUNDING_MASKS) == MXCSR_DEFAULT) {
+    store<u32>(descriptor, 1, BD_TRACKED);
+    store<u32>(cpu, descriptor, S_EXIT_BLOCK);
+    hostHot(cpu);
+  }
+  if (load<u32>(descriptor, BD_FN) == load<u32>(entry, JC_FN)) return false;
+  store<u32>(entry, 0, JC_CTX);
+  return true;
+}
+
 /** Is there something that `attention` would look at? */
 @inline
 function isDisturbed(cpu: u32): bool {
@@ -140,6 +155,10 @@ export function run(cpu: u32): u32 {
         if (load<u64>(cpu, S_ICOUNT) >= load<u64>(cpu, S_ICOUNT_LIMIT)) return EXIT_LIMIT;
         continue;
       }
+    }
+    if (interpret && load<u32>(entry, JC_FN) && isReplaced(cpu, entry)) {
+      interpret = false;
+      continue;
     }
     let region: u32 = 0;
     if (!interpret) {

@@ -1,9 +1,9 @@
 /**
- * SSE floating-point instructions under an MXCSR other than the default: other rounding, flush-to-zero, denormals-are-zero
- * or unmasked exceptions. Each takes and returns whole vectors and works on the lanes whose bits are set in `lanes`; the others
+ * SSE floating-point instructions under an MXCSR other than the default: exception flags that are noted, other rounding,
+ * flush-to-zero, denormals-are-zero or unmasked exceptions. Each takes and returns whole vectors and works on the lanes whose bits are set in `lanes`; the others
  * are the first operand's. An unmasked exception sets S_EXC; then the result is not to be used.
  */
-import { S_CR4, S_EXC, S_EXC_ERROR, S_MXCSR, S_SCRATCH, S_SOFT_HALF } from '../src/layout';
+import { MXCSR_DEFAULT, S_CR4, S_EXC, S_EXC_ERROR, S_MXCSR, S_SCRATCH, S_SOFT_HALF } from '../src/layout';
 import {
   DE, IE, MASK_SHIFT, PE, ZE, addFinite, begin, clear, controls, divideFinite, flags, indefinite, infinity, isDenormal, isInfinite, isNaN, isSignaling,
   isZero, magnitude, multiplyFinite, operand, quietBit, rootFinite, round, roundingControl, signBit, signal, unpack, unpackedExponent,
@@ -58,6 +58,8 @@ export function finish(cpu: u32): void {
     }
     signal(held);
   }
+  // See mxcsr.ts.
+  if (controls() == MXCSR_DEFAULT) return;
   const unmasked = ~(controls() >> MASK_SHIFT) & ALL;
   // What is found before computing, if unmasked, keeps any lane from being computed.
   const signalled = flags & unmasked & BEFORE ? flags & BEFORE : flags;

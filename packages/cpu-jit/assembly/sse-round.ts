@@ -1,6 +1,6 @@
 /**
  * IEEE arithmetic of one lane with MXCSR's rounding mode, flush-to-zero, denormals-are-zero and exception flags. Generated
- * code computes with the host's own instructions while MXCSR has its default controls; these are for all other values.
+ * code computes with the host's own instructions where that is the same; these are for all other cases.
  *
  * Lanes are bit patterns in a u64: singles in its low half (`wide` false) or doubles (`wide` true). An unpacked number is
  * (-1)^sign * m * 2^(e - 63) with bit 63 of m set.
@@ -35,7 +35,7 @@ export function signal(exceptions: u32): void {
 export function clear(): void {
   flags = 0;
 }
-/** MXCSR as it was when the instruction began. */
+/** S_MXCSR as it was when the instruction began. */
 export function controls(): u32 {
   return mxcsr;
 }

@@ -1,10 +1,11 @@
 // FXSAVE, FXRSTOR, XSAVE*, XRSTOR: images of x87, SSE and AVX state (SDM vol. 1, 10.5.1 and 13).
 import {
-  S_CODE_SIZE, S_EXC, S_GPR, S_MXCSR, S_X87, S_X87_CW, S_X87_FDP, S_X87_FIP, S_X87_FOP, S_X87_SW, S_X87_TAGS, S_X87_TOP, S_XCR0,
+  S_CODE_SIZE, S_EXC, S_GPR, S_X87, S_X87_CW, S_X87_FDP, S_X87_FIP, S_X87_FOP, S_X87_SW, S_X87_TAGS, S_X87_TOP, S_XCR0,
   S_XMM, S_XSAVE_AREA, S_YMM_HIGH,
 } from "../src/layout";
 import { GP, raise } from "./cpu";
 import { load128, load8, probeWrite, store128 } from "./memory";
+import { mxcsrSaved, restoreMxcsr, visibleMxcsr } from "./mxcsr";
 import { summarize } from "./x87-core";
 
 const X87: u32 = 1;
@@ -12,6 +13,8 @@ const SSE: u32 = 2;
 const AVX: u32 = 4;
 const MXCSR_MASK: u32 = 0xffff;
 const MXCSR_INIT: u32 = 0x1f80;
+/** Where MXCSR is in an image. */
+const MXCSR_AT: u32 = 24;
 const FXSAVE_SIZE: u32 = 512;
 /** Processors look at the last byte of an image first, at XCOMP_BV when they restore: page faults show that address. */
 const HEADER: u32 = 512;
@@ -104,19 +107,20 @@ export function fxsave(cpu: u32, va: u64, rexw: u32): void {
   if (!aligned(cpu, va, 16) || !probeWrite(cpu, va + FXSAVE_SIZE - 1, 1) || !probeWrite(cpu, va, bytes)) return;
   const image = cpu + S_XSAVE_AREA;
   putX87(cpu, image, rexw != 0);
-  store<u32>(image, load<u32>(cpu, S_MXCSR), 24);
+  store<u32>(image, visibleMxcsr(cpu), MXCSR_AT);
   store<u32>(image, MXCSR_MASK, 28);
   memory.copy(image + 160, cpu + S_XMM, vectorBytes(cpu));
   copyOut(cpu, va, image, bytes);
+  mxcsrSaved(cpu, va + MXCSR_AT);
 }
 
 export function fxrstor(cpu: u32, va: u64, rexw: u32): void {
   const image = cpu + S_XSAVE_AREA;
   const bytes = 160 + vectorBytes(cpu);
   if (!aligned(cpu, va, 16) || !readable(cpu, va + FXSAVE_SIZE - 1) || !copyIn(cpu, image, va, bytes)) return;
-  const mxcsr = load<u32>(image, 24);
+  const mxcsr = load<u32>(image, MXCSR_AT);
   if (mxcsr & ~MXCSR_MASK) return raise(cpu, GP, 0);
-  store<u32>(cpu, mxcsr, S_MXCSR);
+  restoreMxcsr(cpu, mxcsr, va + MXCSR_AT);
   getX87(cpu, image, rexw != 0);
   memory.copy(cpu + S_XMM, image + 160, vectorBytes(cpu));
 }
@@ -152,9 +156,10 @@ export function xsave(cpu: u32, va: u64, rexw: u32, kind: u32): void {
     const old = load128(cpu, va + 16);
     v128.store(cpu + S_XSAVE_AREA + HEADER, old);
     if (!(save & X87)) store<u64>(image, load<u64>(image, HEADER), 16);
-    store<u32>(image, want & (SSE | AVX) ? load<u32>(cpu, S_MXCSR) : load<u32>(image, HEADER + 8), 24);
+    store<u32>(image, want & (SSE | AVX) ? visibleMxcsr(cpu) : load<u32>(image, HEADER + 8), MXCSR_AT);
     store<u32>(image, want & (SSE | AVX) ? MXCSR_MASK : load<u32>(image, HEADER + 12), 28);
     copyOut(cpu, va + 16, image + 16, 16);
+    if (want & (SSE | AVX)) mxcsrSaved(cpu, va + MXCSR_AT);
   }
   if (save & SSE) copyOut(cpu, va + 160, cpu + S_XMM, vectorBytes(cpu));
   if (save & AVX) copyOut(cpu, va + AVX_AT, cpu + S_YMM_HIGH, vectorBytes(cpu));
@@ -184,9 +189,9 @@ export function xrstor(cpu: u32, va: u64, rexw: u32): void {
   if ((state & ~enabled) | bad | reserved) return raise(cpu, GP, 0);
   if (want & <u32>state & AVX && !copyIn(cpu, image + AVX_AT, va + AVX_AT, vectorBytes(cpu))) return;
   if (want & (compacted ? SSE : SSE | AVX)) {
-    const mxcsr = compacted && !(state & SSE) ? MXCSR_INIT : load<u32>(image, 24);
+    const mxcsr = compacted && !(state & SSE) ? MXCSR_INIT : load<u32>(image, MXCSR_AT);
     if (mxcsr & ~MXCSR_MASK) return raise(cpu, GP, 0);
-    store<u32>(cpu, mxcsr, S_MXCSR);
+    restoreMxcsr(cpu, mxcsr, va + MXCSR_AT);
   }
   if (want & X87) {
     if (state & X87) getX87(cpu, image, rexw != 0);

@@ -11,6 +11,7 @@ import {
   BD_PAGE_LIST,
   BD_PAGES,
   BD_REC,
+  BD_TRACKED,
   BLOCK_DESC_COUNT,
   BLOCK_DESC_SIZE,
   BLOCK_DESCS,
@@ -165,6 +166,7 @@ export class CodeCache {
     u32[d + (BD_REC >>> 2)] = first;
     u32[d + (BD_FN >>> 2)] = 0;
     u32[d + (BD_COUNT >>> 2)] = 0;
+    u32[d + (BD_TRACKED >>> 2)] = 0;
     const crosses = offset > room && secondPage !== 0;
     u32[d + (BD_PAGES >>> 2)] = crosses ? 1 : 0;
     if (crosses) {

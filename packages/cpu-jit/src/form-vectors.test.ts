@@ -25,7 +25,7 @@ describe('SSE, MMX, x87, segment and system instructions recorded on silicon fro
   test('give the same results interpreted, faults included', async () => {
     expect(replay(await interpretedForms())).toEqual({ found: [], declined: [] });
   });
-  test('give the same results compiled; only floating-point code under other than default controls is left to the interpreter', async () => {
+  test('give the same results compiled; only floating-point code with another rounding mode or unmasked exceptions is left to the interpreter', async () => {
     const { found, declined } = replay(await compiledForms(encodings));
     expect(found).toEqual([]);
     expect(declined.length).toBeLessThan(1000);

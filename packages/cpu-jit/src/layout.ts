@@ -156,11 +156,18 @@ export const S_PAT = 0x2e0;
 export const S_APIC_BASE = 0x2e8;
 /** PKRU u32. */
 export const S_PKRU = 0x2f0;
-/** MXCSR u32. */
+/** MXCSR u32, and MXCSR_TRACKED. */
 export const S_MXCSR = 0x2f4;
-/** Its controls (exception masks, rounding, FTZ, DAZ) and their power-on value, for which the host's arithmetic is right. */
-export const MXCSR_CONTROLS = 0xffc0;
+/** What the guest sees of S_MXCSR. */
+export const MXCSR_VISIBLE = 0xffff;
+/** Power-on value. S_MXCSR is this, and exception flags are not noted, until the guest loads MXCSR: see assembly/mxcsr.ts. */
 export const MXCSR_DEFAULT = 0x1f80;
+/** Exception flags are noted. Set for every other value of MXCSR, and for the default one where the guest has loaded it. */
+export const MXCSR_TRACKED = 0x1_0000;
+/** The precision flag, which nearly every computation sets. */
+export const MXCSR_PE = 0x20;
+/** Rounding and exception masks: at their defaults compiled code that notes exceptions may run. */
+export const MXCSR_ROUNDING_MASKS = 0x7f80;
 /** TSC = clock source + this. u64. */
 export const S_TSC_OFFSET = 0x2f8;
 
@@ -373,6 +380,10 @@ export const S_WALK_CACHE = 0x6400;
 export const WALK_CACHE_ENTRIES = 64;
 /** In the rights of an entry of the paging-structure cache: the last-level table can be written through the second level, and is dirty there. */
 export const WALK_TABLE_WRITABLE = 8;
+/** In the block of vCPU 0, for all: host-physical addresses of MXCSR in the images that were saved with MXCSR_DEFAULT | MXCSR_TRACKED,
+ *  u32 x TRACKED_IMAGE_COUNT by hash of the address, 0: none. */
+export const S_TRACKED_IMAGES = 0x7000;
+export const TRACKED_IMAGE_COUNT = 1024;
 /** Cache of second-level walks: EPT_CACHE_ENTRIES entries of 16 bytes: tag u64 (gpa >> 30, root above), HPA of the table whose entries map
  *  2 MiB u32, rights combined so far u32. Emptied when the whole TLB is. */
 export const S_EPT_CACHE = 0x6c00;
@@ -426,6 +437,8 @@ export const BD_PAGES = 24;
 export const BD_REGION_PAGES = 26;
 export const BD_PAGE_LIST = 28;
 export const BD_MAX_PAGES = 4;
+/** Non-zero: code that notes floating-point exceptions was asked for in place of the region that starts here. */
+export const BD_TRACKED = 60;
 
 // ---------------------------------------------------------------- decoded record (32 bytes)
 export const REC_SIZE = 32;
@@ -561,7 +574,7 @@ export const EXC_REQUEST = 0x101;
 export const NEXT = 0;
 /** Go on at S_RIP after comparing S_ICOUNT with its limit (taken backward and all indirect branches). */
 export const NEXT_CHECK = 1;
-/** From compiled code that did nothing: go on at S_RIP, one block in the interpreter (SSE would fault, or MXCSR does not hold its default controls). */
+/** From compiled code that did nothing: go on at S_RIP, one block in the interpreter (SSE would fault, or MXCSR asks for other arithmetic). */
 export const NEXT_INTERPRET = 2;
 /** S_EXC is set. RIP is at the faulting instruction. */
 export const EXIT_EXCEPTION = 16;

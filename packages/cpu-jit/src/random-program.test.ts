@@ -50,7 +50,7 @@ describe('both tiers', () => {
       const program = randomProgram(BigInt(1000 + n), { kinds: ['integer', 'sse', 'x87'], size: 20 + n * 3, faults: n % 3 === 0 ? 40 : 0, selfModifying });
       const code = assemble(program.nodes);
       const run = (tier: Tier) => {
-        tier.load(code, program.machine);
+        tier.load(code, program.machine, n % 2 === 0);
         return tier.run(options(n));
       };
       const expected = run(interpreter);

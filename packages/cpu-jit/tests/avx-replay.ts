@@ -4,6 +4,8 @@ import {
   CR4_OSXSAVE,
   EXIT_EXCEPTION,
   MXCSR_DEFAULT,
+  MXCSR_TRACKED,
+  MXCSR_VISIBLE,
   NEXT,
   NEXT_CHECK,
   S_CR4,
@@ -35,6 +37,8 @@ export interface AvxGot {
   readonly state: AvxState;
   /** Exception vector, -1: none. */
   readonly trap: number;
+  /** Exceptions were noted in MXCSR. */
+  readonly tracked: boolean;
 }
 export type AvxExecutor = (encoding: AvxEncoding, before: AvxState) => AvxGot;
 
@@ -44,11 +48,13 @@ class Machine {
   readonly u8: Uint8Array;
   readonly cpu: number;
   readonly window: number;
-  constructor(buffer: ArrayBufferLike, cpu: number, window: number) {
+  private readonly tracked: boolean;
+  constructor(buffer: ArrayBufferLike, cpu: number, window: number, tracked: boolean) {
     this.view = new DataView(buffer);
     this.u8 = new Uint8Array(buffer);
     this.cpu = cpu;
     this.window = window;
+    this.tracked = tracked;
   }
   enableAvx(): void {
     const { view, cpu } = this;
@@ -61,7 +67,7 @@ class Machine {
     u8.set(s.ymm.subarray(0, 256), cpu + S_XMM);
     u8.set(s.ymm.subarray(256), cpu + S_YMM_HIGH);
     u8.set(s.memory, this.window);
-    view.setUint32(cpu + S_MXCSR, s.mxcsr, true);
+    view.setUint32(cpu + S_MXCSR, this.tracked || s.mxcsr !== MXCSR_DEFAULT ? s.mxcsr | MXCSR_TRACKED : s.mxcsr, true);
     view.setUint32(cpu + S_RFLAGS, 0x202, true);
     view.setBigUint64(cpu + S_RIP, BigInt(START), true);
   }
@@ -74,7 +80,7 @@ class Machine {
       gprs: Array.from({ length: 16 }, (_, n) => view.getBigUint64(cpu + S_GPR + n * 8, true)),
       ymm,
       flags,
-      mxcsr: view.getUint32(cpu + S_MXCSR, true),
+      mxcsr: view.getUint32(cpu + S_MXCSR, true) & MXCSR_VISIBLE,
       memory: u8.slice(this.window, this.window + WINDOW_BYTES),
     };
   }
@@ -86,17 +92,17 @@ class Machine {
   }
 }
 
-/** One step at a time in the interpreter. */
-export async function interpretedAvx(): Promise<AvxExecutor> {
+/** One step at a time in the interpreter. `tracked`: noting exceptions under MXCSR's default controls too. */
+export async function interpretedAvx(tracked: boolean): Promise<AvxExecutor> {
   const { core } = await loadedTier();
-  const m = new Machine(core.memory.buffer, core.cpuAddress(0), core.ramBase + WINDOW);
+  const m = new Machine(core.memory.buffer, core.cpuAddress(0), core.ramBase + WINDOW, tracked);
   m.enableAvx();
   return ({ code }, before) => {
     core.u8.set(code, core.ramBase + START);
     m.load(before);
     core.setRflags(0, BigInt(before.flags | 0x202));
     const trap = m.takeTrap(core.step(0));
-    return { state: m.save(Number(core.getRflags(0)) & STATUS), trap };
+    return { state: m.save(Number(core.getRflags(0)) & STATUS), trap, tracked };
   };
 }
 async function loadedTier(): Promise<Tier> {
@@ -111,16 +117,17 @@ async function loadedTier(): Promise<Tier> {
 }
 
 /** Compiled, one region each. */
-export async function compiledAvx(encodings: readonly AvxEncoding[]): Promise<AvxExecutor> {
+export async function compiledAvx(encodings: readonly AvxEncoding[], tracked: boolean): Promise<AvxExecutor> {
   const machine = await RuntimeMachine.create();
   for (let page = DATA; page < DATA + DATA_BYTES; page += 4096) machine.map(BigInt(page), BigInt(page), 7n);
   machine.setCpl(3);
   const functions = regionFunctions(
     machine,
     encodings.map((e) => e.code),
+    tracked,
   );
   const list = new Map(encodings.map((e, i) => [e, functions[i]]));
-  const m = new Machine(machine.memory.buffer, CPU, RAM_BASE + WINDOW);
+  const m = new Machine(machine.memory.buffer, CPU, RAM_BASE + WINDOW, tracked);
   m.enableAvx();
   return (encoding, before) => {
     const f = list.get(encoding);
@@ -133,7 +140,7 @@ export async function compiledAvx(encodings: readonly AvxEncoding[]): Promise<Av
     const rip = Number(m.view.getBigUint64(CPU + S_RIP, true)) - START;
     const trap = m.takeTrap(reason);
     // The HLT after the instruction is a part of the region and raises #GP in user mode.
-    return { state: m.save(machine.rt.getFlags(CPU) & STATUS), trap: trap === GP && rip !== 0 ? -1 : trap };
+    return { state: m.save(machine.rt.getFlags(CPU) & STATUS), trap: trap === GP && rip !== 0 ? -1 : trap, tracked };
   };
 }
 
@@ -149,7 +156,7 @@ function agrees(c: AvxCase, { state, trap }: AvxGot, withMxcsr: boolean): boolea
 
 /** Differences between what was recorded and what happens, as text. */
 export function avxDifferences(encoding: AvxEncoding, c: AvxCase, got: AvxGot): string[] {
-  const withMxcsr = encoding.mxcsr !== MXCSR_DEFAULT;
+  const withMxcsr = encoding.mxcsr !== MXCSR_DEFAULT || got.tracked;
   if (agrees(c, got, withMxcsr)) return [];
   const found: string[] = [];
   const check = (what: string, want: string, have: string) => {

@@ -20,6 +20,7 @@ function measure(code: Uint8Array): { ops: number; bytes: number } {
   const region = discover({
     hpa: HPA,
     codeSize: 64,
+    tracked: false,
     page: () => 0,
     decode: (hpa) => {
       const insn = hpa - HPA >= code.length ? 'end' : decode(bytes, hpa - HPA, 15, 64);

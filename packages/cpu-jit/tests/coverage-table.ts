@@ -96,7 +96,7 @@ function generated(): string {
     BEGIN,
     'A form is a row with an operand size, a register or memory operand and, where they matter, a repeat prefix and an address size.',
     'Forms of 64-bit code; those that only 16- and 32-bit code has are a line of their own. Compiled: the region compiler makes code for the form, out of line',
-    'calls to the runtime included. Such code is interpreted all the same while MXCSR has other controls than its defaults (floating point), while CR0.TS or CR0.EM is set (SSE), or',
+    'calls to the runtime included. Such code is interpreted all the same while MXCSR asks for another rounding mode or unmasked exceptions (floating point), while CR0.TS or CR0.EM is set (SSE), or',
     'while segments are not flat (32-bit code), and 16-bit code always.',
     '',
     groups(),

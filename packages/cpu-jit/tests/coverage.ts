@@ -114,6 +114,7 @@ function regionOf(insn: Insn, codeSize: 32 | 64): Region {
   return {
     hpa: 0x100_0000,
     codeSize,
+    tracked: false,
     blocks: new Map([[0, block]]),
     returnSites: [],
     entries: [],

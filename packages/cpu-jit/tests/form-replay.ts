@@ -7,6 +7,8 @@ import {
   EXIT_EXCEPTION,
   FS,
   GS,
+  MXCSR_TRACKED,
+  MXCSR_VISIBLE,
   NEXT,
   NEXT_CHECK,
   NEXT_INTERPRET,
@@ -41,7 +43,7 @@ import {
   V_NATIVE,
 } from '../src/layout.ts';
 import { CPU, RAM_BASE, RuntimeMachine } from '../src/testing/runtime-machine.ts';
-import { MXCSR_STICKY, SLOT } from './form-state.ts';
+import { SLOT } from './form-state.ts';
 import { AREAS, type FormCase, type FormEncoding, type FormOutcome } from './form-vectors.ts';
 import { FLAGS, PAGE_FAULT, START } from './int-vectors.ts';
 import { CODE, CODE_BYTES, DATA, DATA_BYTES, FS_BASE, GS_BASE, type Machine, READ_ONLY } from './program.ts';
@@ -123,7 +125,7 @@ function load(t: Target, s: BigUint64Array, area: number): void {
   for (let n = 0; n < 16; n++) view.setBigUint64(cpu + S_GPR + n * 8, slot(n), true);
   const flags = Number(slot(SLOT.flags));
   t.setFlags(flags);
-  view.setUint32(cpu + S_MXCSR, Number(slot(SLOT.mxcsr)), true);
+  view.setUint32(cpu + S_MXCSR, Number(slot(SLOT.mxcsr)) | MXCSR_TRACKED, true);
   for (let i = 0; i < 32; i++) view.setBigUint64(cpu + S_XMM + i * 8, slot(SLOT.xmm + i), true);
   const words = slot(SLOT.x87);
   const status = Number((words >> 16n) & 0xffffn);
@@ -154,7 +156,7 @@ function save(t: Target, area: number): BigUint64Array {
   const u32 = (at: number) => view.getUint32(cpu + at, true);
   for (let n = 0; n < 16; n++) s[n] = view.getBigUint64(cpu + S_GPR + n * 8, true);
   s[SLOT.flags] = BigInt(t.getFlags() & FLAGS);
-  s[SLOT.mxcsr] = BigInt(u32(S_MXCSR));
+  s[SLOT.mxcsr] = BigInt(u32(S_MXCSR) & MXCSR_VISIBLE);
   for (let i = 0; i < 32; i++) s[SLOT.xmm + i] = view.getBigUint64(cpu + S_XMM + i * 8, true);
   const top = u32(S_X87_TOP) & 7;
   s[SLOT.x87] =
@@ -251,6 +253,7 @@ export async function compiledForms(encodings: readonly FormEncoding[]): Promise
   const functions = regionFunctions(
     machine,
     encodings.map((e) => e.code),
+    true,
   );
   const byEncoding = new Map(encodings.map((e, i) => [e, functions[i]]));
   return (encoding, before) => {
@@ -274,11 +277,9 @@ const nameOf = (slot: number) => NAMES[slot] ?? `memory+${(slot - SLOT.memory) *
 const FLAG_BITS: Readonly<Record<string, number>> = { c: 1, p: 4, a: 0x10, z: 0x40, s: 0x80, o: 0x800 };
 
 /** Bits of a slot that are compared. */
-function maskOf(slot: number, undef: string, before: BigUint64Array): bigint {
+function maskOf(slot: number, undef: string): bigint {
   const all = 0xffff_ffff_ffff_ffffn;
   if (slot === SLOT.flags) return [...undef].reduce((mask, f) => mask & ~BigInt(FLAG_BITS[f] ?? 0), all);
-  // Under default controls no exception flags are noted (README, Limits).
-  if (slot === SLOT.mxcsr && ((before[slot] ?? 0n) & 0xffc0n) === 0x1f80n && before[slot] !== BigInt(MXCSR_STICKY)) return ~0x3fn & all;
   return all;
 }
 
@@ -297,7 +298,7 @@ export function formDifferences(encoding: FormEncoding, c: FormCase, got: FormOu
   check('address', c.address, got.address);
   check('rip', c.rip, got.rip);
   for (const [slot, want] of c.state.entries()) {
-    const mask = maskOf(slot, insn.row.undef ?? '', c.before);
+    const mask = maskOf(slot, insn.row.undef ?? '');
     check(nameOf(slot), want & mask, (got.state[slot] ?? 0n) & mask);
   }
   if (found.length === 0) return [];

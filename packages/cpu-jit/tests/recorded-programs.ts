@@ -14,6 +14,7 @@ export interface RecordedProgram {
   readonly address: string;
   readonly rip: string;
   readonly flags: number;
+  readonly mxcsr: number;
   readonly gprs: readonly string[];
   readonly xmm: string;
   /** Registers by number, control and status word, TOP, in-use bits: as `Outcome.x87`. */
@@ -34,6 +35,7 @@ interface End {
   readonly address: bigint;
   readonly rip: bigint;
   readonly flags: number;
+  readonly mxcsr: number;
   readonly gprs: readonly bigint[];
   readonly xmm: Uint8Array;
   readonly x87: Uint8Array;
@@ -52,6 +54,7 @@ export function describeEnd(trap: number, end: End): Omit<RecordedProgram, 'seed
     address: end.address.toString(16),
     rip: end.rip.toString(16),
     flags: end.flags & STATUS_AND_DIRECTION,
+    mxcsr: end.mxcsr,
     gprs: end.gprs.map((v) => v.toString(16)),
     xmm: Buffer.from(end.xmm).toString('hex'),
     x87: Buffer.from(end.x87).toString('hex'),

@@ -13,11 +13,11 @@ const BATCH = 250;
 
 export type RegionFunction = (cpu: number) => number;
 
-/** A function for each encoding, which is followed by HLTs and lies at START. */
-export function regionFunctions(machine: RuntimeMachine, codes: readonly Uint8Array[]): RegionFunction[] {
+/** A function for each encoding, which is followed by HLTs and lies at START; `tracked`: code that notes floating-point exceptions. */
+export function regionFunctions(machine: RuntimeMachine, codes: readonly Uint8Array[], tracked = false): RegionFunction[] {
   const imports = importsOf(machine);
   const functions: RegionFunction[] = [];
-  for (let i = 0; i < codes.length; i += BATCH) functions.push(...link(imports, codes.slice(i, i + BATCH)));
+  for (let i = 0; i < codes.length; i += BATCH) functions.push(...link(imports, codes.slice(i, i + BATCH), tracked));
   return functions;
 }
 
@@ -31,13 +31,14 @@ function importsOf(machine: RuntimeMachine): WebAssembly.ModuleImports {
   return { ...runtime, ...interpreter.exports };
 }
 
-function link(imports: WebAssembly.ModuleImports, batch: readonly Uint8Array[]): RegionFunction[] {
+function link(imports: WebAssembly.ModuleImports, batch: readonly Uint8Array[], tracked: boolean): RegionFunction[] {
   const regions = batch.map((code) => {
     const bytes = new Uint8Array(CODE_BYTES).fill(HLT);
     bytes.set(code, START - CODE);
     const region = discover({
       hpa: RAM_BASE + START,
       codeSize: 64,
+      tracked,
       page: (delta) => {
         const at = START + delta * 4096;
         return at >= CODE && at < CODE + CODE_BYTES ? RAM_BASE + at : 0;

@@ -10,6 +10,9 @@ import {
   EXIT_EXCEPTION,
   EXIT_LIMIT,
   GS,
+  MXCSR_DEFAULT,
+  MXCSR_TRACKED,
+  MXCSR_VISIBLE,
   PAGING_GUEST,
   S_CPL,
   S_CR0,
@@ -131,10 +134,11 @@ export class Tier {
     return this.core.u8.slice(this.core.ramBase + at, this.core.ramBase + at + n);
   }
 
-  /** Puts program and state in place. */
-  load(code: Uint8Array, m: Machine): void {
+  /** Puts program and state in place. `tracked`: it starts with exceptions noted in MXCSR, as after LDMXCSR. */
+  load(code: Uint8Array, m: Machine, tracked = true): void {
     const { core } = this;
     this.loaded = { code, machine: m };
+    this.tracked = tracked;
     core.u8.set(code, core.ramBase + CODE);
     core.dirtyCode(core.ramBase + CODE, CODE_BYTES);
     this.reset(m);
@@ -160,6 +164,7 @@ export class Tier {
     const { u32 } = core;
     for (let d = BLOCK_DESCS + BLOCK_DESC_SIZE; u32[(d + BD_REC) >>> 2] !== 0; d += BLOCK_DESC_SIZE) u32[(d + BD_COUNT) >>> 2] = 0;
   }
+  private tracked = true;
   private loaded: { code: Uint8Array; machine: Machine } | undefined;
 
   private reset(m: Machine): void {
@@ -175,7 +180,7 @@ export class Tier {
     set64(S_EFER, 0xd01n);
     set32(S_CPL, 3);
     set64(S_SEG + GS * SEG_STRIDE + SEG_BASE, BigInt(GS_BASE));
-    set32(S_MXCSR, 0x1f80);
+    set32(S_MXCSR, this.tracked ? MXCSR_DEFAULT | MXCSR_TRACKED : MXCSR_DEFAULT);
     set32(S_X87_CW, 0x37f);
     set32(S_HOT_THRESHOLD, 0);
     core.u8.set(m.data, core.ramBase + DATA);
@@ -268,7 +273,7 @@ export class Tier {
       rip: core.getRip(0),
       gprs: Array.from({ length: 16 }, (_, n) => core.getReg(0, n)),
       flags: Number(core.getRflags(0)),
-      mxcsr: u32(S_MXCSR),
+      mxcsr: u32(S_MXCSR) & MXCSR_VISIBLE,
       icount: core.view.getBigUint64(cpu + S_ICOUNT, true),
       xmm: core.u8.slice(cpu + S_XMM, cpu + S_XMM + 256),
       x87: Uint8Array.of(

@@ -11,6 +11,8 @@ import {
   FS,
   GS,
   LDTR,
+  MXCSR_TRACKED,
+  MXCSR_VISIBLE,
   S_BLOCK_RIP,
   S_CC_KIND,
   S_CPL,
@@ -124,7 +126,11 @@ export class Registers {
     }
     this.table.set('efer', { bits: 64, get: () => this.u64(S_EFER), set: (v) => this.setMsr(MSR_EFER, v) });
     this.plain('xcr0', 64, S_XCR0);
-    this.plain('mxcsr', 16, S_MXCSR);
+    this.table.set('mxcsr', {
+      bits: 16,
+      get: () => this.bytes(S_MXCSR, 4) & BigInt(MXCSR_VISIBLE),
+      set: (v) => this.setBytes(S_MXCSR, 4, v | BigInt(MXCSR_TRACKED)),
+    });
     for (const n of [0, 1, 2, 3, 6, 7]) {
       this.table.set(`dr${n}`, { bits: 64, get: () => this.u64(S_DR + n * 8), set: (v) => this.guarded(`dr${n}`, v, () => core.writeDebug(0, n, v)) });
     }

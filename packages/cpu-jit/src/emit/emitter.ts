@@ -317,9 +317,11 @@ export abstract class Emitter {
   /** All six status flags at their RFLAGS positions, i32; and set from such a value. */
   abstract statusFlags(): Val;
   abstract setStatusFlags(v: Val): void;
-  /** i32, non-zero while MXCSR holds other controls than its defaults (round to nearest, no FTZ, no DAZ, all exceptions masked);
-   *  undefined in compiled code, which is then not entered. */
+  /** i32, non-zero while MXCSR asks for more than the host's arithmetic does: other controls than its defaults, or exceptions to be noted.
+   *  Undefined in compiled code, which is then not entered, or (`tracksFloat`) only with rounding to nearest and masked exceptions. */
   abstract softFloat(): Val | undefined;
+  /** The code runs while MXCSR's exception flags are noted, FTZ and DAZ may be set, and what depends on them is found by looking at operands and results. */
+  abstract readonly tracksFloat: boolean;
   /** CR0.EM and CR0.TS, which forbid SSE instructions, at their positions, i32; undefined in compiled code, which is not entered
    *  while one is set. */
   abstract sseBlocked(): Val | undefined;

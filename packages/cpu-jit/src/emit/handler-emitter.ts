@@ -12,7 +12,6 @@ import {
   FLAGS_INC,
   FLAGS_LOGIC,
   FLAGS_SUB,
-  MXCSR_CONTROLS,
   MXCSR_DEFAULT,
   NEXT,
   NEXT_CHECK,
@@ -527,8 +526,9 @@ export class HandlerEmitter extends Emitter {
   condition(cc: number): Val {
     return conditionFromFlags(this, cc);
   }
+  readonly tracksFloat = false;
   softFloat(): Val {
-    return this.ne(this.and(this.state(S_MXCSR, 4), this.i32(MXCSR_CONTROLS)), this.i32(MXCSR_DEFAULT));
+    return this.ne(this.state(S_MXCSR, 4), this.i32(MXCSR_DEFAULT));
   }
   sseBlocked(): Val {
     return this.and(this.state(S_CR0, 4), this.i32(CR0_EM_TS));

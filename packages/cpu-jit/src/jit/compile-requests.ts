@@ -23,6 +23,7 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
     const stops = new Set(r.stops);
     const region = discover({
       ...regionCode(u8, r.hpa, r.codeSize),
+      tracked: r.tracked,
       page: (delta) => r.pages.find((p) => p.delta === delta)?.hpa ?? 0,
       wasEntered: (offset) => leaders.has(offset),
       startsOther: (offset) => stops.has(offset),

@@ -11,8 +11,8 @@ import {
   JC_ENTRY_SIZE,
   JC_FN,
   JC_RIP,
-  MXCSR_CONTROLS,
   MXCSR_DEFAULT,
+  MXCSR_ROUNDING_MASKS,
   NEXT,
   NEXT_CHECK,
   NEXT_INTERPRET,
@@ -99,7 +99,8 @@ function addRegion(m: binaryen.Module, region: Region, index: number, imports: I
   }
   if (e.usesAvx) body.unshift(m.if(avxBlockedNow(m, cpu), m.return(m.i32.const(NEXT_INTERPRET))));
   if (e.usesFloat) {
-    const controls = m.i32.and(m.i32.load(S_MXCSR, 4, cpu()), m.i32.const(MXCSR_CONTROLS));
+    const mxcsr = m.i32.load(S_MXCSR, 4, cpu());
+    const controls = region.tracked ? m.i32.and(mxcsr, m.i32.const(MXCSR_ROUNDING_MASKS)) : mxcsr;
     body.unshift(m.if(m.i32.ne(controls, m.i32.const(MXCSR_DEFAULT)), m.return(m.i32.const(NEXT_INTERPRET))));
   }
   if (e.flat) {

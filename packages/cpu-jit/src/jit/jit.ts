@@ -9,7 +9,10 @@ import {
   BD_PAGE_LIST,
   BD_PAGES,
   BD_REGION_PAGES,
+  BD_TRACKED,
   FLAT_ALWAYS,
+  MXCSR_DEFAULT,
+  MXCSR_ROUNDING_MASKS,
   PROFILE_BASE,
   PROFILE_COUNT,
   PROFILE_ENTRIES,
@@ -18,6 +21,7 @@ import {
   PROFILE_SITE,
   S_EXIT_BLOCK,
   S_FLAT,
+  S_MXCSR,
   S_RIP,
 } from '../layout.ts';
 import { functionName } from './function-name.ts';
@@ -31,6 +35,7 @@ export interface CompileRequest {
   readonly insnCount: number;
   readonly hpa: number;
   readonly codeSize: 16 | 32 | 64;
+  readonly tracked: boolean;
   readonly pages: Region['pages'];
   /** Offsets of the region's blocks, and the indirect targets in it: what the requester knows of the behaviour. */
   readonly leaders: readonly number[];
@@ -153,15 +158,15 @@ export class Jit {
     const { u32 } = this.host;
     const desc = u32[(cpu + S_EXIT_BLOCK) >>> 2] ?? 0;
     const hpa = u32[(desc + BD_HPA) >>> 2] ?? 0;
-    if (this.pendingBlocks.has(hpa)) {
+    const mode = u32[(desc + BD_MODE) >>> 2] ?? 64;
+    if (this.retrack(cpu, hpa, mode)) {
+      // The code that declined stays until the new one is there.
+    } else if (this.pendingBlocks.has(hpa)) {
       // Most likely it will run inside that region; if it is still entered by itself afterwards, it will be back.
       u32[(desc + BD_COUNT) >>> 2] = MIN_ENTRIES;
-    } else {
-      const mode = u32[(desc + BD_MODE) >>> 2] ?? 64;
-      if (!this.reform(cpu, hpa, mode)) {
-        const region = this.regionAt(cpu, hpa, mode);
-        if (region !== undefined) this.request(desc, region, this.host.view.getBigUint64(cpu + S_RIP, true), 0);
-      }
+    } else if (!this.reform(cpu, hpa, mode)) {
+      const region = this.regionAt(cpu, hpa, mode);
+      if (region !== undefined) this.request(desc, region, this.host.view.getBigUint64(cpu + S_RIP, true), 0);
     }
     this.counts.linkMs += performance.now() - start;
   }
@@ -176,6 +181,18 @@ export class Jit {
     const region = this.regionAt(cpu, owner.region.hpa, mode, rip, owner);
     if (region === undefined || !region.blocks.has(offset)) return false;
     this.request(owner.desc, region, rip, owner.reforms + 1);
+    return true;
+  }
+
+  /** Forms the region anew that is entered at `hpa`, where the vCPU is, because it declined to run: exceptions are to be noted now. */
+  private retrack(cpu: number, hpa: number, mode: number): boolean {
+    const owner = this.heads.get(hpa);
+    if (owner === undefined || owner.cancelled || owner.region.tracked || !notesExceptions(this.host.u32, cpu)) return false;
+    const offset = owner.region.entries.find((entry) => entry.hpa === hpa)?.offset ?? 0;
+    const rip = BigInt.asUintN(64, this.host.view.getBigUint64(cpu + S_RIP, true) - BigInt(offset));
+    const region = this.regionAt(cpu, owner.region.hpa, mode, rip, owner);
+    if (region === undefined) return false;
+    this.request(owner.desc, region, rip, owner.reforms);
     return true;
   }
 
@@ -207,6 +224,7 @@ export class Jit {
     const page = rip & ~0xfffn;
     return discover({
       ...regionCode(u8, hpa, mode),
+      tracked: before?.region.tracked === true || notesExceptions(u32, cpu),
       page: (delta) => this.host.probeExec(cpu, BigInt.asUintN(64, page + BigInt(delta * 4096))) >>> 0,
       wasEntered: (_, at) => this.host.code.entries(at, mode) >= MIN_ENTRIES,
       startsOther: (_, at, isCall) => {
@@ -237,6 +255,7 @@ export class Jit {
       insnCount: region.insnCount,
       hpa: region.hpa,
       codeSize: region.codeSize,
+      tracked: region.tracked,
       pages: region.pages,
       leaders: [...region.blocks.keys()],
       stops: region.stops,
@@ -298,6 +317,7 @@ export class Jit {
       view.setInt32(desc + BD_PAGE_LIST + (needed + i) * 8, page.delta, true);
       view.setUint32(desc + BD_PAGE_LIST + (needed + i) * 8 + 4, page.hpa, true);
     }
+    u32[(desc + BD_TRACKED) >>> 2] = 0;
     view.setUint16(desc + BD_REGION_PAGES, needed + pages.length, true);
     const slot = this.freeSlots.pop() ?? this.nextSlot++;
     if (slot >= table.length) table.grow(table.length);
@@ -305,6 +325,12 @@ export class Jit {
     p.links.push({ desc, slot });
     u32[(desc + BD_FN) >>> 2] = slot;
   }
+}
+
+/** Does the vCPU note floating-point exceptions, and could compiled code do so? */
+function notesExceptions(u32: Uint32Array, cpu: number): boolean {
+  const mxcsr = u32[(cpu + S_MXCSR) >>> 2] ?? 0;
+  return mxcsr !== MXCSR_DEFAULT && (mxcsr & MXCSR_ROUNDING_MASKS) === MXCSR_DEFAULT;
 }
 
 /** Adds `by` to the number of each key; numbers that come to 0 go. */

@@ -70,6 +70,7 @@ export class RegionEmitter extends RegionMemory {
   form: Form;
   readonly codeSize: 16 | 32 | 64;
   readonly flat: boolean;
+  readonly tracksFloat: boolean;
   readonly checksTargets = false;
   /** Segments other than the flat ones that 32-bit code uses (bit set). */
   otherSegments = 0;
@@ -86,6 +87,7 @@ export class RegionEmitter extends RegionMemory {
     super(b, m, imports);
     this.codeSize = region.codeSize;
     this.flat = region.codeSize === 32;
+    this.tracksFloat = region.tracked;
     this.insn = first;
     this.form = first;
     this.region = region;

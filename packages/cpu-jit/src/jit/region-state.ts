@@ -65,7 +65,7 @@ export abstract class RegionState extends Emitter {
   /** The region has SSE instructions, which are allowed where it is entered. */
   usesSse = false;
   usesAvx = false;
-  /** The region computes with the host's floating point, right only for MXCSR's default controls. */
+  /** The region computes with the host's floating point, which is not right for every MXCSR. */
   usesFloat = false;
   protected readonly imports: Imports;
   /** Producer of the current flags, when it is known. */

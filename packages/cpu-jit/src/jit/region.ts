@@ -21,6 +21,8 @@ export interface Region {
   /** HPA of the first instruction. */
   readonly hpa: number;
   readonly codeSize: 16 | 32 | 64;
+  /** It notes floating-point exceptions in MXCSR. */
+  readonly tracked: boolean;
   /** Blocks by start offset; the first one is at offset 0. */
   readonly blocks: ReadonlyMap<number, GuestBlock>;
   /** Blocks where control comes back from functions outside: the region can be entered there as well. */
@@ -46,6 +48,8 @@ export interface Region {
 export interface RegionSource {
   readonly hpa: number;
   readonly codeSize: 16 | 32 | 64;
+  /** `Region.tracked` */
+  readonly tracked: boolean;
   /** HPA of the page at `delta` pages from the first one, 0 when it is not mapped now. */
   page(delta: number): number;
   /** The instruction whose bytes start at `hpa`, undefined when it does not decode or runs into another page. */
@@ -157,6 +161,7 @@ export function discover(source: RegionSource): Region | undefined {
   return {
     hpa: source.hpa,
     codeSize: source.codeSize,
+    tracked: source.tracked,
     blocks,
     entries: present(entries).map((offset) => ({ offset, hpa: hpaOf(offset) })),
     returnSites: present(calls),

@@ -8,6 +8,7 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { S_UNFUSED } from '../layout.ts';
+import { arithmetic } from './float-watch.ts';
 import { type FloatType, merged, shapeOf, v } from './sse-operands.ts';
 import { allLanes, softCall } from './sse-soft.ts';
 import { packed, scalarSecond, writeVector } from './vector.ts';
@@ -51,10 +52,11 @@ function fused(e: Emitter, type: FloatType, lanes: number, base: Val, x: Val, y:
   const unordered = isScalar ? notANumber(e, type, low()) : e.op('v128.any_true', 'i32', v(e, `${shape}.ne`, relaxed, relaxed));
   const soft = e.softFloat();
   const other = e.or(unordered, e.state(S_UNFUSED, 4));
-  e.if(soft === undefined ? other : e.or(other, soft), () => {
+  const exceptional = soft ?? (e.tracksFloat ? arithmetic(type, lanes, x, y, z)(e, relaxed) : undefined);
+  e.if(exceptional === undefined ? other : e.or(other, exceptional), () => {
     const turned = (signs.product ? 4 : 0) | signs.addend;
     const value = softCall(e, 'sse_fma', 'v128', turned, type === 'f64' ? 1 : 0, lanes, x, y, z, base);
-    e.checkException();
+    if (!e.tracksFloat) e.checkException();
     result.set(value);
   });
   return result.get();

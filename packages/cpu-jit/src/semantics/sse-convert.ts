@@ -1,6 +1,7 @@
 /** SSE..SSE4.1 conversions and rounding. Wasm converts to nearest, as MXCSR's default controls ask; see sse-soft.ts for the others. */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
+import * as watch from './float-watch.ts';
 import { enterMmx, guard } from './mmx.ts';
 import { mmxSource, zeroExtended } from './sse-move.ts';
 import { convert, type FloatType, imm8, lowLane, merged, shapeOf, shuffleLanes, v } from './sse-operands.ts';
@@ -46,7 +47,7 @@ const scalarToInteger =
     const low = lowLane(e, type, vector);
     const x = type === 'f32' ? e.op('f64.promote', 'f64', low) : low;
     const rounded = e.let(truncate ? e.op('f64.trunc', 'f64', x) : x);
-    const integer = orSoft(e, size === 8 ? toQword(e, rounded) : toDword(e, rounded), () => {
+    const integer = orSoft(e, size === 8 ? toQword(e, rounded) : toDword(e, rounded), watch.toInteger(size === 8 ? 8 : 4), () => {
       const soft = softCall(e, 'sse_to_integer', 'i64', wide(type), size, truncate ? 1 : 0, vector);
       return size === 8 ? soft : e.wrap(soft);
     });
@@ -64,7 +65,7 @@ function clampLanes(e: Emitter, type: FloatType, x: Val): Val {
 function toDwords(e: Emitter, type: FloatType, truncate: boolean, x: Val, count: number): Val {
   const integral = clampLanes(e, type, truncate ? x : v(e, `${shapeOf(type)}.nearest`, x));
   const fast = v(e, type === 'f32' ? 'i32x4.trunc_sat_f32x4_s' : 'i32x4.trunc_sat_f64x2_s_zero', integral);
-  return orSoft(e, fast, () => softCall(e, 'sse_to_dwords', 'v128', wide(type), count, truncate ? 1 : 0, x));
+  return orSoft(e, fast, watch.toIntegers, () => softCall(e, 'sse_to_dwords', 'v128', wide(type), count, truncate ? 1 : 0, x));
 }
 const singlesToDwords = (truncate: boolean): Semantics => unary((e, x) => toDwords(e, 'f32', truncate, x, 4));
 const doublesToDwords = (truncate: boolean): Semantics => narrow((e, x) => toDwords(e, 'f64', truncate, x, 2));
@@ -107,11 +108,11 @@ const integerToScalar =
     if (type === 'f64' && x.type === 'i32') return writeVector(e, fast);
     writeVector(
       e,
-      orSoft(e, fast, () => merged(e, type, a, softCall(e, 'sse_from_integer', 'v128', wide(type), e.sext64(x, 4)))),
+      orSoft(e, fast, watch.fromInteger, () => merged(e, type, a, softCall(e, 'sse_from_integer', 'v128', wide(type), e.sext64(x, 4)))),
     );
   };
 function dwordsToSingles(e: Emitter, x: Val, count: number): Val {
-  return orSoft(e, v(e, 'f32x4.convert_i32x4_s', x), () => softCall(e, 'sse_from_dwords', 'v128', count, x));
+  return orSoft(e, v(e, 'f32x4.convert_i32x4_s', x), watch.fromInteger, () => softCall(e, 'sse_from_dwords', 'v128', count, x));
 }
 const cvtdq2ps = unary((e, x) => dwordsToSingles(e, x, 4));
 const cvtdq2pd = widen((e, x) => v(e, 'f64x2.convert_low_i32x4_s', x));
@@ -129,7 +130,7 @@ const cvtss2sd: Semantics = (e) => {
   const fast = v(e, 'f64x2.replace_lane', a, 0, e.op('f64.promote', 'f64', lowLane(e, 'f32', b)));
   writeVector(
     e,
-    orSoft(e, fast, () => merged(e, 'f64', a, softCall(e, 'sse_widen', 'v128', 1, b))),
+    orSoft(e, fast, watch.exact('f32', 1, b), () => merged(e, 'f64', a, softCall(e, 'sse_widen', 'v128', 1, b))),
   );
 };
 const cvtsd2ss: Semantics = (e) => {
@@ -138,11 +139,11 @@ const cvtsd2ss: Semantics = (e) => {
   const fast = v(e, 'f32x4.replace_lane', a, 0, e.op('f32.demote', 'f32', lowLane(e, 'f64', b)));
   writeVector(
     e,
-    orSoft(e, fast, () => merged(e, 'f32', a, softCall(e, 'sse_narrow', 'v128', 1, b))),
+    orSoft(e, fast, watch.narrowing(1), () => merged(e, 'f32', a, softCall(e, 'sse_narrow', 'v128', 1, b))),
   );
 };
-const cvtps2pd = widen((e, b) => orSoft(e, v(e, 'f64x2.promote_low_f32x4', b), () => softCall(e, 'sse_widen', 'v128', 2, b)));
-const cvtpd2ps = narrow((e, b) => orSoft(e, v(e, 'f32x4.demote_f64x2_zero', b), () => softCall(e, 'sse_narrow', 'v128', 2, b)));
+const cvtps2pd = widen((e, b) => orSoft(e, v(e, 'f64x2.promote_low_f32x4', b), watch.exact('f32', 3, b), () => softCall(e, 'sse_widen', 'v128', 2, b)));
+const cvtpd2ps = narrow((e, b) => orSoft(e, v(e, 'f32x4.demote_f64x2_zero', b), watch.narrowing(2), () => softCall(e, 'sse_narrow', 'v128', 2, b)));
 
 // ------------------------------------------------------------------ to integral values
 const ROUNDINGS = ['nearest', 'floor', 'ceil', 'trunc'] as const;
@@ -157,7 +158,9 @@ function rounding(e: Emitter, type: FloatType, imm: Val, x: Val): Val {
 const roundPacked = (type: FloatType): Semantics =>
   unary((e, b) => {
     const imm = imm8(e);
-    return orSoft(e, rounding(e, type, imm, b), () => softCall(e, 'sse_round', 'v128', imm, wide(type), allLanes(type), b, b));
+    return orSoft(e, rounding(e, type, imm, b), watch.integral(type, allLanes(type), imm, b), () =>
+      softCall(e, 'sse_round', 'v128', imm, wide(type), allLanes(type), b, b),
+    );
   });
 const roundScalar =
   (type: FloatType): Semantics =>
@@ -168,7 +171,7 @@ const roundScalar =
     const fast = merged(e, type, a, e.let(rounding(e, type, imm, b)));
     writeVector(
       e,
-      orSoft(e, fast, () => softCall(e, 'sse_round', 'v128', imm, wide(type), 1, a, b)),
+      orSoft(e, fast, watch.integral(type, 1, imm, b), () => softCall(e, 'sse_round', 'v128', imm, wide(type), 1, a, b)),
     );
   };
 

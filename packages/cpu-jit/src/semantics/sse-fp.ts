@@ -8,6 +8,7 @@
  */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
+import * as watch from './float-watch.ts';
 import { dwords4, type FloatType, imm8, lowLane, merged, shapeOf, shuffleLanes, splat, v, zero } from './sse-operands.ts';
 import { allLanes, orSoft, type SingleOperation, softArith, softCall } from './sse-soft.ts';
 import { eachHalf, first, packed, scalarSecond, second, unary, writeHalves, writeMerged, writeVector } from './vector.ts';
@@ -18,9 +19,15 @@ function vectorOperation(e: Emitter, type: FloatType, op: SingleOperation, a: Va
   if (op === 'min' || op === 'max') return v(e, `${shape}.p${op}`, b, a);
   return op === 'sqrt' ? v(e, `${shape}.sqrt`, b) : v(e, `${shape}.${op}`, a, b);
 }
+/** What may be exceptional about an operation on the lanes in the bit set `lanes`. */
+function watchOf(type: FloatType, op: SingleOperation, lanes: number, a: Val, b: Val): watch.Watch {
+  if (op === 'min' || op === 'max') return watch.exact(type, lanes, a, b);
+  return op === 'sqrt' ? watch.arithmetic(type, lanes, b) : watch.arithmetic(type, lanes, a, b);
+}
 /** Like `vectorOperation` for all lanes, under any controls. */
 function compute(e: Emitter, type: FloatType, op: SingleOperation, a: Val, b: Val): Val {
-  return orSoft(e, vectorOperation(e, type, op, a, b), () => softArith(e, op, type, allLanes(type), a, b));
+  const lanes = allLanes(type);
+  return orSoft(e, vectorOperation(e, type, op, a, b), watchOf(type, op, lanes, a, b), () => softArith(e, op, type, lanes, a, b));
 }
 
 /** A square root has one source. */
@@ -41,7 +48,7 @@ const scalarArithmetic =
     } else fast = merged(e, type, a, e.let(vectorOperation(e, type, op, a, b)));
     writeVector(
       e,
-      orSoft(e, fast, () => softArith(e, op, type, 1, a, b)),
+      orSoft(e, fast, watchOf(type, op, 1, a, b), () => softArith(e, op, type, 1, a, b)),
     );
   };
 
@@ -58,7 +65,7 @@ const addSub = (type: FloatType): Semantics =>
     const difference = e.let(vectorOperation(e, type, 'sub', a, b));
     const sum = e.let(vectorOperation(e, type, 'add', a, b));
     const fast = type === 'f32' ? shuffleLanes(e, difference, sum, 4, [0, 5, 2, 7]) : shuffleLanes(e, difference, sum, 8, [0, 3]);
-    return orSoft(e, fast, () => softArith(e, 'addsub', type, allLanes(type), a, b));
+    return orSoft(e, fast, watchOf(type, 'add', allLanes(type), a, b), () => softArith(e, 'addsub', type, allLanes(type), a, b));
   });
 
 /** Relations of two numbers, and for each CMPx predicate 0..15 the set of those that satisfy it, in a nibble (SDM vol. 2, table 3-1).
@@ -118,7 +125,10 @@ function predicate(e: Emitter): Val {
 const comparePacked = (type: FloatType): Semantics =>
   packed((e, a, b) => {
     const p = predicate(e);
-    return orSoft(e, compareBy(e, type, p, a, b), () => softCall(e, 'sse_compare', 'v128', p, type === 'f64' ? 1 : 0, allLanes(type), a, b));
+    const lanes = allLanes(type);
+    return orSoft(e, compareBy(e, type, p, a, b), watch.exact(type, lanes, a, b), () =>
+      softCall(e, 'sse_compare', 'v128', p, type === 'f64' ? 1 : 0, lanes, a, b),
+    );
   });
 const compareScalar =
   (type: FloatType): Semantics =>
@@ -129,7 +139,7 @@ const compareScalar =
     const fast = merged(e, type, a, e.let(compareBy(e, type, p, a, b)));
     writeVector(
       e,
-      orSoft(e, fast, () => softCall(e, 'sse_compare', 'v128', p, type === 'f64' ? 1 : 0, 1, a, b)),
+      orSoft(e, fast, watch.exact(type, 1, a, b), () => softCall(e, 'sse_compare', 'v128', p, type === 'f64' ? 1 : 0, 1, a, b)),
     );
   };
 
@@ -143,8 +153,8 @@ const compareFlags =
     const a = e.let(lowLane(e, type, destination));
     let ge = e.let(e.op(`${type}.ge`, 'i32', a, b));
     let le = e.let(e.op(`${type}.le`, 'i32', a, b));
-    if (e.softFloat() !== undefined) {
-      const relation = orSoft(e, e.or(ge, e.shl(le, e.i32(1))), () =>
+    if (e.softFloat() !== undefined || e.tracksFloat) {
+      const relation = orSoft(e, e.or(ge, e.shl(le, e.i32(1))), watch.exact(type, 1, destination, source), () =>
         softCall(e, 'sse_comis', 'i32', ordered ? 1 : 0, type === 'f64' ? 1 : 0, destination, source),
       );
       ge = e.let(e.and(relation, e.i32(1)));
@@ -180,7 +190,8 @@ const dotProduct =
     const bits = (from: number) => e.v128(type === 'f32' ? dwords4([0, 1, 2, 3].map((i) => from << i)) : dwords4([from, from, from << 1, from << 1]));
     const chosen = (from: number) => v(e, 'i32x4.ne', v(e, 'v128.and', v(e, 'i32x4.splat', imm), bits(from)), zero(e));
     const lanes = e.let(e.and(e.shrU(imm, e.i32(4)), e.i32(allLanes(type))));
-    const multiply = ({ a, b }: { a: Val; b: Val }) => orSoft(e, vectorOperation(e, type, 'mul', a, b), () => softArith(e, 'mul', type, lanes, a, b));
+    const multiply = ({ a, b }: { a: Val; b: Val }) =>
+      orSoft(e, vectorOperation(e, type, 'mul', a, b), watchOf(type, 'mul', allLanes(type), a, b), () => softArith(e, 'mul', type, lanes, a, b));
     const products = eachHalf(e, sources, (source) => e.let(v(e, 'v128.and', multiply(source), chosen(16))));
     // Every lane adds in its own order, which tells when several products are NaN. The orders are those of Intel cores.
     const swapped = (x: Val, bytes: number, order: readonly number[]) => e.let(shuffleLanes(e, x, x, bytes, order));

@@ -1,7 +1,7 @@
 /** SSE..SSE4.1 data movement between registers, lanes and memory: no arithmetic, no flags. */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { S_MXCSR } from '../layout.ts';
+import { MXCSR_TRACKED, MXCSR_VISIBLE, S_MXCSR } from '../layout.ts';
 import { RDI } from './common.ts';
 import { enterMmx, guard } from './mmx.ts';
 import { type FloatType, shuffleLanes, v, writeInteger, zero } from './sse-operands.ts';
@@ -92,12 +92,12 @@ const mask =
 
 const ldmxcsr: Semantics = (e) => {
   const value = e.let(e.read(0));
-  e.if(e.and(value, e.i32(0xffff_0000)), () => e.raise(13, 0));
-  e.setState(S_MXCSR, 4, value);
-  // Compiled code may run under the default controls only (Emitter.softFloat).
+  e.if(e.and(value, e.i32(~MXCSR_VISIBLE)), () => e.raise(13, 0));
+  e.setState(S_MXCSR, 4, e.or(value, e.i32(MXCSR_TRACKED)));
+  // Which compiled code may run depends on it (Emitter.softFloat).
   e.endBlock();
 };
-const stmxcsr: Semantics = (e) => e.write(0, e.state(S_MXCSR, 4));
+const stmxcsr: Semantics = (e) => e.write(0, e.let(e.and(e.state(S_MXCSR, 4), e.i32(MXCSR_VISIBLE))));
 
 /** MASKMOVDQU: the bytes of operand 0 whose mask byte in operand 1 is negative, to DS:rDI. Bytes that stay are not accessed. */
 const maskmovdqu: Semantics = (e) => {

@@ -6,7 +6,7 @@
 //   faults, 2 nothing), u16 MXCSR, u16 outputs (OUT_*), u16 cases, then for each case
 //   six pool indexes (xmm0, xmm1 = mm1, xmm2 = mm2 = memory, rax, rcx, rdx) and the outputs in order of their bits: xmm0,
 //   xmm1, xmm2, memory, rax, rcx, rdx, u16 flags, mm1, u16 MXCSR, u8 1 when #XM was raised (nothing else changes then).
-// MXCSR is an output only of forms that start with other than its default value. Everything little-endian. An output is recorded when the form changed it in any case. RFLAGS starts as 0x8d7.
+// Everything little-endian. An output is recorded when the form changed it in any case. RFLAGS starts as 0x8d7.
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <signal.h>
@@ -158,7 +158,7 @@ static void record(const struct form *f) {
       outputs |= OUT_TRAP;
     }
     s->flags &= STATUS_FLAGS;
-    if (f->mxcsr != 0x1f80 && s->mxcsr != f->mxcsr) outputs |= OUT_MXCSR;
+    if (s->mxcsr != f->mxcsr) outputs |= OUT_MXCSR;
     for (int i = 0; i < 3; i++) if (memcmp(s->xmm[i], before.xmm[i], 16)) outputs |= OUT_XMM0 << i;
     if (memcmp(s->memory, before.memory, 16)) outputs |= OUT_MEMORY;
     if (s->rax != before.rax) outputs |= OUT_RAX;
