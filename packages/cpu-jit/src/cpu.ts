@@ -143,7 +143,7 @@ export interface CpuOptions {
   readonly switcher?: WebAssembly.Module;
 }
 
-/** Counters of one vCPU since creation. */
+/** Counters since creation. */
 export interface CpuStats {
   /** Retired instructions. */
   readonly instructions: bigint;
@@ -271,7 +271,7 @@ export class CpuCore implements MemoryLayout {
     );
     if (options.sample === true) this.sampler = new TierSampler(memory);
     if (options.jit === 'off') return;
-    const compiler = options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler(memory, this.cpuAddress(0) + S_ICOUNT_LIMIT);
+    const compiler = options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler(memory, this.limitAddresses());
     this.jit = new Jit(
       {
         u8: this.u8,
@@ -285,6 +285,10 @@ export class CpuCore implements MemoryLayout {
       compiler,
       FIRST_REGION,
     );
+  }
+
+  private limitAddresses(): number[] {
+    return Array.from({ length: this.vcpus }, (_, v) => this.cpuAddress(v) + S_ICOUNT_LIMIT);
   }
 
   /** Address of the state block of a vCPU. */
@@ -721,11 +725,13 @@ export class CpuCore implements MemoryLayout {
     this.runtime.tlbInvlpg(this.cpuAddress(vcpu), array, va);
   }
 
-  stats(vcpu: number): CpuStats {
-    const cpu = this.cpuAddress(vcpu);
-    const count = (offset: number) => Number(this.getU64(cpu + offset));
+  /** Counters of one vCPU, or of all together. What is decoded and compiled is all vCPUs'. */
+  stats(vcpu?: number): CpuStats {
+    const blocks = Array.from({ length: this.vcpus }, (_, v) => this.cpuAddress(v)).filter((_, v) => vcpu === undefined || v === vcpu);
+    const sum = (offset: number) => blocks.reduce((n, cpu) => n + this.getU64(cpu + offset), 0n);
+    const count = (offset: number) => Number(sum(offset));
     return {
-      instructions: this.getU64(cpu + S_ICOUNT),
+      instructions: sum(S_ICOUNT),
       tlbMisses: count(C_TLB_MISSES),
       tlbFlushes: count(C_TLB_FLUSHES),
       walks: count(C_WALKS),

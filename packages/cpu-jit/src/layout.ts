@@ -181,6 +181,8 @@ export const S_DEBUG = 0x388;
 export const S_DEBUG_SHADOW = 0x390;
 /** Value of S_ICOUNT when a repeated string instruction last stopped between two iterations. u64. */
 export const S_REPEATING = 0x398;
+/** S_ICOUNT of the first PAUSE of a loop, or of the last EXIT_SPIN in it. u64. */
+export const S_SPIN_FIRST = 0x3a0;
 export const WATCH_DATA = 15;
 export const WATCH_CODE = 0xf0;
 export const WATCH_IO = 0xf00;
@@ -278,6 +280,8 @@ export const V_PLE_WINDOW = 0x864;
 /** S_ICOUNT of the last PAUSE and of the first of its loop. u64 each. */
 export const S_PLE_LAST = 0x868;
 export const S_PLE_FIRST = 0x870;
+/** vCPUs take turns on one thread: instructions of a loop with PAUSE, at any privilege level, after which `run` returns EXIT_SPIN; 0: never. u32. */
+export const V_SPIN_WINDOW = 0x87c;
 
 // PVM part of the control block, used by the switcher only.
 /** Non-zero: no translation outlives a change of mode (PCIDs are not used). u32. */
@@ -612,3 +616,5 @@ export const EXIT_CR8 = 33;
 export const EXIT_PAUSE = 34;
 /** VMCALL at any privilege level, as INTERCEPT_VMCALL asked; RIP at it. */
 export const EXIT_VMCALL = 35;
+/** PAUSE in a loop longer than V_SPIN_WINDOW: let another vCPU run (not a VM exit); RIP after it. */
+export const EXIT_SPIN = 36;

@@ -1,5 +1,5 @@
 import { CpuCore, type CpuHooks } from '@pvm/cpu-jit';
-import { S_ICOUNT, S_LSTAR, V_TSC_MUL } from '@pvm/cpu-jit/layout';
+import { S_ICOUNT, S_LSTAR } from '@pvm/cpu-jit/layout';
 import { GuestRam } from '@pvm/machine';
 import { crashReport } from './crash-report.ts';
 import { BrokenMmu, type Design, FailedEntry, type StopReason, TripleFault } from './designs/design.ts';
@@ -94,6 +94,7 @@ export class Vm {
     const core = await CpuCore.create({
       ramBytes: options.memory,
       framePoolBytes: options.shadowMemory,
+      vcpus: options.vcpus,
       cpu: options.cpu,
       jit: options.jit,
       clock: options.clock,
@@ -125,7 +126,6 @@ export class Vm {
       core.dirtyCode(core.ramBase + gpa, length);
       late.design?.hostWrote(gpa, length);
     });
-    core.u32[(core.cpuAddress(BOOT_VCPU) + V_TSC_MUL) >>> 2] = 1;
     const time = new GuestTime(core, options.clock);
     this.random = new RandomSource(options.clock);
     this.platform = createPlatform(options.platform, {
@@ -136,8 +136,8 @@ export class Vm {
       stdin: this.stdin,
       random: (buffer) => this.random.fill(buffer),
       stop: (reason, exitCode, signal) => this.halt(reason, exitCode, signal),
-      kick: () => {
-        this.runLoop.cut();
+      kick: (vcpu) => {
+        this.runLoop.kick(vcpu);
         this.wake?.();
       },
       deadlineMoved: () => this.runLoop.cut(),
@@ -153,7 +153,7 @@ export class Vm {
     this.design = designInfo(options.design).create({ core, ram, ledger: this.ledger, platform: this.platform, time, options });
     late.design = this.design;
     if (options.checkMmu > 0) this.mmuCheck = new MmuCheck(this.design, options.checkMmu);
-    this.runLoop = new RunLoop(core, BOOT_VCPU, this.design, this.ledger, this.platform.timers, {
+    this.runLoop = new RunLoop(core, this.design, this.ledger, this.platform.timers, {
       stopped: () => this.stop !== undefined,
       afterExit: () => {
         const f = this.afterExit;
@@ -195,7 +195,7 @@ export class Vm {
       const ended = DEATHS.find(([kind]) => e instanceof kind);
       if (ended === undefined || !(e instanceof Error)) throw e;
       const [, code, what] = ended;
-      throw new VmError(code, `${what}: ${e.message}`, crashReport(`${what}: ${e.message}`, this.core, BOOT_VCPU, this.design, this.ledger));
+      throw new VmError(code, `${what}: ${e.message}`, crashReport(`${what}: ${e.message}`, this.core, this.runLoop.vcpu, this.design, this.ledger));
     } finally {
       signal?.removeEventListener('abort', abort);
       this.platform.flush();
@@ -303,7 +303,7 @@ export class Vm {
 
   /** Counters of the soft TLB so far. */
   tlb(): TlbCounters {
-    const { tlbMisses, tlbFlushes, walks } = this.core.stats(BOOT_VCPU);
+    const { tlbMisses, tlbFlushes, walks } = this.core.stats();
     return { misses: tlbMisses, flushes: tlbFlushes, walks };
   }
 
@@ -340,7 +340,7 @@ export class Vm {
   private snapshot(): Snapshot {
     const beforeNs = performance.now() * 1e6;
     const { exits, total, directSyscalls, directReturns } = this.ledger.worldSwitches();
-    const { instructions } = this.core.stats(BOOT_VCPU);
+    const { instructions } = this.core.stats();
     const counters = {
       exits,
       worldSwitches: total,
@@ -360,7 +360,7 @@ export class Vm {
   }
 
   private summary(): Summary {
-    const cpu = this.core.stats(BOOT_VCPU);
+    const cpu = this.core.stats();
     const hypervisorMs = this.ledger.totalNs / 1e6;
     const { exits, total } = this.ledger.worldSwitches();
     const guestMs = Math.max(0, this.runMs - hypervisorMs);

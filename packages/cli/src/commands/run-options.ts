@@ -3,6 +3,7 @@ export const RUN_VALUE_OPTIONS: ReadonlySet<string> = new Set([
   '-m',
   '--memory',
   '--shadow-memory',
+  '--smp',
   '--env',
   '--file',
   '--clock',

@@ -5,8 +5,8 @@ import type { CompileRequest, CompileResult, Compiler } from './jit.ts';
 export interface WorkerStart {
   readonly memory: WebAssembly.Memory;
   readonly port: MessagePort;
-  /** Address of the u64 the worker stores 0 to when a result is ready: S_ICOUNT_LIMIT, so that generated code returns at its next check. */
-  readonly kick: number;
+  /** Addresses of the u64s the worker stores 0 to when a result is ready: S_ICOUNT_LIMIT of each vCPU, so that generated code returns at its next check. */
+  readonly kicks: readonly number[];
 }
 
 /** Compiles on a worker thread. Results are picked up with `poll`, without an event loop. */
@@ -16,11 +16,11 @@ export class WorkerCompiler implements Compiler {
   /** Set when the worker failed and nobody was told yet. Guests then go on in the interpreter. */
   private failure: Error | undefined;
 
-  constructor(memory: WebAssembly.Memory, kick: number) {
+  constructor(memory: WebAssembly.Memory, kicks: readonly number[]) {
     const { port1, port2 } = new MessageChannel();
     this.port = port1;
     const isSource = import.meta.url.endsWith('.ts');
-    const start: WorkerStart = { memory, port: port2, kick };
+    const start: WorkerStart = { memory, port: port2, kicks };
     this.worker = new Worker(new URL(isSource ? './worker.ts' : './worker.js', import.meta.url), {
       workerData: start,
       transferList: [port2],

@@ -7,7 +7,7 @@ import type { WorkerStart } from './worker-compiler.ts';
 /** Guest instructions compiled into one module: more would delay the first of its regions, fewer would cost a module each. */
 const BATCH_INSNS = 250;
 
-const { memory, port, kick } = workerData as WorkerStart;
+const { memory, port, kicks } = workerData as WorkerStart;
 const u8 = new Uint8Array(memory.buffer);
 const u32 = new Uint32Array(memory.buffer);
 const u64 = new BigUint64Array(memory.buffer);
@@ -47,6 +47,6 @@ port.on('message', async (first: CompileRequest) => {
     const batch = nextBatch();
     if (batch.length === 0) return;
     for (const result of compileRequests(u8, batch)) port.postMessage(result);
-    Atomics.store(u64, kick >>> 3, 0n);
+    for (const kick of kicks) Atomics.store(u64, kick >>> 3, 0n);
   }
 });

@@ -7,6 +7,7 @@ import {
   EXIT_PAUSE,
   EXIT_PRIVILEGED,
   EXIT_SOFT_INT,
+  EXIT_SPIN,
   EXIT_VMCALL,
   INT_BREAKPOINT,
   INT_ICEBP,
@@ -43,6 +44,7 @@ import {
   V_CR4_FLIP,
   V_INTERCEPTS,
   V_PLE_WINDOW,
+  V_SPIN_WINDOW,
 } from '../layout.ts';
 import { RAX, RCX, RDX, VECTOR } from './common.ts';
 import { AC, setSystemFlags } from './flags.ts';
@@ -264,11 +266,12 @@ function iret(e: Emitter): void {
   e.transfer('sys_iret', [e.i32(e.form.opSize)]);
 }
 
-/** Nothing waits on one processor, but a hypervisor may want to know of a loop that does. */
+/** No instruction waits, but a hypervisor may want to know of a loop that does, and other vCPUs of the thread may be what it waits for. */
 function pause(e: Emitter): void {
-  e.if(e.state(V_PLE_WINDOW, 4), () => {
-    const isLong = e.call('pause_loop', 'i32', [e.retired()]);
-    e.if(isLong, () => e.exit(EXIT_PAUSE, 'next'));
+  e.if(e.or(e.state(V_PLE_WINDOW, 4), e.state(V_SPIN_WINDOW, 4)), () => {
+    const reason = e.let(e.call('pause_loop', 'i32', [e.retired()]));
+    e.if(e.eq(reason, e.i32(EXIT_PAUSE)), () => e.exit(EXIT_PAUSE, 'next'));
+    e.if(e.eq(reason, e.i32(EXIT_SPIN)), () => e.exit(EXIT_SPIN, 'next'));
   });
 }
 /** MONITOR and MWAIT, which our CPU does not have, unless a hypervisor makes it look so. */

@@ -11,6 +11,8 @@ export interface InterruptSink {
   hasNmi(): boolean;
   /** The same; the call takes it. */
   takeNmi(): boolean;
+  /** Whether an INIT or a start-up IPI waits. */
+  hasReset(): boolean;
   /** Whether an INIT waits; the call takes it. The APIC's own state is already reset by it. */
   takeInit(): boolean;
   /** Start-up page number 0 to 255 (real-mode CS = page << 8, IP 0), -1: none; the call takes it. */
@@ -49,6 +51,10 @@ export class VcpuInterrupts implements InterruptSink {
     const pending = this.apic.nmiPending;
     this.apic.nmiPending = false;
     return pending;
+  }
+
+  hasReset(): boolean {
+    return this.apic.initPending || this.apic.sipiPending >= 0;
   }
 
   takeInit(): boolean {

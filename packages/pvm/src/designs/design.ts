@@ -73,6 +73,8 @@ export interface DesignInfo {
   readonly optimisations: Readonly<Partial<Record<Optimisation, boolean>>>;
   /** SYSCALL goes to the switcher; without it, it means what it means on a PC. */
   readonly switcher: boolean;
+  /** Machines may have several vCPUs; default false. */
+  readonly smp?: boolean;
   create(context: DesignContext): Design;
 }
 
@@ -111,7 +113,7 @@ export interface Design extends Saveable {
   /** External interrupt `vector`, delivered as soon as the guest takes it. */
   injectInterrupt(vcpu: number, vector: number): void;
   injectNmi(vcpu: number): void;
-  /** The vCPU waits for an interrupt; `wakeable` when one could be delivered, `dead` when none can. */
+  /** The vCPU waits for an interrupt; `wakeable` when one could be delivered, `dead` when none can, or it waits for another vCPU to start it. */
   halted(vcpu: number): 'no' | 'wakeable' | 'dead';
   /** Lines for the report of a guest that died: registers that only this design has. */
   describe(vcpu: number): string[];

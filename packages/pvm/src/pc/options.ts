@@ -1,4 +1,4 @@
-import { type ConsolePortOptions, type DriveOptions, isShareTag, MAX_CONSOLE_PORTS, type ShareOptions } from '@pvm/machine';
+import { type ConsolePortOptions, type DriveOptions, isShareTag, MAX_BOARD_VCPUS, MAX_CONSOLE_PORTS, type ShareOptions } from '@pvm/machine';
 import { type Check, isBoolean, isBytes, isString, oneOf, parseSize } from '../option-checks.ts';
 import { type Input, isInput, isOutput, type Output, type OutputHandler, outputHandler } from '../streams.ts';
 
@@ -18,6 +18,8 @@ export interface ConsolePort {
 
 /** Options for stock kernels: the devices of their PC. */
 export interface PcOptions {
+  /** vCPUs, 1 to 8, which take turns on one thread. Default 1. */
+  vcpus?: number;
   /** RAM disk. Default none. */
   initrd?: string | Uint8Array;
   /** Disks, raw images on virtio: vda, vdb, ... Default none. */
@@ -43,6 +45,7 @@ export interface CheckedConsolePort extends Omit<ConsolePortOptions, 'output'> {
 
 /** The same with defaults filled in and sizes in bytes. */
 export interface CheckedPcOptions {
+  readonly vcpus: number;
   readonly initrd: string | Uint8Array | undefined;
   readonly drives: readonly DriveOptions[];
   readonly shares: readonly ShareOptions[];
@@ -74,6 +77,7 @@ const isShare = shape({ folder: passes(isString), tag: (v) => typeof v === 'stri
 const isPort = shape({ name: (v) => typeof v === 'string' && /^[\w.-]{1,63}$/.test(v), output: isOutput, input: isInput }, []);
 
 export const PC_CHECKS: Readonly<Record<keyof PcOptions, Check>> = {
+  vcpus: (v) => (Number.isInteger(v) && Number(v) >= 1 && Number(v) <= MAX_BOARD_VCPUS ? undefined : `a whole number from 1 to ${MAX_BOARD_VCPUS}`),
   initrd: isBytes,
   drives: listOf(isDrive, 'an array of { file, readOnly?, snapshot?, serial? }'),
   shares: listOf(isShare, 'an array of { folder, tag, readOnly? }; a tag has 1 to 31 characters without commas and spaces'),
@@ -91,6 +95,7 @@ export const PC_ONLY = Object.keys(PC_CHECKS) as (keyof PcOptions)[];
 export function checkedPcOptions(options: PcOptions): CheckedPcOptions {
   const { balloon = false } = options;
   return {
+    vcpus: options.vcpus ?? 1,
     initrd: options.initrd,
     drives: options.drives ?? [],
     shares: options.shares ?? [],

@@ -2,7 +2,7 @@ import type { CpuCore } from '@pvm/cpu-jit';
 import { S_ICOUNT, S_TSC_OFFSET } from '@pvm/cpu-jit/layout';
 
 /** 2023-11-14T22:13:20Z: when the virtual clock starts. */
-const ICOUNT_EPOCH_NS = 1_700_000_000_000_000_000n;
+export const ICOUNT_EPOCH_NS = 1_700_000_000_000_000_000n;
 
 /** The guest's clocks: the host's, or retired instructions, which makes a run repeatable. */
 export class GuestTime {

@@ -30,6 +30,9 @@ export class InterruptQueue implements InterruptSink, Saveable {
     this.nmi = false;
     return waits;
   }
+  hasReset(): boolean {
+    return false;
+  }
   takeInit(): boolean {
     return false;
   }

@@ -67,11 +67,11 @@ export class ProgramBoard implements Platform {
   }
   sendInterrupt(vcpu: number, vector: number): void {
     this.queue(vcpu).add(vector);
-    this.services.kick();
+    this.services.kick(vcpu);
   }
   sendNmi(vcpu: number): void {
     this.queue(vcpu).addNmi();
-    this.services.kick();
+    this.services.kick(vcpu);
   }
   private queue(vcpu: number): InterruptQueue {
     const queue = this.queues[vcpu];

@@ -15,8 +15,8 @@ export interface PlatformServices {
   /** Fills a buffer with random bytes. */
   random(buffer: Uint8Array): void;
   stop(reason: StopReason, exitCode: number, signal: number): void;
-  /** An interrupt waits for a vCPU that may sleep or run. */
-  kick(): void;
+  /** Something waits for a vCPU, which may sleep or run. */
+  kick(vcpu: number): void;
   /** The next deadline of the timers moved forward. */
   deadlineMoved(): void;
   /** The vCPU does not go on before `ready`: a receiver of output is slow. */

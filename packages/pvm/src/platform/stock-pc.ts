@@ -6,6 +6,7 @@ import type { GuestImage } from '../guest-image.ts';
 import { InputLine } from '../pc/input-line.ts';
 import { PcDevices } from '../pc/pc-devices.ts';
 import type { OutputHandler } from '../streams.ts';
+import { ICOUNT_EPOCH_NS } from './guest-time.ts';
 import { CountMachineClock, HostMachineClock, type MachineClock } from './machine-clock.ts';
 import type { Platform, PlatformTimers } from './platform.ts';
 import type { PlatformServices } from './services.ts';
@@ -27,13 +28,14 @@ export class StockPc implements Platform {
     this.services = services;
     const { core, ram, options, time } = services;
     const isHost = options.clock === 'host';
-    const clock: MachineClock = isHost ? new HostMachineClock(core, 0) : new CountMachineClock(core, 0);
-    if (isHost) core.u64[(core.cpuAddress(0) + S_RANDOM) >>> 3] = randomFillSync(new BigUint64Array(1))[0] ?? 0n;
+    const clock: MachineClock = isHost ? new HostMachineClock(core) : new CountMachineClock(core);
+    for (let v = 0; v < core.vcpus; v++) core.u64[(core.cpuAddress(v) + S_RANDOM) >>> 3] = randomSeed(isHost, v);
     this.board = new Board({
       ram,
+      vcpus: core.vcpus,
       now: () => clock.now(),
-      wallClock: () => time.wallClock(),
-      tscToNs: (_vcpu, tsc) => clock.tscToNs(tsc),
+      wallClock: () => (isHost ? time.wallClock() : ICOUNT_EPOCH_NS + BigInt(Math.floor(clock.now()))),
+      tscToNs: (vcpu, tsc) => clock.tscToNs(vcpu, tsc),
       serialOutput: (data) => this.write(options.onSerial, data),
       onPowerOff: () => services.stop('poweroff', 0, 0),
       onReset: () => services.stop('reset', 0, 0),
@@ -51,7 +53,7 @@ export class StockPc implements Platform {
         onTaken: () => this.inputTaken(),
       })),
       random: (buffer) => services.random(buffer),
-      kick: () => services.kick(),
+      kick: (vcpu) => services.kick(vcpu),
       onDeadlineChange: () => services.deadlineMoved(),
     });
     const { board } = this;
@@ -128,9 +130,9 @@ export class StockPc implements Platform {
     if (sink === undefined) throw new RangeError(`no vCPU ${vcpu}`);
     return sink;
   }
-  sendInterrupt(_vcpu: number, vector: number): void {
-    // As a message of a device would come: fixed delivery, edge, to APIC 0.
-    this.board.sendMsi(0xfee0_0000, vector);
+  sendInterrupt(vcpu: number, vector: number): void {
+    // As a message of a device would come: fixed delivery, edge, to the vCPU's APIC.
+    this.board.sendMsi(0xfee0_0000 | (vcpu << 12), vector);
   }
   sendNmi(vcpu: number): void {
     this.board.injectNmi(vcpu);
@@ -152,4 +154,9 @@ export class StockPc implements Platform {
   resume(): undefined {
     this.board.resume();
   }
+}
+
+/** State of a vCPU's generator of random numbers; 0: its fixed one. Under the virtual clock each vCPU has another, the same in every run. */
+function randomSeed(isHost: boolean, vcpu: number): bigint {
+  return isHost ? (randomFillSync(new BigUint64Array(1))[0] ?? 0n) : BigInt(vcpu) * 0x2545_f491_4f6c_dd1dn;
 }

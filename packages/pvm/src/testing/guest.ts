@@ -104,7 +104,7 @@ export class TestGuest {
     this.design = new PvmDesign({ core, ram: this.ram, ledger, platform: this.platform, tsc, wallClock, ...options });
     this.clock = new KvmClock(this.ram, tsc, wallClock);
     this.vcpu = this.design.vcpu(0);
-    this.loop = new RunLoop(core, 0, this.design, ledger, undefined, { stopped: () => false, afterExit: () => undefined, maxInstructions: undefined });
+    this.loop = new RunLoop(core, this.design, ledger, undefined, { stopped: () => false, afterExit: () => undefined, maxInstructions: undefined });
     core.u32[(core.cpuAddress(0) + V_TSC_MUL) >>> 2] = 1;
     this.mapMemory();
     for (const at of [map.umodEvent, map.smodException, map.smodEvent, map.lstar]) this.code(at, [0xf4]);

@@ -195,7 +195,7 @@ export class NativeGuest {
       time: new GuestTime(core, 'icount'),
       options,
     });
-    this.loop = new RunLoop(core, 0, this.design, this.ledger, undefined, {
+    this.loop = new RunLoop(core, this.design, this.ledger, undefined, {
       stopped: () => false,
       afterExit: () => {
         if (this.board.writes.at(-1)?.[0] === PORT_READY && this.board.writes.length === 1) this.ready();

@@ -1,6 +1,7 @@
 import { EXIT_PRIVILEGED } from '@pvm/cpu-jit/layout';
 import type { DesignInfo, ExitOutcome } from '../design.ts';
 import { NativeDesign } from '../native/native-design.ts';
+import { perVcpu } from '../per-vcpu.ts';
 
 const VECTOR_UD = 6;
 
@@ -17,7 +18,7 @@ class BareDesign extends NativeDesign {
   protected override designExit(reason: number, outcome: ExitOutcome): void {
     if (reason !== EXIT_PRIVILEGED) return super.designExit(reason, outcome);
     outcome.row = this.ledger.row('VMCALL');
-    this.core.raise(0, VECTOR_UD);
+    this.core.raise(this.index, VECTOR_UD);
   }
 
   /** The walker raises #PF by itself. */
@@ -32,5 +33,6 @@ export const bare: DesignInfo = {
   abiKernels: false,
   optimisations: {},
   switcher: false,
-  create: (context) => new BareDesign(context),
+  smp: true,
+  create: (context) => perVcpu(context, (index) => new BareDesign(context, undefined, index)),
 };

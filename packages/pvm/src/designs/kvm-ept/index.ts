@@ -1,4 +1,5 @@
 import type { DesignInfo } from '../design.ts';
+import { perVcpu } from '../per-vcpu.ts';
 import { KvmEptDesign } from './kvm-ept-design.ts';
 
 export const kvmEpt: DesignInfo = {
@@ -7,5 +8,6 @@ export const kvmEpt: DesignInfo = {
   abiKernels: false,
   optimisations: { 'large-pages': true },
   switcher: false,
-  create: (context) => new KvmEptDesign(context),
+  smp: true,
+  create: (context) => perVcpu<KvmEptDesign>(context, (index, first) => new KvmEptDesign(context, index, first?.table)),
 };

@@ -21,7 +21,6 @@ import {
   V_EPT_ROOT,
   V_PAGING,
 } from '@pvm/cpu-jit/layout';
-import type { EntryState } from '@pvm/machine';
 import { EPT_R, EPT_W, EPT_X, SECOND_LEVEL_FIXED, SecondLevel } from '@pvm/shadow-mmu';
 import type { PageTableCounters } from '../../summary.ts';
 import type { DesignContext } from '../design.ts';
@@ -49,23 +48,11 @@ export class KvmEptDesign extends VmxDesign {
   readonly table: SecondLevel;
   private readonly exits: ReturnType<KvmEptDesign['internRows']>;
 
-  constructor(context: DesignContext) {
-    super(context);
-    const { core, platform, options } = context;
-    const apicPage = apicAccessPage(core);
+  /** @param shared the second-level table of the machine, made by the object of its first vCPU */
+  constructor(context: DesignContext, index = 0, shared?: SecondLevel) {
+    super(context, index);
     this.exits = this.internRows();
-    this.table = new SecondLevel({
-      memory: core.memory.buffer,
-      framePoolBase: core.framePoolBase,
-      framePoolFrames: core.framePoolFrames - VMX_FRAMES,
-      gpaToHpa: (gpa) => {
-        if (gpa < core.ramBytes) return core.ramBase + gpa;
-        const isApic = gpa - (gpa % PAGE) === APIC_DEFAULT_PAGE && platform.apicPage(0) === APIC_DEFAULT_PAGE;
-        return isApic ? apicPage : -1;
-      },
-      flush: () => core.tlbFlushAll(0),
-      largestLevel: options.optimisations['large-pages'] === true ? 3 : 1,
-    });
+    this.table = shared ?? secondLevelTable(context);
   }
 
   private internRows() {
@@ -79,13 +66,13 @@ export class KvmEptDesign extends VmxDesign {
     };
   }
 
-  override boot(entry: EntryState): void {
-    super.boot(entry);
+  protected override programControls(): void {
+    super.programControls();
     const { core, vcpu, table } = this;
     vcpu.set32(V_PAGING, PAGING_EPT);
     vcpu.set32(V_EPT_ROOT, table.root);
     vcpu.set32(V_APIC_PAGE, apicAccessPage(core));
-    core.tlbFlushAll(0);
+    core.tlbFlushAll(this.index);
   }
 
   /** EPT violation, EPT misconfiguration or APIC access. */
@@ -127,9 +114,9 @@ export class KvmEptDesign extends VmxDesign {
 
   /** The APIC page is in the table while the APIC's registers are in memory. */
   protected override writeMsr(): number {
-    const before = this.platform.apicPage(0);
+    const before = this.platform.apicPage(this.index);
     const row = super.writeMsr();
-    if (this.platform.apicPage(0) !== before) this.table.unmap(APIC_DEFAULT_PAGE, PAGE);
+    if (this.platform.apicPage(this.index) !== before) this.table.unmap(APIC_DEFAULT_PAGE, PAGE);
     return row;
   }
 
@@ -149,8 +136,28 @@ export class KvmEptDesign extends VmxDesign {
 
   override state(s: StateIo): void {
     super.state(s);
-    s.fields(this, ['table']);
+    if (this.index === 0) s.fields(this, ['table']);
   }
+}
+
+/** The second-level table of a machine. The APIC page is in it while some vCPU has its APIC registers in memory. */
+function secondLevelTable({ core, platform, options }: DesignContext): SecondLevel {
+  const apicPage = apicAccessPage(core);
+  const vcpus = Array.from({ length: core.vcpus }, (_, v) => v);
+  return new SecondLevel({
+    memory: core.memory.buffer,
+    framePoolBase: core.framePoolBase,
+    framePoolFrames: core.framePoolFrames - VMX_FRAMES,
+    gpaToHpa: (gpa) => {
+      if (gpa < core.ramBytes) return core.ramBase + gpa;
+      const isApic = gpa - (gpa % PAGE) === APIC_DEFAULT_PAGE && vcpus.some((v) => platform.apicPage(v) === APIC_DEFAULT_PAGE);
+      return isApic ? apicPage : -1;
+    },
+    flush: () => {
+      for (const v of vcpus) core.tlbFlushAll(v);
+    },
+    largestLevel: options.optimisations['large-pages'] === true ? 3 : 1,
+  });
 }
 
 /** What the entry lacks. A walk that sets marks in the guest's tables writes them. */

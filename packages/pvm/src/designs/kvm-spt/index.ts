@@ -1,4 +1,5 @@
 import type { DesignInfo } from '../design.ts';
+import { perVcpu } from '../per-vcpu.ts';
 import { KvmSptDesign } from './kvm-spt-design.ts';
 
 export const kvmSpt: DesignInfo = {
@@ -7,5 +8,6 @@ export const kvmSpt: DesignInfo = {
   platforms: ['program', 'pc'],
   optimisations: { 'large-pages': true, unsync: true },
   switcher: false,
-  create: (context) => new KvmSptDesign(context),
+  smp: true,
+  create: (context) => perVcpu<KvmSptDesign>(context, (index, first) => new KvmSptDesign(context, index, first?.mmu)),
 };

@@ -27,11 +27,11 @@ import {
   V_PAGING,
   V_ROOT,
 } from '@pvm/cpu-jit/layout';
-import type { EntryState } from '@pvm/machine';
-import { ACCESS_AC, FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, ShadowMmu } from '@pvm/shadow-mmu';
+import { ACCESS_AC, FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, type ShadowMmu } from '@pvm/shadow-mmu';
 import { errorClass, PAGE_FAULT } from '../../ledger/sub-reasons.ts';
 import type { PageTableCounters } from '../../summary.ts';
 import { type DesignContext, type ExitOutcome, TripleFault } from '../design.ts';
+import { createShadowMmu } from '../shadow.ts';
 import { VMX_FRAMES } from '../vmx/controls.ts';
 import { VmxDesign } from '../vmx/vmx-design.ts';
 import { pagingMode } from './paging-mode.ts';
@@ -60,29 +60,11 @@ export class KvmSptDesign extends VmxDesign {
   /** When the last walk began that ended in a #PF for the guest. */
   private faultStart = 0;
 
-  constructor(context: DesignContext) {
-    super(context);
-    const { core, options } = context;
+  /** @param shared the shadow MMU of the machine, made by the object of its first vCPU */
+  constructor(context: DesignContext, index = 0, shared?: ShadowMmu) {
+    super(context, index);
     this.exits = this.internRows();
-    this.mmu = new ShadowMmu({
-      memory: core.memory.buffer,
-      framePoolBase: core.framePoolBase,
-      framePoolFrames: core.framePoolFrames - VMX_FRAMES,
-      ramBase: core.ramBase,
-      ramBytes: core.ramBytes,
-      gpaToHpa: (gpa) => (gpa < core.ramBytes ? core.ramBase + gpa : -1),
-      vcpus: 1,
-      physicalAddressBits: MAXPHYADDR,
-      flavour: 'kvm',
-      unsync: options.optimisations.unsync === true,
-      largePages: options.optimisations['large-pages'] === true,
-      cachedRoots: CACHED_ROOTS,
-      flush: {
-        flushArray: (vcpu, array) => core.tlbFlushArray(vcpu, array),
-        invlpg: (vcpu, array, low, high) => core.tlbInvlpg(vcpu, array, (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)),
-        flushAll: (vcpu) => core.tlbFlushAll(vcpu),
-      },
-    });
+    this.mmu = shared ?? shadowMmu(context);
   }
 
   private internRows() {
@@ -101,8 +83,8 @@ export class KvmSptDesign extends VmxDesign {
     };
   }
 
-  override boot(entry: EntryState): void {
-    super.boot(entry);
+  protected override programControls(): void {
+    super.programControls();
     const { vcpu } = this;
     vcpu.set32(V_PAGING, PAGING_SHADOW);
     vcpu.set32(V_EXC_BITMAP, vcpu.get32(V_EXC_BITMAP) | (1 << VECTOR_PF));
@@ -110,7 +92,7 @@ export class KvmSptDesign extends VmxDesign {
     // Without EPT the host owns PGE too: toggling it flushes.
     vcpu.set32(V_CR4_MASK, vcpu.get32(V_CR4_MASK) | CR4_PGE);
     this.loadRoot(true);
-    this.core.tlbFlushAll(0);
+    this.core.tlbFlushAll(this.index);
   }
 
   // ------------------------------------------------------------ roots
@@ -120,19 +102,19 @@ export class KvmSptDesign extends VmxDesign {
     this.mode = pagingMode(vcpu);
     const hasPcid = (vcpu.get32(S_CR4) & CR4_PCIDE) !== 0;
     const cr3 = Number(hasPcid ? vcpu.get64(S_CR3) : vcpu.get64(S_CR3) & ~CR3_ATTRIBUTES);
-    const slot = mmu.load(0, cr3, cr3, this.mode, flush);
-    vcpu.set32(V_ROOT, mmu.kernelRoot(0));
-    core.selectSlot(0, slot);
-    vcpu.set32(V_LEVELS, mmu.levels(0));
+    const slot = mmu.load(this.index, cr3, cr3, this.mode, flush);
+    vcpu.set32(V_ROOT, mmu.kernelRoot(this.index));
+    core.selectSlot(this.index, slot);
+    vcpu.set32(V_LEVELS, mmu.levels(this.index));
   }
 
   /** CR0, CR4 or EFER may have changed the paging mode; what does flushes everything. */
   private followMode(before: number): void {
     const { vcpu, mmu } = this;
-    vcpu.set32(V_LEVELS, mmu.levels(0));
+    vcpu.set32(V_LEVELS, mmu.levels(this.index));
     const flushes = CR4_PGE | CR4_PCIDE;
     if (pagingMode(vcpu) === this.mode && ((before ^ vcpu.get32(S_CR4)) & flushes) === 0) return;
-    mmu.flushAll(0);
+    mmu.flushAll(this.index);
     this.loadRoot(true);
   }
 
@@ -141,12 +123,12 @@ export class KvmSptDesign extends VmxDesign {
     const hasPcid = (vcpu.get32(S_CR4) & CR4_PCIDE) !== 0;
     const value = hasPcid ? wanted & ~CR3_NO_FLUSH : wanted;
     if (value >> BigInt(MAXPHYADDR) !== 0n) {
-      core.raise(0, VECTOR_GP);
+      core.raise(this.index, VECTOR_GP);
       return this.exits.cr3;
     }
     const before = mmu.resyncs;
     vcpu.set64(S_CR3, value);
-    core.complete(0);
+    core.complete(this.index);
     this.loadRoot(!hasPcid || (wanted & CR3_NO_FLUSH) === 0n);
     return mmu.resyncs === before ? this.exits.cr3 : this.exits.cr3Resync;
   }
@@ -154,19 +136,19 @@ export class KvmSptDesign extends VmxDesign {
   // ------------------------------------------------------------ exits
   protected override privileged(): number {
     const { vcpu, core, mmu, exits } = this;
-    const insn = core.decodeAt(0, vcpu.rip);
+    const insn = core.decodeAt(this.index, vcpu.rip);
     const name = typeof insn === 'string' ? '' : insn.row.name;
     if (typeof insn !== 'string' && name === 'mov_cr_r' && insn.reg === 3) return this.loadCr3(vcpu.reg(insn.rm));
     if (name === 'invlpg') {
       const before = mmu.resyncs;
-      mmu.invlpg(0, vcpu.get32(S_EXIT_VALUE), vcpu.get32(S_EXIT_VALUE + 4));
-      core.complete(0);
+      mmu.invlpg(this.index, vcpu.get32(S_EXIT_VALUE), vcpu.get32(S_EXIT_VALUE + 4));
+      core.complete(this.index);
       return mmu.resyncs === before ? exits.invlpg : exits.invlpgResync;
     }
     if (name === 'invpcid') {
       // What the type asks for is a part of this; roots of other PCIDs are brought in step when they are loaded.
-      mmu.flushAll(0);
-      core.complete(0);
+      mmu.flushAll(this.index);
+      core.complete(this.index);
       return exits.invpcid;
     }
     const before = vcpu.get32(S_CR4);
@@ -192,7 +174,7 @@ export class KvmSptDesign extends VmxDesign {
     const { vcpu, core } = this;
     const error = vcpu.get32(S_EXC_ERROR);
     vcpu.copy64(S_CR2, S_EXC_ADDR);
-    if (!core.inject(0, VECTOR_PF, 'fault', error)) throw new TripleFault('#PF could not be delivered, nor the double fault after it');
+    if (!core.inject(this.index, VECTOR_PF, 'fault', error)) throw new TripleFault('#PF could not be delivered, nor the double fault after it');
     return this.ledger.row('EXCEPTION_NMI', `#PF ${PAGE_FAULT.guest}`, errorClass(VECTOR_PF, error));
   }
 
@@ -207,7 +189,7 @@ export class KvmSptDesign extends VmxDesign {
     const access = vcpu.get32(S_EXIT_ACCESS);
     const isUser = vcpu.get32(S_CPL) === 3 && (access & ACCESS_IMPLICIT_SUPERVISOR) === 0;
     const ac = (vcpu.get32(S_RFLAGS) & RFLAGS_AC) !== 0 ? ACCESS_AC : 0;
-    switch (mmu.fault(0, isUser ? 1 : 0, vcpu.get32(S_EXIT_VA), vcpu.get32(S_EXIT_VA + 4), (access & 7) | ac)) {
+    switch (mmu.fault(this.index, isUser ? 1 : 0, vcpu.get32(S_EXIT_VA), vcpu.get32(S_EXIT_VA + 4), (access & 7) | ac)) {
       case FAULT_FIXED:
         this.recordHook(mmu.faultUnsynced ? exits.unsynced : exits.shadow, start);
         return 0;
@@ -262,6 +244,18 @@ export class KvmSptDesign extends VmxDesign {
 
   override state(s: StateIo): void {
     super.state(s);
-    s.fields(this, ['mmu', 'mode']);
+    s.fields(this, ['mode']);
+    if (this.index === 0) s.fields(this, ['mmu']);
   }
+}
+
+function shadowMmu({ core, options }: DesignContext): ShadowMmu {
+  return createShadowMmu(core, {
+    framePoolFrames: core.framePoolFrames - VMX_FRAMES,
+    physicalAddressBits: MAXPHYADDR,
+    flavour: 'kvm',
+    unsync: options.optimisations.unsync === true,
+    largePages: options.optimisations['large-pages'] === true,
+    cachedRoots: CACHED_ROOTS,
+  });
 }

@@ -82,7 +82,7 @@ const VMX_NAMES: ExitNames = {
 /**
  * Base of the designs whose guest has the CPU's own state: rings, control registers and events are the hardware's, and
  * the platform answers for its devices. What else leaves the guest is up to the design. Exits have the names of VMX
- * unless the design gives others. One vCPU.
+ * unless the design gives others. One object drives one vCPU (per-vcpu.ts); what is the machine's, such as second-level tables, the objects share.
  */
 export abstract class NativeDesign implements Design {
   abstract readonly name: string;
@@ -91,22 +91,26 @@ export abstract class NativeDesign implements Design {
   protected readonly core: CpuCore;
   protected readonly ledger: ExitLedger;
   protected readonly platform: Platform;
+  /** Which vCPU this is. */
+  protected readonly index: number;
   protected readonly vcpu: VcpuState;
   protected readonly sink: InterruptSink;
   private readonly rows: Readonly<Record<'hlt' | 'window' | 'taskPriority' | 'mmioRead' | 'mmioWrite' | 'shutdown', number>>;
   private readonly names: ExitNames;
   /** Rows of ports and MSRs by the kind of access, then by number. */
   private readonly numbered = new Map<string, Map<number, number>>();
-  /** The vCPU executed HLT and nothing has woken it. */
-  private isHalted = false;
+  /** Activity (SDM vol. 3, 25.4.2): HLT was executed and nothing has woken the vCPU; or it waits for a start-up IPI after INIT, or since power-on. */
+  private activity: 'active' | 'hlt' | 'wait-for-sipi';
 
-  constructor({ core, ledger, platform }: Pick<DesignContext, 'core' | 'ledger' | 'platform'>, names = VMX_NAMES) {
+  constructor({ core, ledger, platform }: Pick<DesignContext, 'core' | 'ledger' | 'platform'>, names = VMX_NAMES, index = 0) {
     this.names = names;
+    this.index = index;
+    this.activity = index === 0 ? 'active' : 'wait-for-sipi';
     this.core = core;
     this.ledger = ledger;
     this.platform = platform;
-    this.sink = platform.interrupts(0);
-    this.vcpu = new VcpuState(core, 0);
+    this.sink = platform.interrupts(index);
+    this.vcpu = new VcpuState(core, index);
     const row = ([reason, sub]: RowName) => ledger.row(reason, sub);
     this.rows = {
       hlt: row(names.hlt),
@@ -117,13 +121,19 @@ export abstract class NativeDesign implements Design {
       shutdown: row(['TRIPLE_FAULT', '']),
     };
     const isPc = platform.kind === 'pc';
+    if (index > 0) core.resetToReal(index);
     // Programs see the processor that PVM guests see, so that they run the same code under every design.
-    installCpuid(this.vcpu, { level: core.level, apic: isPc, fsgsbase: !isPc }, HYPERVISOR_LEAVES);
+    installCpuid(this.vcpu, { level: core.level, apic: isPc, fsgsbase: !isPc, processor: { id: index, count: core.vcpus } }, HYPERVISOR_LEAVES);
+  }
+
+  /** Programs the control block after every reset of the vCPU: as a CPU without a hypervisor, but for the task priority. */
+  protected programControls(): void {
+    this.vcpu.set32(V_INTERCEPTS, INTERCEPT_CR8);
   }
 
   boot(entry: EntryState): void {
     const { rax = 0n, rbx = 0n, rsp = 0n, rsi = 0n } = entry.registers;
-    this.core.enterFlat(0, entry.mode, {
+    this.core.enterFlat(this.index, entry.mode, {
       rip: entry.rip,
       rax,
       rbx,
@@ -134,19 +144,36 @@ export abstract class NativeDesign implements Design {
       dataSelector: entry.segments.ds.selector,
       gdt: { base: BigInt(entry.gdtr.base), limit: entry.gdtr.limit },
     });
-    this.vcpu.set32(V_INTERCEPTS, INTERCEPT_CR8);
+    this.programControls();
+  }
+
+  /** INIT and start-up IPIs of other vCPUs (SDM vol. 3, 10.4). */
+  private takeResets(): void {
+    const { core, sink, index } = this;
+    if (sink.takeInit()) {
+      core.resetToReal(index);
+      // INIT leaves it as it is, and with it the x2APIC mode.
+      this.vcpu.set64(S_APIC_BASE, this.platform.readMsr(index, MSR_APIC_BASE) ?? 0n);
+      this.programControls();
+      this.activity = index === 0 ? 'active' : 'wait-for-sipi';
+    }
+    const page = sink.takeSipi();
+    if (page < 0 || this.activity !== 'wait-for-sipi') return;
+    this.programControls();
+    core.startUp(index, page);
+    this.activity = 'active';
   }
 
   // ------------------------------------------------------------ entry
   prepareEntry(): boolean {
     const { sink, core } = this;
     this.lookAtSink();
-    if (core.pendingInterrupt(0) !== undefined || sink.pendingVector() < 0) return false;
-    if (!core.interruptible(0)) {
-      core.requestInterruptWindow(0);
+    if (core.pendingInterrupt(this.index) !== undefined || sink.pendingVector() < 0) return false;
+    if (!core.interruptible(this.index)) {
+      core.requestInterruptWindow(this.index);
       return false;
     }
-    core.setInterrupt(0, sink.acknowledge());
+    core.setInterrupt(this.index, sink.acknowledge());
     return true;
   }
 
@@ -155,11 +182,11 @@ export abstract class NativeDesign implements Design {
     const { sink, core } = this;
     this.readTaskPriority();
     this.vcpu.set32(V_TPR_THRESHOLD, sink.heldClass());
-    if (sink.takeNmi()) core.setNmi(0);
+    if (sink.takeNmi()) core.setNmi(this.index);
   }
 
   enter(): number {
-    return this.core.run(0);
+    return this.core.run(this.index);
   }
 
   /** The CPU changes the task priority without leaving the guest (TPR shadow); devices hear of it before they are used. */
@@ -187,7 +214,7 @@ export abstract class NativeDesign implements Design {
         break;
       case EXIT_HLT:
         outcome.row = this.rows.hlt;
-        this.isHalted = true;
+        this.activity = 'hlt';
         break;
       case EXIT_INTR_WINDOW:
         outcome.row = this.rows.window;
@@ -205,7 +232,7 @@ export abstract class NativeDesign implements Design {
 
   /** Exits that only some designs ask for. @throws TripleFault for one that this design did not */
   protected designExit(reason: number, _outcome: ExitOutcome): void {
-    const insn = this.core.decodeAt(0, this.vcpu.rip);
+    const insn = this.core.decodeAt(this.index, this.vcpu.rip);
     const name = typeof insn === 'string' ? insn : insn.row.name;
     throw new TripleFault(`exit reason ${reason} at ${name}, which the CPU should have done itself`);
   }
@@ -216,13 +243,13 @@ export abstract class NativeDesign implements Design {
     const size = portSize(vcpu.get32(S_EXIT_SIZE));
     if (vcpu.get32(S_EXIT_ACCESS) === ACCESS_READ) {
       outcome.row = this.numberedRow(this.names.in, port);
-      core.completeIo(0, platform.readPort(port, size));
+      core.completeIo(this.index, platform.readPort(port, size));
       return;
     }
     outcome.row = this.numberedRow(this.names.out, port);
     const value = vcpu.get32(S_EXIT_VALUE);
     outcome.wait = platform.writePort(port, size, size === 4 ? value : value & ((1 << (8 * size)) - 1));
-    core.completeIo(0);
+    core.completeIo(this.index);
   }
 
   /** Whether the CPU did the access to an MSR that left with `reason`, because the register is one of its own. */
@@ -236,12 +263,12 @@ export abstract class NativeDesign implements Design {
     const row = this.numberedRow(this.names.readMsr, msr);
     if (this.cpuDoesMsr(EXIT_MSR_READ)) return row;
     this.readTaskPriority();
-    const value = msr === MSR_BIOS_SIGN_ID ? 0n : platform.readMsr(0, msr);
+    const value = msr === MSR_BIOS_SIGN_ID ? 0n : platform.readMsr(this.index, msr);
     if (value === undefined) this.raise(VECTOR_GP);
     else {
       vcpu.setReg(RAX, value & ALL_ONES_32);
       vcpu.setReg(RDX, value >> 32n);
-      core.complete(0);
+      core.complete(this.index);
     }
     return row;
   }
@@ -253,17 +280,17 @@ export abstract class NativeDesign implements Design {
     if (this.cpuDoesMsr(EXIT_MSR_WRITE)) return row;
     const value = BigInt(vcpu.reg32(RAX)) | (BigInt(vcpu.reg32(RDX)) << 32n);
     this.readTaskPriority();
-    const isDone = msr === MSR_BIOS_SIGN_ID || platform.writeMsr(0, msr, value);
+    const isDone = msr === MSR_BIOS_SIGN_ID || platform.writeMsr(this.index, msr, value);
     this.writeTaskPriority();
     if (isDone && msr === MSR_APIC_BASE) vcpu.set64(S_APIC_BASE, value);
-    if (isDone) core.complete(0);
+    if (isDone) core.complete(this.index);
     else this.raise(VECTOR_GP);
     return row;
   }
 
   /** The instruction at RIP is answered with an exception, error code 0. */
   protected raise(vector: number): void {
-    this.core.raise(0, vector);
+    this.core.raise(this.index, vector);
   }
 
   /** Row of a port or MSR; the ledger bounds their number. */
@@ -294,7 +321,7 @@ export abstract class NativeDesign implements Design {
 
   /** An exit that did not end the run of the guest. */
   protected recordHook(row: number, start: number): void {
-    this.ledger.finish(row, start, this.vcpu.get32(S_RIP), this.vcpu.get32(S_RIP + 4));
+    this.ledger.finish(row, start, this.vcpu.get32(S_RIP), this.vcpu.get32(S_RIP + 4), this.index);
   }
 
   /** Performs the access to guest-physical S_EXIT_GPA that the CPU left to the devices. @returns what a hook answers: 2 done, 1 exception */
@@ -328,11 +355,13 @@ export abstract class NativeDesign implements Design {
   }
 
   halted(): 'no' | 'wakeable' | 'dead' {
-    if (!this.isHalted) return 'no';
+    if (this.sink.hasReset()) this.takeResets();
+    if (this.activity === 'active') return 'no';
+    if (this.activity === 'wait-for-sipi') return 'dead';
     this.readTaskPriority();
     const isOpen = (this.vcpu.get32(S_RFLAGS) & RFLAGS_IF) !== 0;
     if ((isOpen && this.sink.hasWork()) || this.sink.hasNmi()) {
-      this.isHalted = false;
+      this.activity = 'active';
       return 'no';
     }
     return isOpen ? 'wakeable' : 'dead';
@@ -352,7 +381,7 @@ export abstract class NativeDesign implements Design {
   }
 
   state(s: StateIo): void {
-    s.fields(this, ['isHalted']);
+    s.fields(this, ['activity']);
   }
 }
 

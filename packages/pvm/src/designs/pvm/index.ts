@@ -1,5 +1,6 @@
 import { PvmError } from '../../errors.ts';
 import type { DesignInfo } from '../design.ts';
+import { perVcpu } from '../per-vcpu.ts';
 import { PvmDesign } from './pvm-design.ts';
 import { StockDesign } from './stock/stock-design.ts';
 
@@ -9,13 +10,15 @@ export const pvm: DesignInfo = {
   abiKernels: true,
   optimisations: { 'direct-switch': true, prefault: true, 'pcid-map': true, 'inject-direct': false },
   switcher: true,
+  smp: true,
   create: (context) => {
     const { core, ram, ledger, platform, time, options } = context;
-    if (options.stock !== undefined) {
+    const { stock } = options;
+    if (stock !== undefined) {
       const { 'pcid-map': pcidMap, 'inject-direct': injectDirect } = options.optimisations;
       if (injectDirect || !pcidMap)
         throw new PvmError('bad-option', 'the switches pcid-map and inject-direct are for guests that speak the PVM ABI, not for unmodified kernels');
-      return new StockDesign(context, options.stock);
+      return perVcpu<StockDesign>(context, (index, first) => new StockDesign(context, stock, index, first?.shadow));
     }
     return new PvmDesign({
       core,

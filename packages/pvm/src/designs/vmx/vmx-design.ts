@@ -13,7 +13,6 @@ import {
   V_CR0_FLIP,
   V_CR4_FLIP,
 } from '@pvm/cpu-jit/layout';
-import type { EntryState } from '@pvm/machine';
 import * as abi from '../../abi/constants.ts';
 import { hypercallName } from '../../abi/hypercalls.ts';
 import { vectorName } from '../../abi/vectors.ts';
@@ -41,15 +40,14 @@ export abstract class VmxDesign extends NativeDesign {
   private readonly hypercalls = new Map<number, number>();
   private readonly row: (reason: string, sub?: string) => number;
 
-  constructor(context: DesignContext) {
-    super(context);
+  constructor(context: DesignContext, index = 0) {
+    super(context, undefined, index);
     this.row = (reason, sub = '') => this.ledger.row(reason, sub);
     this.interruptRow = this.row('EXTERNAL_INTERRUPT');
     this.timerRow = this.row('EXTERNAL_INTERRUPT', 'timer');
   }
 
-  override boot(entry: EntryState): void {
-    super.boot(entry);
+  protected override programControls(): void {
     const { core, vcpu } = this;
     programControls(core, vcpu);
     this.setFixed(S_CR0, V_CR0_FLIP, CR0_NE, vcpu.get64(S_CR0));
@@ -66,7 +64,7 @@ export abstract class VmxDesign extends NativeDesign {
     switch (reason) {
       case EXIT_CPUID:
         outcome.row = this.numberedRow(['CPUID', ''], this.vcpu.reg32(RAX));
-        this.core.cpuid(0);
+        this.core.cpuid(this.index);
         return;
       case EXIT_VMCALL:
         outcome.row = this.hypercall();
@@ -86,14 +84,14 @@ export abstract class VmxDesign extends NativeDesign {
   }
 
   protected override cpuDoesMsr(reason: number): boolean {
-    return this.core.doMsr(0, reason);
+    return this.core.doMsr(this.index, reason);
   }
 
   /** An exception of the bitmap goes back to the guest. @throws TripleFault */
   private exception(): number {
     const { vcpu, core } = this;
     const vector = vcpu.get32(S_EXC) - 1;
-    const isTaken = core.inject(0, vector, vector === VECTOR_DB ? 'trap' : 'fault', vcpu.get32(S_EXC_ERROR));
+    const isTaken = core.inject(this.index, vector, vector === VECTOR_DB ? 'trap' : 'fault', vcpu.get32(S_EXC_ERROR));
     if (!isTaken) throw new TripleFault(`${vectorName(vector)} could not be delivered, nor the double fault after it`);
     return this.row('EXCEPTION_NMI', vectorName(vector));
   }
@@ -101,7 +99,7 @@ export abstract class VmxDesign extends NativeDesign {
   /** The instruction at RIP that the controls take away from the guest. @returns its row. @throws TripleFault */
   protected privileged(): number {
     const { vcpu, core } = this;
-    const insn = core.decodeAt(0, vcpu.rip);
+    const insn = core.decodeAt(this.index, vcpu.rip);
     if (typeof insn === 'string') throw new TripleFault(`exit at an instruction that cannot be decoded (${insn})`);
     const { name } = insn.row;
     switch (name) {
@@ -115,17 +113,17 @@ export abstract class VmxDesign extends NativeDesign {
         this.writeControl(0, (vcpu.get64(S_CR0) ^ BigInt(vcpu.get32(V_CR0_FLIP))) & ~CR0_TS);
         return this.row('CR_ACCESS', 'CLTS');
       case 'xsetbv':
-        core.xsetbv(0);
+        core.xsetbv(this.index);
         return this.row('XSETBV');
       case 'invd':
       case 'wbinvd':
-        core.complete(0);
+        core.complete(this.index);
         return this.row(name.toUpperCase());
       case 'monitor':
       case 'mwait':
         return this.monitor(name);
       case 'rdpmc':
-        core.raise(0, VECTOR_GP);
+        core.raise(this.index, VECTOR_GP);
         return this.row('RDPMC');
       case 'vmmcall':
         // AMD's instruction, which KVM takes as well.
@@ -139,14 +137,14 @@ export abstract class VmxDesign extends NativeDesign {
   /** CR0 or CR4 := `visible`; what the guest may not have becomes #GP, and the read shadow stays. */
   private writeControl(n: number, visible: bigint): void {
     const [register, flip, fixed] = n === 0 ? ([S_CR0, V_CR0_FLIP, CR0_NE] as const) : ([S_CR4, V_CR4_FLIP, CR4_MCE] as const);
-    this.core.writeControl(0, register, visible | fixed);
+    this.core.writeControl(this.index, register, visible | fixed);
     if (this.vcpu.get32(S_EXC) === 0) this.vcpu.set32(flip, Number(fixed & ~visible));
   }
 
   /** CPUID has no MONITOR; KVM does nothing all the same, for guests that do not look. */
   private monitor(name: 'monitor' | 'mwait'): number {
-    if (this.vcpu.get32(S_CPL) === 0) this.core.complete(0);
-    else this.core.raise(0, VECTOR_UD);
+    if (this.vcpu.get32(S_CPL) === 0) this.core.complete(this.index);
+    else this.core.raise(this.index, VECTOR_UD);
     return this.row(`${name.toUpperCase()}_INSTRUCTION`);
   }
 
@@ -158,7 +156,7 @@ export abstract class VmxDesign extends NativeDesign {
     if (vcpu.get32(S_CPL) !== 0) result = -KVM_EPERM;
     else if (number === abi.KVM_HC_VAPIC_POLL_IRQ) result = 0;
     vcpu.setRegNumber(RAX, result);
-    core.complete(0);
+    core.complete(this.index);
     let row = this.hypercalls.get(number);
     if (row === undefined) {
       row = this.row('VMCALL', hypercallName(number));

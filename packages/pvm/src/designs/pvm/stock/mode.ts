@@ -53,24 +53,47 @@ const EFER_NXE = 1n << 11n;
 const INTERCEPTS_AUTO = INTERCEPT_PRIVILEGED | INTERCEPT_INVLPG | INTERCEPT_MSR | INTERCEPT_CR3_LOAD | INTERCEPT_CR8 | INTERCEPT_ENTRY;
 const INTERCEPTS_TRAP = INTERCEPTS_AUTO | INTERCEPT_CR | INTERCEPT_SENSITIVE | INTERCEPT_RETURN;
 
+/** The shadow MMU of a machine, and the modes of its vCPUs. */
+export class StockShadow {
+  readonly mmu: ShadowMmu;
+  private readonly modes: StockMode[] = [];
+
+  constructor(core: CpuCore) {
+    this.mmu = createShadowMmu(core);
+  }
+
+  add(mode: StockMode): void {
+    this.modes.push(mode);
+  }
+
+  /** `mode` was on a plain CPU, where what the guest wrote to its tables was not seen: shadowing starts anew, for all vCPUs. */
+  restart(mode: StockMode): void {
+    this.mmu.reset();
+    for (const other of this.modes) if (other !== mode && other.isDeprivileged) other.loadTables();
+  }
+}
+
 /**
  * The two modes of an unmodified guest: deprivileged on shadow tables while it is in long mode, and on a plain CPU otherwise ("non-PVM mode"). Programs the
  * control block for them, and loads page tables.
  */
 export class StockMode {
   readonly mmu: ShadowMmu;
+  private readonly shadow: StockShadow;
   private readonly core: CpuCore;
   private readonly vcpu: VcpuState;
   private readonly intercepts: number;
 
-  constructor(core: CpuCore, vcpu: VcpuState, form: StockChoice) {
+  constructor(core: CpuCore, vcpu: VcpuState, form: StockChoice, shadow: StockShadow) {
     this.core = core;
     this.vcpu = vcpu;
     this.intercepts = form === 'trap' ? INTERCEPTS_TRAP : INTERCEPTS_AUTO;
-    this.mmu = createShadowMmu(core);
+    this.mmu = shadow.mmu;
+    this.shadow = shadow;
+    shadow.add(this);
   }
 
-  private get isDeprivileged(): boolean {
+  get isDeprivileged(): boolean {
     return this.vcpu.get32(V_DEPRIVILEGED) !== 0;
   }
 
@@ -84,8 +107,7 @@ export class StockMode {
   private deprivilege(): void {
     const { vcpu } = this;
     if (!this.isDeprivileged) {
-      // What the guest wrote to its tables in the meantime was not seen.
-      this.mmu.reset();
+      this.shadow.restart(this);
       vcpu.set32(V_DEPRIVILEGED, 1);
       vcpu.set32(V_PAGING, PAGING_SHADOW);
       vcpu.set32(V_EXC_BITMAP, -1);
@@ -104,7 +126,7 @@ export class StockMode {
     vcpu.set32(V_INTERCEPTS, INTERCEPT_CR8);
     vcpu.set32(V_CR0_MASK, CR0_PG);
     vcpu.set32(V_CR4_MASK, 0);
-    this.core.modeChanged(0);
+    this.core.modeChanged(vcpu.index);
   }
 
   /** MOV to CR3. @returns false for #GP(0) */
@@ -123,7 +145,7 @@ export class StockMode {
   }
 
   /** A root already shadowed is only switched to; PCIDs and cache bits of CR3 do not name another table. */
-  private loadTables(): void {
+  loadTables(): void {
     const { vcpu, mmu } = this;
     const cr4 = vcpu.get64(S_CR4);
     const mode =
@@ -132,14 +154,14 @@ export class StockMode {
       ((cr4 & CR4_SMEP) !== 0n ? MODE_SMEP : 0) |
       ((vcpu.get64(S_CR0) & CR0_WP) === 0n ? MODE_NO_WP : 0);
     const root = Number(vcpu.get64(S_CR3) & CR3_ADDRESS);
-    const slot = mmu.load(0, root, root, mode, true);
-    vcpu.set32(V_LEVELS, mmu.levels(0));
-    vcpu.set32(P_KERNEL_ROOT, mmu.kernelRoot(0));
-    vcpu.set32(P_USER_ROOT, mmu.userRoot(0));
+    const slot = mmu.load(vcpu.index, root, root, mode, true);
+    vcpu.set32(V_LEVELS, mmu.levels(vcpu.index));
+    vcpu.set32(P_KERNEL_ROOT, mmu.kernelRoot(vcpu.index));
+    vcpu.set32(P_USER_ROOT, mmu.userRoot(vcpu.index));
     const arrays = TLB_BASE + TLB_CPU_SIZE * vcpu.index;
     vcpu.set32(P_KERNEL_TLB, arrays + 2 * slot * TLB_ARRAY_SIZE);
     vcpu.set32(P_USER_TLB, arrays + (2 * slot + 1) * TLB_ARRAY_SIZE);
-    this.core.selectSlot(0, slot);
+    this.core.selectSlot(vcpu.index, slot);
   }
 
   /** Whether returns to user mode come to the hypervisor: an event waits, or there is work to do on the way. */

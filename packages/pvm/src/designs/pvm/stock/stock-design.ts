@@ -26,7 +26,6 @@ import {
   V_CR4_MASK,
   V_INTERCEPTS,
 } from '@pvm/cpu-jit/layout';
-import type { EntryState } from '@pvm/machine';
 import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, type ShadowMmu } from '@pvm/shadow-mmu';
 import { vectorName } from '../../../abi/vectors.ts';
 import { errorClass, PAGE_FAULT } from '../../../ledger/sub-reasons.ts';
@@ -36,7 +35,7 @@ import { RCX } from '../../../vcpu-state.ts';
 import { type DesignContext, type DirectSwitches, type ExitOutcome, TripleFault } from '../../design.ts';
 import { NativeDesign } from '../../native/native-design.ts';
 import { accessTable } from '../../shadow.ts';
-import { StockMode } from './mode.ts';
+import { StockMode, StockShadow } from './mode.ts';
 import { EXIT_NAMES, FORMS, PrivilegedRows } from './rows.ts';
 
 const VECTOR_DB = 1;
@@ -62,6 +61,7 @@ export class StockDesign extends NativeDesign {
   readonly interruptRow: number;
   readonly timerRow: number;
   readonly mmu: ShadowMmu;
+  readonly shadow: StockShadow;
   private readonly mode: StockMode;
   private readonly directSwitch: boolean;
   private readonly prefault: boolean;
@@ -75,12 +75,14 @@ export class StockDesign extends NativeDesign {
   private prefaultHigh = 0;
   private prefaultAccess = -1;
 
-  constructor(context: DesignContext, form: StockChoice) {
-    super(context, EXIT_NAMES[form]);
+  /** @param shared the shadow MMU of the machine, made by the object of its first vCPU */
+  constructor(context: DesignContext, form: StockChoice, index = 0, shared?: StockShadow) {
+    super(context, EXIT_NAMES[form], index);
     const { ledger, options } = context;
     this.form = FORMS[form];
-    this.mode = new StockMode(this.core, this.vcpu, form);
-    this.mmu = this.mode.mmu;
+    this.shadow = shared ?? new StockShadow(this.core);
+    this.mode = new StockMode(this.core, this.vcpu, form, this.shadow);
+    this.mmu = this.shadow.mmu;
     this.directSwitch = form === 'auto' && options.optimisations['direct-switch'] === true;
     this.prefault = options.optimisations.prefault === true;
     this.privilegedRows = new PrivilegedRows(ledger, form);
@@ -94,8 +96,8 @@ export class StockDesign extends NativeDesign {
     };
   }
 
-  override boot(entry: EntryState): void {
-    super.boot(entry);
+  protected override programControls(): void {
+    super.programControls();
     this.mode.update();
   }
 
@@ -105,12 +107,12 @@ export class StockDesign extends NativeDesign {
     const { sink, core, vcpu } = this;
     this.lookAtSink();
     let delivered = false;
-    while (sink.pendingVector() >= 0 && core.interruptible(0)) {
+    while (sink.pendingVector() >= 0 && core.interruptible(this.index)) {
       this.inject(sink.acknowledge(), 'external');
       delivered = true;
     }
-    if (sink.pendingVector() >= 0) core.requestInterruptWindow(0);
-    else if (vcpu.get32(S_INTR) !== 0) core.setInterrupt(0, undefined);
+    if (sink.pendingVector() >= 0) core.requestInterruptWindow(this.index);
+    else if (vcpu.get32(S_INTR) !== 0) core.setInterrupt(this.index, undefined);
     const isDirect = this.directSwitch && vcpu.get32(S_INTR) === 0 && this.prefaultAccess < 0;
     vcpu.set32(P_DIRECT, isDirect ? 1 : 0);
     this.mode.interceptReturns(!isDirect);
@@ -120,7 +122,7 @@ export class StockDesign extends NativeDesign {
   // ------------------------------------------------------------ exits
   /** EFER may change the mode. */
   protected override cpuDoesMsr(reason: number): boolean {
-    if (!this.core.doMsr(0, reason)) return false;
+    if (!this.core.doMsr(this.index, reason)) return false;
     if (this.vcpu.get32(S_EXC) !== 0) this.injectRaised();
     else if (reason === EXIT_MSR_WRITE && this.vcpu.reg32(RCX) === MSR_EFER) this.mode.update();
     return true;
@@ -138,7 +140,7 @@ export class StockDesign extends NativeDesign {
       case EXIT_SYSCALL:
         outcome.row = this.rowsOf.syscall;
         this.undirected(() => {
-          if (this.core.syscall(0) === EXIT_EXCEPTION) this.injectRaised();
+          if (this.core.syscall(this.index) === EXIT_EXCEPTION) this.injectRaised();
         });
         return;
       case EXIT_SOFT_INT:
@@ -182,11 +184,11 @@ export class StockDesign extends NativeDesign {
   /** An instruction that the control block took away: done here as the CPU would have done it, but for what concerns the page tables. */
   private privileged(): number {
     const { core, vcpu, mode } = this;
-    const insn = core.decodeAt(0, vcpu.rip);
+    const insn = core.decodeAt(this.index, vcpu.rip);
     if (typeof insn === 'string') throw new TripleFault(`a privileged instruction at 0x${vcpu.rip.toString(16)} cannot be read back`);
     const row = this.privilegedRows.of(insn, this.onlyFlushes(insn), insn.row.name === 'invpcid' ? vcpu.reg(insn.reg) : 0n);
     if (insn.row.name === 'mov_cr_r' && insn.reg === 3) {
-      if (mode.loadCr3(vcpu.reg(insn.rm))) core.complete(0);
+      if (mode.loadCr3(vcpu.reg(insn.rm))) core.complete(this.index);
       else this.raise(VECTOR_GP);
       return row;
     }
@@ -195,8 +197,8 @@ export class StockDesign extends NativeDesign {
       return row;
     }
     if (insn.row.name === 'invlpg') {
-      mode.mmu.invlpg(0, 0, 0);
-      core.complete(0);
+      mode.mmu.invlpg(this.index, 0, 0);
+      core.complete(this.index);
       return row;
     }
     const cpl = vcpu.get32(S_CPL);
@@ -217,7 +219,7 @@ export class StockDesign extends NativeDesign {
     const { core, vcpu } = this;
     const saved = [V_INTERCEPTS, V_CR0_MASK, V_CR4_MASK].map((field) => [field, vcpu.get32(field)] as const);
     for (const [field] of saved) vcpu.set32(field, 0);
-    const reason = core.step(0);
+    const reason = core.step(this.index);
     for (const [field, value] of saved) vcpu.set32(field, value);
     if (reason === EXIT_EXCEPTION) this.injectRaised();
     // An instruction that this CPU does not have, such as VMCALL.
@@ -237,7 +239,7 @@ export class StockDesign extends NativeDesign {
   /** The guest's fault handler is done: the page it mapped goes into the shadow now, not by a second fault. */
   private fillAfterFault(): void {
     if (this.prefaultAccess < 0) return;
-    this.mmu.prefault(0, 1, this.prefaultLow, this.prefaultHigh, this.prefaultAccess);
+    this.mmu.prefault(this.index, 1, this.prefaultLow, this.prefaultHigh, this.prefaultAccess);
     this.prefaultAccess = -1;
   }
 
@@ -245,7 +247,8 @@ export class StockDesign extends NativeDesign {
   /** @throws TripleFault */
   private inject(vector: number, kind: EventKind, error = 0): void {
     this.undirected(() => {
-      if (!this.core.inject(0, vector, kind, error)) throw new TripleFault(`${vectorName(vector)} could not be delivered, nor the double fault after it`);
+      if (!this.core.inject(this.index, vector, kind, error))
+        throw new TripleFault(`${vectorName(vector)} could not be delivered, nor the double fault after it`);
     });
   }
   /** The exception that the CPU has raised. #DB is a trap: single-step is its only source. */
@@ -266,7 +269,7 @@ export class StockDesign extends NativeDesign {
     const all = vcpu.get32(S_EXIT_ACCESS);
     const access = all & 3;
     const user = vcpu.get32(S_CPL) === 3 && (all & ACCESS_IMPLICIT_SUPERVISOR) === 0 ? 1 : 0;
-    switch (mmu.fault(0, user, vcpu.get32(S_EXIT_VA), vcpu.get32(S_EXIT_VA + 4), access)) {
+    switch (mmu.fault(this.index, user, vcpu.get32(S_EXIT_VA), vcpu.get32(S_EXIT_VA + 4), access)) {
       case FAULT_FIXED:
         this.recordHook(this.rowsOf.shadowFault, start);
         return 0;
@@ -312,6 +315,7 @@ export class StockDesign extends NativeDesign {
 
   override state(s: StateIo): void {
     super.state(s);
-    s.fields(this, ['mmu', 'prefaultLow', 'prefaultHigh', 'prefaultAccess']);
+    s.fields(this, ['prefaultLow', 'prefaultHigh', 'prefaultAccess']);
+    if (this.index === 0) s.fields(this, ['mmu']);
   }
 }
