@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { benchKinds, benchPath, demoPath, kernelPath, lmbenchPath, lmbenchRows, testPrograms } from './index.ts';
+
+import { benchKinds, benchPath, demoPath, kernelPath, lmbenchPath, lmbenchRows, smpPath, testPrograms } from './index.ts';
 
 const folder = fileURLToPath(new URL('..', import.meta.url));
 /** First line of `gcc --version` and of `ld --version` of the compiler that built the committed images. */
@@ -18,7 +19,7 @@ const present = `${firstLine('gcc')}\n${firstLine('ld')}\n`;
 
 describe('committed images', () => {
   test('are ELF executables for x86-64', () => {
-    for (const path of [kernelPath, demoPath, benchPath, lmbenchPath]) {
+    for (const path of [kernelPath, demoPath, benchPath, lmbenchPath, smpPath]) {
       const header = readFileSync(path).subarray(0, 20);
       expect([...header.subarray(0, 6)], path).toEqual([0x7f, 0x45, 0x4c, 0x46, 2, 1]);
       expect(header.readUInt16LE(18), path).toBe(62);
@@ -59,6 +60,7 @@ describe.skipIf(present !== toolchain)(`a rebuild with ${toolchain.split('\n')[0
     make('programs', `OUT=${out}`);
     expect(readFileSync(join(out, 'demo/demo.elf')).equals(readFileSync(demoPath))).toBe(true);
     expect(readFileSync(join(out, 'tests/fuzz.elf')).equals(readFileSync(testPrograms.fuzz))).toBe(true);
+    expect(readFileSync(join(out, 'smp/smp.elf')).equals(readFileSync(smpPath))).toBe(true);
     expect(readFileSync(join(out, 'bench/bench.elf')).equals(readFileSync(benchPath))).toBe(true);
     expect(readFileSync(join(out, 'linux/lmbench.elf')).equals(readFileSync(lmbenchPath))).toBe(true);
   });

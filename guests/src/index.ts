@@ -36,6 +36,9 @@ export const lmbenchRows = [
 
 export type LmbenchRow = (typeof lmbenchRows)[number];
 
+/** A kernel that checks a PC with up to eight CPUs and says on COM1 what passed. */
+export const smpPath = image('smp/smp.elf');
+
 /** What `bench` can measure. The first eight loop in supervisor mode, through a private system call of the kernel. */
 export const benchKinds = [
   'hypercall',

@@ -126,7 +126,7 @@ export class LocalApic implements Saveable {
   init(): void {
     this.xapicId = this.id;
     this.tpr = 0;
-    this.ldr = 0;
+    this.ldr = this.x2apic ? this.x2apicLdr() : 0;
     this.dfr = 0xffff_ffff;
     this.svr = 0xff;
     this.esr = 0;
@@ -218,9 +218,14 @@ export class LocalApic implements Saveable {
     const bsp = this.base & APIC_BASE_BSP;
     this.base = next - (next & APIC_BASE_BSP) + bsp;
     if (!enable) this.init();
-    if (extended && !wasExtended) this.ldr = ((this.id >> 4) << 16) | (1 << (this.id & 15));
+    if (extended && !wasExtended) this.ldr = this.x2apicLdr();
     this.wiring.kick(this.id);
     return true;
+  }
+
+  /** Logical ID in x2APIC mode (SDM 3A, 11.12.10.2). */
+  private x2apicLdr(): number {
+    return ((this.id >> 4) << 16) | (1 << (this.id & 15));
   }
 
   private initialBase(): number {

@@ -1,0 +1,57 @@
+import { describe, expect, it } from 'vitest';
+import { smpPath } from '../guests/src/index.ts';
+import { createVm, DESIGN_NAMES, designInfo, type VmOptions } from '../packages/pvm/src/index.ts';
+import { runStock } from '../packages/pvm/src/testing/stock-guest.ts';
+
+/** What guests/smp says when all is well; it stops at the first check that fails. */
+const report = (vcpus: number) => [
+  `${vcpus} CPUs`,
+  'ok identity',
+  'ok IPIs go to and fro',
+  'ok IPIs by shorthand, logical destination and lowest priority',
+  'ok NMIs',
+  'ok locks and atomic instructions',
+  'ok TLB shootdowns',
+  'ok cross-modifying code',
+  'ok code that each CPU changes',
+  'ok TSCs in step',
+  'ok a timer each',
+  'ok IPIs wake CPUs from HLT',
+  'ok INIT and start-up of running CPUs',
+  'all passed',
+  '',
+];
+
+async function run(vcpus: number, options: VmOptions) {
+  const { result, serial, exits } = await runStock({ kernel: smpPath, vcpus, ...options });
+  return { serial: serial.split('\n'), instructions: result.summary.instructions, stopReason: result.stopReason, exits };
+}
+
+describe.each(DESIGN_NAMES.filter((name) => designInfo(name).smp === true))('a machine with several vCPUs under %s', (design) => {
+  it('passes its own checks, in the same way interpreted and compiled', async () => {
+    const interpreted = await run(4, { design });
+    expect(interpreted.serial).toEqual(report(4));
+    expect(interpreted.stopReason).toBe('poweroff');
+    expect(await run(4, { design, jit: 'sync' })).toEqual(interpreted);
+  });
+
+  it("passes them on the host's clock", async () => {
+    const { serial } = await run(3, { design, clock: 'host' });
+    expect(serial).toEqual(report(3));
+  });
+});
+
+it('passes the checks with two and with eight vCPUs', async () => {
+  expect((await run(2, {})).serial).toEqual(report(2));
+  expect((await run(8, {})).serial).toEqual(report(8));
+});
+
+describe('createVm refuses', () => {
+  it.each([
+    ['nine vCPUs', { kernel: smpPath, vcpus: 9 }, /vcpus: expected a whole number from 1 to 8, got 9/],
+    ['several for a program', { program: 'x', vcpus: 2 }, /vcpus is for a stock kernel/],
+    ["several for a kernel that speaks PVM's ABI", { kernel: smpPath, design: 'pvm', abi: 'v2', vcpus: 2 }, /one vCPU/],
+  ] satisfies [string, VmOptions, RegExp][])('%s', async (_, options, message) => {
+    await expect(createVm(options)).rejects.toThrow(message);
+  });
+});
