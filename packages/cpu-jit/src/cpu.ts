@@ -309,17 +309,31 @@ export class CpuCore implements MemoryLayout {
     set(S_RFLAGS, 2);
     this.setU64(cpu + S_SHADOW, NO_LIMIT);
     set(S_MXCSR, 0x1f80);
-    set(S_UNFUSED, this.runtime.fuses() === 0 ? 1 : 0);
     set(S_X87_CW, 0x37f);
     set(V_RAM_BASE, this.ramBase);
     set(V_RAM_LOW, this.ramBytes);
     set(V_RAM_HIGH, 0);
     set(V_LEVELS, 4);
     set(V_CLOCK, this.clock === 'host' ? CLOCK_HOST : CLOCK_ICOUNT);
-    set(S_HOT_THRESHOLD, this.jit === undefined ? 0 : HOT_THRESHOLD);
+    this.setHostFields(cpu);
     this.setLimit(vcpu, NO_LIMIT);
     this.runtime.setFlags(cpu, 0);
     this.runtime.tlbFlushAll(cpu);
+  }
+
+  /** The state blocks were replaced by those of a snapshot: what depends on this host, and on how it runs code, is set again. */
+  restored(): void {
+    for (let v = 0; v < this.vcpus; v++) {
+      const cpu = this.cpuAddress(v);
+      this.setHostFields(cpu);
+      this.setLimit(v, NO_LIMIT);
+    }
+  }
+
+  private setHostFields(cpu: number): void {
+    this.u32[(cpu + S_UNFUSED) >>> 2] = this.runtime.fuses() === 0 ? 1 : 0;
+    this.u32[(cpu + S_HOT_THRESHOLD) >>> 2] = this.jit === undefined ? 0 : HOT_THRESHOLD;
+    this.u32[(cpu + S_TIER) >>> 2] = TIER_NONE;
   }
 
   private setU64(at: number, v: bigint): void {

@@ -19,6 +19,12 @@ export type PvmErrorCode =
   | 'no-symbols'
   | 'bad-report'
   | 'bad-profile'
+  /** A snapshot is damaged, cut off, or none. */
+  | 'bad-snapshot'
+  /** A snapshot is of another version of pvm, or of a machine other than the options ask for. */
+  | 'snapshot-mismatch'
+  /** A file that was to be written cannot be. */
+  | 'unwritable-file'
   /** A part of the package was not built. */
   | 'not-built';
 

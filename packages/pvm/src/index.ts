@@ -38,6 +38,8 @@ export type { PcDevices } from './pc/pc-devices.ts';
 export type { PlatformKind } from './platform/index.ts';
 export { formatExits, formatLedger, formatTable, type TableOptions } from './report.ts';
 export { type HotExit, type IntervalJson, type ModelledRun, modelRun, parseRunReport, type RunReport, renameHotExits, runReport } from './run-report.ts';
+export { type SnapshotInfo, snapshotInfo } from './snapshot/info.ts';
+export type { SaveOptions } from './snapshot/save-queue.ts';
 export type { Input, Output, OutputHandler } from './streams.ts';
 export { type Interval, isLevel, type PageTableCounters, type Summary, type TlbCounters } from './summary.ts';
 export { type LoadAddresses, loadSymbols, Symboliser } from './symbols/symboliser.ts';

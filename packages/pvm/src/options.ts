@@ -74,6 +74,8 @@ export interface VmOptions extends PcOptions {
   traceLimit?: number;
   /** Stops the machine with `aborted`. */
   signal?: AbortSignal;
+  /** Go on from a snapshot (`Vm.save`): its path, or its bytes. The options that shape the machine come from it; those that are given must agree. */
+  restore?: string | Uint8Array;
 }
 
 /** Options with defaults filled in and sizes in bytes. */
@@ -155,10 +157,11 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   ledger: oneOf('sampled', 'all', 'off'),
   traceLimit: (v) => (Number.isInteger(v) && Number(v) >= 0 && Number(v) <= 2 ** 24 ? undefined : 'a whole number up to 16777216'),
   signal: (v) => (v instanceof AbortSignal ? undefined : 'an AbortSignal'),
+  restore: isBytes,
 };
 
-/** @throws PvmError `bad-option` that names the option, what came and what was expected */
-export function checkOptions(options: VmOptions): CheckedOptions {
+/** Looks at each option by itself. @throws PvmError `bad-option` that names the option, what came and what was expected */
+export function checkGivenOptions(options: VmOptions): void {
   const given = options as unknown as Readonly<Record<string, unknown>>;
   if (typeof given !== 'object' || given === null) throw new PvmError('bad-option', 'createVm expects an object of options');
   for (const [key, value] of Object.entries(given)) {
@@ -168,6 +171,11 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     const expected = check(value);
     if (expected !== undefined) throw new PvmError('bad-option', `option ${key}: expected ${expected}, got ${show(value)}`);
   }
+}
+
+/** The same, and all of them together, with defaults. @throws PvmError `bad-option` */
+export function checkOptions(options: VmOptions): CheckedOptions {
+  checkGivenOptions(options);
   const { design, platform } = chooseMachine(options);
   const memory = size('memory', options.memory ?? (platform === 'pc' ? 512 : 64) * MIB, MIN_MEMORY, MAX_MEMORY, 4096);
   return {

@@ -9,7 +9,7 @@ import { VcpuTurns } from './vcpu-turns.ts';
 const SLICE_MS = 15;
 const FIRST_SLICE = 1_000_000;
 const MAX_SLICE = 2 ** 31;
-const NO_LIMIT = 2n ** 63n;
+export const NO_LIMIT = 2n ** 63n;
 
 /** The clock costs a good part of what a short exit costs: so many go by between two looks whether the slice is over. */
 const EXITS_BETWEEN_LOOKS = 16;
@@ -42,6 +42,8 @@ export class RunLoop implements Saveable {
   /** Instructions of all vCPUs together. */
   private readonly limit: bigint;
   private readonly timers: PlatformTimers | undefined;
+  /** A slice ends once so many instructions are retired, for a snapshot. */
+  pauseAt = NO_LIMIT;
   private slice = FIRST_SLICE;
   private exits = 0;
   /** The limit that each vCPU has been given. */
@@ -78,7 +80,7 @@ export class RunLoop implements Saveable {
     const words = this.core.u32;
     const first = turns.total();
     const target = first + BigInt(this.slice);
-    const limit = target < this.limit ? target : this.limit;
+    const limit = [this.pauseAt, this.limit].reduce((least, n) => (n < least ? n : least), target);
     const sliceStart = performance.now();
     for (;;) {
       if (!turns.choose() && this.idle() !== 'no') return 'halted';

@@ -8,10 +8,15 @@ import { PvmError, VmError } from './errors.ts';
 import { type GuestImage, loadGuestImage } from './guest-image.ts';
 import { ExitLedger } from './ledger.ts';
 import { MmuCheck } from './mmu-check.ts';
-import { type CheckedOptions, checkOptions, type VmOptions } from './options.ts';
+import { type CheckedOptions, checkGivenOptions, checkOptions, type VmOptions } from './options.ts';
 import type { PcDevices } from './pc/pc-devices.ts';
 import { createPlatform, GuestTime, type Platform, RandomSource } from './platform/index.ts';
-import { RunLoop } from './run-loop.ts';
+import { NO_LIMIT, RunLoop } from './run-loop.ts';
+import { AtomicFile } from './snapshot/file.ts';
+import { restoredOptions } from './snapshot/machine-config.ts';
+import { restoreMachine, type SavedMachine, saveMachine } from './snapshot/machine-state.ts';
+import { SnapshotReader } from './snapshot/reader.ts';
+import { type SaveOptions, SaveQueue } from './snapshot/save-queue.ts';
 import { StdinReader } from './stdin.ts';
 import { type Interval, interval, type PageTableCounters, type Snapshot, type Summary, type TlbCounters, threadCpuNs, tierTimes } from './summary.ts';
 import { switcherModule } from './switcher/index.ts';
@@ -44,6 +49,8 @@ const MAX_SLEEP_MS = 2 ** 30;
  * @throws PvmError, MachineError: bad options, unreadable or unsuitable files
  */
 export async function createVm(options: VmOptions): Promise<Vm> {
+  const { restore } = options;
+  if (restore !== undefined) return restoreVm(options, restore);
   const checked = checkOptions(options);
   const image = await loadGuestImage(checked);
   const vm = await Vm.create(checked);
@@ -54,6 +61,24 @@ export async function createVm(options: VmOptions): Promise<Vm> {
     throw e;
   }
   return vm;
+}
+
+async function restoreVm(options: VmOptions, from: string | Uint8Array): Promise<Vm> {
+  checkGivenOptions(options);
+  const snapshot = SnapshotReader.open(from);
+  try {
+    snapshot.checkBuild();
+    const vm = await Vm.create(checkOptions(restoredOptions(options, snapshot.header.config, snapshot.header.sources)));
+    try {
+      await vm.restore(snapshot);
+    } catch (e) {
+      await vm.dispose();
+      throw e;
+    }
+    return vm;
+  } finally {
+    snapshot.close();
+  }
 }
 
 /** A virtual machine. Runs once. */
@@ -77,6 +102,9 @@ export class Vm {
   /** The receiver of the platform's output is slow. */
   private outputWait: Promise<void> | undefined;
   private readonly mmuCheck: MmuCheck | undefined;
+  private readonly saves = new SaveQueue();
+  /** What the guest waits for when it begins to run. */
+  private pending: Promise<void> | undefined;
   private runMs = 0;
 
   /** Used by `createVm`. */
@@ -165,6 +193,71 @@ export class Vm {
     });
   }
 
+  /** Used by `createVm`. @throws PvmError `bad-snapshot`, `snapshot-mismatch` */
+  async restore(snapshot: SnapshotReader): Promise<void> {
+    await restoreMachine(this.saved, snapshot);
+    this.pending = this.platform.resume();
+  }
+
+  /** What a snapshot holds beside linear memory. The ledger comes first: objects that are made on the way find their rows in it. */
+  private get saved(): SavedMachine {
+    const { core, options, ledger, platform, design, runLoop, random } = this;
+    return {
+      core,
+      options,
+      state: {
+        state: (s) => {
+          s.fields({ ledger, random, platform, design, runLoop }, ['ledger', 'random', 'platform', 'design', 'runLoop']);
+          this.runMs = s.value('runMs', this.runMs);
+          this.unknownSyscalls = s.value('unknownSyscalls', this.unknownSyscalls);
+        },
+      },
+    };
+  }
+
+  /**
+   * Takes a snapshot, from which `createVm({ restore })` makes a machine that goes on from there. The machine stands still meanwhile, and this process with it.
+   *
+   * @throws PvmError `wrong-state` when the machine has ended, or ends before the snapshot is due
+   */
+  async save(options: SaveOptions = {}): Promise<Uint8Array> {
+    let bytes = new Uint8Array(0);
+    await this.requestSave(options, () => {
+      bytes = new Uint8Array(Buffer.concat([...saveMachine(this.saved)]));
+    });
+    return bytes;
+  }
+
+  /** The same into a file, which appears when it is complete. @throws PvmError also `unwritable-file` */
+  async saveTo(path: string, options: SaveOptions = {}): Promise<void> {
+    const file = new AtomicFile(path);
+    try {
+      await this.requestSave(options, () => file.write(saveMachine(this.saved)));
+    } finally {
+      file.discard();
+    }
+  }
+
+  private requestSave(options: SaveOptions, write: () => void): Promise<void> {
+    if (this.state === 'done') throw new PvmError('wrong-state', 'the machine has ended; a snapshot is taken before or while it runs');
+    const done = this.saves.add(options, write);
+    if (this.state === 'new') this.serveSaves();
+    else {
+      this.runLoop.cut();
+      this.wake?.();
+    }
+    return done;
+  }
+
+  /** Between two slices, or while the guest waits. @returns whether snapshots were taken */
+  private serveSaves(): boolean {
+    const due = this.saves.take(this.retired(BOOT_VCPU));
+    for (const request of due) request.serve();
+    if (due.some((request) => request.stop)) this.halt('saved', 0, 0);
+    this.runLoop.pauseAt = this.saves.next === Number.POSITIVE_INFINITY ? NO_LIMIT : BigInt(this.saves.next);
+    return due.length > 0;
+  }
+
   /** Put the kernel and its RAM disk into guest RAM. @throws MachineError */
   load(image: GuestImage): void {
     this.design.boot(this.platform.load(image, this.options.commandLine));
@@ -200,6 +293,7 @@ export class Vm {
       signal?.removeEventListener('abort', abort);
       this.platform.flush();
       this.state = 'done';
+      this.saves.end();
       await this.closeInput();
     }
     const { reason, exitCode, signal: killedBy } = this.stop ?? { reason: 'halted' as const, exitCode: 0, signal: 0 };
@@ -208,32 +302,46 @@ export class Vm {
 
   private async loop(): Promise<void> {
     const { runLoop } = this;
+    await this.waitFor(this.pending);
     while (this.stop === undefined) {
+      if (this.serveSaves()) {
+        // Whoever asked hears of it before the guest goes on.
+        await new Promise((resolve) => setImmediate(resolve));
+        continue;
+      }
       if (this.outputWait !== undefined) {
         const wait = this.outputWait;
         this.outputWait = undefined;
-        await this.abortable(wait);
+        await this.waitFor(wait);
         continue;
       }
       const start = performance.now();
       const end = runLoop.runSlice();
       this.runMs += performance.now() - start;
       if (end === 'limit') this.halt('instruction-limit', 0, 0);
-      else if (end === 'wait') await this.abortable(runLoop.waitFor);
+      else if (end === 'wait') await this.waitFor(runLoop.waitFor);
       else if (end === 'halted') await this.waitForInterrupt();
       else await new Promise((resolve) => setImmediate(resolve));
     }
   }
 
-  /** Waits for a device, or until the machine is told to stop. */
-  private async abortable(device: Promise<void> | undefined): Promise<void> {
-    await Promise.race([device, new Promise<void>((resolve) => (this.wake = resolve))]);
-    this.wake = undefined;
+  /** Waits for a device, or until the machine is told to stop. Snapshots are taken meanwhile. */
+  private async waitFor(device: Promise<void> | undefined): Promise<void> {
+    let isReady = device === undefined;
+    const ready = device?.finally(() => {
+      isReady = true;
+    });
+    while (!isReady && this.stop === undefined) {
+      this.serveSaves();
+      await Promise.race([ready, new Promise<void>((resolve) => (this.wake = resolve))]);
+      this.wake = undefined;
+    }
   }
 
   private async waitForInterrupt(): Promise<void> {
     const { runLoop } = this;
     do {
+      this.serveSaves();
       const state = runLoop.idle();
       if (state === 'dead') this.halt('halted', 0, 0);
       // A timer may have come due since the run ended.
@@ -316,6 +424,7 @@ export class Vm {
   async dispose(): Promise<void> {
     if (this.state === 'running') this.halt('aborted', 130, 0);
     this.state = 'done';
+    this.saves.end();
     await this.closeInput();
     this.platform.dispose();
     await this.core.dispose();

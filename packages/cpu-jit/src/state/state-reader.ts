@@ -12,7 +12,8 @@ export class StateReader implements StateIo {
   private at = 0;
 
   private constructor(bytes: Uint8Array) {
-    this.bytes = bytes;
+    // Not a Buffer, whose slices would be views.
+    this.bytes = bytesOf(bytes);
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 

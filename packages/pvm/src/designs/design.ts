@@ -18,6 +18,8 @@ export type StopReason =
   | 'halted'
   /** The `signal` option was aborted. */
   | 'aborted'
+  /** A snapshot was taken with `stop`. */
+  | 'saved'
   /** The `maxInstructions` option was reached. */
   | 'instruction-limit';
 

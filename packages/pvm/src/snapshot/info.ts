@@ -1,0 +1,25 @@
+import type { SnapshotHeader } from './format.ts';
+import { SnapshotReader } from './reader.ts';
+
+/** What a snapshot says about itself. */
+export interface SnapshotInfo extends SnapshotHeader {
+  /** Bytes of the file. */
+  readonly size: number;
+  /** This build can restore it. */
+  readonly isCurrent: boolean;
+}
+
+/**
+ * Reads and checks a snapshot without a machine.
+ *
+ * @param from path or contents
+ * @throws PvmError `unreadable-file`, `bad-snapshot`, `snapshot-mismatch` for a file format of another version
+ */
+export function snapshotInfo(from: string | Uint8Array): SnapshotInfo {
+  const reader = SnapshotReader.open(from);
+  try {
+    return { ...reader.header, size: reader.size, isCurrent: reader.isCurrent };
+  } finally {
+    reader.close();
+  }
+}

@@ -1,0 +1,88 @@
+import type { CpuCore } from '@pvm/cpu-jit';
+import { CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, TLB_BASE, TLB_CPU_SIZE } from '@pvm/cpu-jit/layout';
+import { badSnapshot, MAX_SECTION } from './format.ts';
+
+const PAGE = 4096;
+/** Frames of linear memory that FRAME_WRITTEN has a bit for: 4 GiB of them. */
+const FRAME_WRITTEN_SIZE = 2 ** 32 / PAGE / 8;
+/** Pages of one section; with their numbers they fit into MAX_SECTION. */
+const SECTION_PAGES = 1024;
+
+/** A part of linear memory, in pages. */
+interface Area {
+  readonly first: number;
+  readonly end: number;
+}
+
+/** What of linear memory is state: vCPUs and their TLBs, page-table frames, guest RAM. Decoded and compiled code is made again. */
+function areasOf(core: CpuCore): readonly Area[] {
+  const area = (base: number, size: number): Area => ({ first: base / PAGE, end: Math.ceil((base + size) / PAGE) });
+  return [
+    area(CPU_BASE, core.vcpus * CPU_STRIDE),
+    area(TLB_BASE, core.vcpus * TLB_CPU_SIZE),
+    area(FRAME_WRITTEN, FRAME_WRITTEN_SIZE),
+    area(core.framePoolBase, core.framePoolFrames * PAGE),
+    area(core.ramBase, core.ramBytes),
+  ];
+}
+
+/** Pages that are not all zeros, packed for sections: count, page numbers (u32 each), contents. */
+export function* packMemory(core: CpuCore): Generator<Uint8Array, void> {
+  const { u8, u64 } = core;
+  let pages: number[] = [];
+  for (const { first, end } of areasOf(core)) {
+    for (let page = first; page < end; page++) {
+      if (!isUsed(u64, page)) continue;
+      pages.push(page);
+      if (pages.length < SECTION_PAGES) continue;
+      yield pack(u8, pages);
+      pages = [];
+    }
+  }
+  if (pages.length > 0) yield pack(u8, pages);
+}
+
+function isUsed(words: BigUint64Array, page: number): boolean {
+  const end = (page + 1) * (PAGE / 8);
+  for (let i = page * (PAGE / 8); i < end; i++) if (words[i] !== 0n) return true;
+  return false;
+}
+
+function pack(memory: Uint8Array, pages: readonly number[]): Uint8Array {
+  const header = 4 + 4 * pages.length;
+  const packed = new Uint8Array(header + pages.length * PAGE);
+  const view = new DataView(packed.buffer);
+  view.setUint32(0, pages.length, true);
+  pages.forEach((page, i) => {
+    view.setUint32(4 + 4 * i, page, true);
+    packed.set(memory.subarray(page * PAGE, (page + 1) * PAGE), header + i * PAGE);
+  });
+  return packed;
+}
+
+/** Puts the pages of a snapshot into a machine that has not run. */
+export class MemoryRestore {
+  private readonly core: CpuCore;
+  private readonly areas: readonly Area[];
+
+  /** Empties everything but guest RAM, which is empty in a new machine. */
+  constructor(core: CpuCore) {
+    this.core = core;
+    this.areas = areasOf(core);
+    for (const { first, end } of this.areas.slice(0, -1)) core.u8.fill(0, first * PAGE, end * PAGE);
+  }
+
+  /** @throws PvmError `bad-snapshot` for pages that this machine does not have */
+  put(packed: Uint8Array): void {
+    const view = new DataView(packed.buffer, packed.byteOffset, packed.byteLength);
+    const count = packed.length < 4 ? -1 : view.getUint32(0, true);
+    if (count < 0 || packed.length !== 4 + count * (4 + PAGE) || packed.length > MAX_SECTION)
+      throw badSnapshot('a section of memory has not the length it says');
+    for (let i = 0; i < count; i++) {
+      const page = view.getUint32(4 + 4 * i, true);
+      if (!this.areas.some(({ first, end }) => page >= first && page < end)) throw badSnapshot(`page ${page} is no memory of this machine`);
+      const from = 4 + 4 * count + i * PAGE;
+      this.core.u8.set(packed.subarray(from, from + PAGE), page * PAGE);
+    }
+  }
+}

@@ -1,0 +1,145 @@
+import { promisify } from 'node:util';
+import { zstdDecompress } from 'node:zlib';
+import {
+  badSnapshot,
+  DIGEST_SIZE,
+  FORMAT_VERSION,
+  layoutFingerprint,
+  MAGIC,
+  MAX_HEADER_SIZE,
+  MAX_SECTION,
+  mismatch,
+  PREFIX_SIZE,
+  SECTION,
+  SECTION_HEADER_SIZE,
+  type SnapshotHeader,
+} from './format.ts';
+import { checkConfigShape } from './machine-config.ts';
+import { SnapshotSource } from './source.ts';
+
+const unpack = promisify(zstdDecompress);
+/** Sections that are unpacked at a time, on Node's thread pool. */
+const AHEAD = 4;
+
+interface Section {
+  readonly kind: number;
+  readonly data: Uint8Array;
+}
+
+/** A snapshot whose checksum is right; its header has been read. */
+export class SnapshotReader {
+  readonly header: SnapshotHeader;
+  /** Bytes of the file. */
+  readonly size: number;
+  private readonly source: SnapshotSource;
+  private readonly first: number;
+
+  /** @throws PvmError `unreadable-file`, `bad-snapshot`, or `snapshot-mismatch` when another version wrote it */
+  static open(from: string | Uint8Array): SnapshotReader {
+    const source = new SnapshotSource(from);
+    try {
+      return new SnapshotReader(source);
+    } catch (e) {
+      source.close();
+      throw e;
+    }
+  }
+
+  private constructor(source: SnapshotSource) {
+    this.source = source;
+    this.size = source.size;
+    const magic = source.read(0, Math.min(MAGIC.length, source.size));
+    if (new TextDecoder().decode(magic) !== MAGIC) throw badSnapshot(`${source.name}: is not a snapshot of pvm`);
+    const numbers = new DataView(source.read(0, PREFIX_SIZE).slice().buffer);
+    const version = numbers.getUint32(MAGIC.length, true);
+    if (version !== FORMAT_VERSION) throw mismatch(`${source.name}: has format ${version}, this version of pvm reads format ${FORMAT_VERSION}`);
+    const body = source.size - DIGEST_SIZE;
+    const digest = body < PREFIX_SIZE ? new Uint8Array(0) : source.read(body, DIGEST_SIZE);
+    if (Buffer.compare(digest, body < PREFIX_SIZE ? Buffer.of(0) : source.digest(body)) !== 0)
+      throw badSnapshot(`${source.name}: is damaged or cut off: its checksum is wrong`);
+    const length = numbers.getUint32(MAGIC.length + 4, true);
+    if (length > MAX_HEADER_SIZE || PREFIX_SIZE + length > body) throw badSnapshot(`${source.name}: has an impossible header`);
+    this.header = parseHeader(source.name, source.read(PREFIX_SIZE, length));
+    this.first = PREFIX_SIZE + length;
+  }
+
+  /** The build that wrote it lays out linear memory as this one does. */
+  get isCurrent(): boolean {
+    return this.header.layout === layoutFingerprint();
+  }
+
+  /** @throws PvmError `snapshot-mismatch` when the build that wrote it lays out linear memory in another way */
+  checkBuild(): void {
+    const { pvm, layout } = this.header;
+    if (!this.isCurrent)
+      throw mismatch(`${this.source.name}: was written by another build of pvm (${pvm}, layout ${layout}); this one has layout ${layoutFingerprint()}`);
+  }
+
+  /**
+   * Hands over the sections of memory one by one. @returns the state
+   *
+   * @throws PvmError `bad-snapshot`
+   */
+  async readSections(putMemory: (packed: Uint8Array) => void): Promise<Uint8Array> {
+    const state: Uint8Array[] = [];
+    for await (const { kind, data } of this.sections()) {
+      if (kind === SECTION.memory) putMemory(data);
+      else if (kind === SECTION.state) state.push(data);
+      else throw badSnapshot(`${this.source.name}: has a section of unknown kind ${kind}`);
+    }
+    return Buffer.concat(state);
+  }
+
+  close(): void {
+    this.source.close();
+  }
+
+  private async *sections(): AsyncGenerator<Section, void> {
+    const waiting: Promise<Section>[] = [];
+    for (const section of this.packed()) {
+      const promise = section();
+      // Its error comes when it is its turn, and must not count as unhandled before.
+      promise.catch(() => undefined);
+      waiting.push(promise);
+      const next = waiting.length > AHEAD ? waiting.shift() : undefined;
+      if (next !== undefined) yield await next;
+    }
+    for (const promise of waiting) yield await promise;
+  }
+
+  /** Each section, as the work of unpacking it. */
+  private *packed(): Generator<() => Promise<Section>, void> {
+    const { source } = this;
+    const end = source.size - DIGEST_SIZE;
+    for (let at = this.first; ; ) {
+      if (at + SECTION_HEADER_SIZE > end) throw badSnapshot(`${source.name}: ends without its last section`);
+      const head = new DataView(source.read(at, SECTION_HEADER_SIZE).slice().buffer);
+      const [kind, size, stored] = [head.getUint32(0, true), head.getUint32(4, true), head.getUint32(8, true)];
+      if (size > MAX_SECTION || at + SECTION_HEADER_SIZE + stored > end) throw badSnapshot(`${source.name}: has a section of impossible size`);
+      if (kind === SECTION.end) return;
+      const packed = source.read(at + SECTION_HEADER_SIZE, stored);
+      at += SECTION_HEADER_SIZE + stored;
+      yield async () => {
+        const data = await unpack(packed, { maxOutputLength: Math.max(1, size) }).catch((e: unknown) => {
+          throw badSnapshot(`${source.name}: a section cannot be unpacked`, e);
+        });
+        if (data.length !== size) throw badSnapshot(`${source.name}: a section has ${data.length} bytes, and should have ${size}`);
+        return { kind, data };
+      };
+    }
+  }
+}
+
+function parseHeader(name: string, bytes: Uint8Array): SnapshotHeader {
+  let header: Partial<SnapshotHeader> | null;
+  try {
+    header = JSON.parse(new TextDecoder().decode(bytes)) as Partial<SnapshotHeader> | null;
+  } catch (cause) {
+    throw badSnapshot(`${name}: its header is no JSON`, cause);
+  }
+  const { pvm, layout, created, config, sources, vcpus, instructions } = header ?? {};
+  const texts = [pvm, layout, created, instructions];
+  if (texts.some((text) => typeof text !== 'string') || !Number.isInteger(vcpus)) throw badSnapshot(`${name}: its header is incomplete`);
+  checkConfigShape(config, sources);
+  return header as SnapshotHeader;
+}

@@ -1,0 +1,62 @@
+import { createHash } from 'node:crypto';
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { PvmError } from '../errors.ts';
+import { badSnapshot } from './format.ts';
+
+const READ_SIZE = 4 << 20;
+
+/** The bytes of a snapshot, in a file or in memory. */
+export class SnapshotSource {
+  /** For messages. */
+  readonly name: string;
+  readonly size: number;
+  private readonly bytes: Uint8Array | undefined;
+  private fd = -1;
+
+  /** @throws PvmError `unreadable-file` */
+  constructor(from: string | Uint8Array) {
+    if (typeof from !== 'string') {
+      this.name = 'snapshot';
+      // Not a Buffer, whose slices would be views.
+      this.bytes = new Uint8Array(from.buffer, from.byteOffset, from.byteLength);
+      this.size = from.length;
+      return;
+    }
+    this.name = from;
+    try {
+      this.fd = openSync(from, 'r');
+      this.size = fstatSync(this.fd).size;
+      if (!fstatSync(this.fd).isFile()) throw Object.assign(new Error('is not a file'), { code: 'EISDIR' });
+    } catch (cause) {
+      this.close();
+      const code = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
+      const known: Readonly<Record<string, string>> = { ENOENT: 'no such file', EACCES: 'permission denied', EISDIR: 'is not a file' };
+      throw new PvmError('unreadable-file', `${from}: ${known[code] ?? `cannot be read (${code})`}`, { cause });
+    }
+  }
+
+  /** @throws PvmError `bad-snapshot` when there are not so many bytes */
+  read(offset: number, length: number): Uint8Array {
+    if (offset + length > this.size) throw badSnapshot(`${this.name}: is cut off: it ends after ${this.size} bytes`);
+    if (this.bytes !== undefined) return this.bytes.subarray(offset, offset + length);
+    const buffer = new Uint8Array(length);
+    for (let done = 0; done < length; ) {
+      const n = readSync(this.fd, buffer, done, length - done, offset + done);
+      if (n === 0) throw badSnapshot(`${this.name}: became shorter while it was read`);
+      done += n;
+    }
+    return buffer;
+  }
+
+  /** SHA-256 of the first `length` bytes. */
+  digest(length: number): Uint8Array {
+    const hash = createHash('sha256');
+    for (let at = 0; at < length; at += READ_SIZE) hash.update(this.read(at, Math.min(READ_SIZE, length - at)));
+    return hash.digest();
+  }
+
+  close(): void {
+    if (this.fd >= 0) closeSync(this.fd);
+    this.fd = -1;
+  }
+}
