@@ -332,7 +332,7 @@ export class Vm {
       isReady = true;
     });
     while (!isReady && this.stop === undefined) {
-      this.serveSaves();
+      if (this.serveSaves()) continue;
       await Promise.race([ready, new Promise<void>((resolve) => (this.wake = resolve))]);
       this.wake = undefined;
     }
@@ -341,7 +341,7 @@ export class Vm {
   private async waitForInterrupt(): Promise<void> {
     const { runLoop } = this;
     do {
-      this.serveSaves();
+      if (this.serveSaves()) continue;
       const state = runLoop.idle();
       if (state === 'dead') this.halt('halted', 0, 0);
       // A timer may have come due since the run ended.
