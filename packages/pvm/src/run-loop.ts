@@ -73,6 +73,11 @@ export class RunLoop implements Saveable {
     return this.turns.current;
   }
 
+  /** Instructions that all vCPUs together have retired. */
+  get retired(): number {
+    return Number(this.turns.total());
+  }
+
   /** Run for about `SLICE_MS`. @throws TripleFault, FailedEntry */
   runSlice(): SliceEnd {
     const { design, ledger, outcome, turns, control } = this;

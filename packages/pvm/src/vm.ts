@@ -251,7 +251,7 @@ export class Vm {
 
   /** Between two slices, or while the guest waits. @returns whether snapshots were taken */
   private serveSaves(): boolean {
-    const due = this.saves.take(this.retired(BOOT_VCPU));
+    const due = this.saves.take(this.runLoop.retired);
     for (const request of due) request.serve();
     if (due.some((request) => request.stop)) this.halt('saved', 0, 0);
     this.runLoop.pauseAt = this.saves.next === Number.POSITIVE_INFINITY ? NO_LIMIT : BigInt(this.saves.next);

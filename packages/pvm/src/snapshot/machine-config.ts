@@ -21,6 +21,7 @@ const ROLE: Readonly<Record<keyof VmOptions, 'machine' | 'boot' | 'host'>> = {
   optimisations: 'machine',
   cpu: 'machine',
   clock: 'machine',
+  vcpus: 'machine',
   vsock: 'machine',
   balloon: 'machine',
   virtio: 'machine',
@@ -57,6 +58,7 @@ export function machineConfig(o: CheckedOptions) {
     shadowMemory: o.shadowMemory,
     cpu: o.cpu,
     clock: o.clock,
+    vcpus: o.vcpus,
     vsock: o.vsock,
     balloon: o.balloon,
     virtio: o.virtio,
@@ -124,11 +126,11 @@ export function restoredOptions(given: VmOptions, config: MachineConfig, sources
 function optionsOf(config: MachineConfig, sources: MachineSources, given: VmOptions): VmOptions {
   const { platform, abi, stock, drives, shares, consolePorts, ...same } = config;
   const isPc = platform === 'pc';
-  const { vsock, balloon, virtio, debugExitPort, ...everywhere } = same;
+  const { vcpus, vsock, balloon, virtio, debugExitPort, ...everywhere } = same;
   return {
     ...everywhere,
     // Never loaded: it says which platform it is.
-    ...(isPc ? { kernel: new Uint8Array(0), vsock, balloon, virtio, debugExitPort } : { program: new Uint8Array(0) }),
+    ...(isPc ? { kernel: new Uint8Array(0), vcpus, vsock, balloon, virtio, debugExitPort } : { program: new Uint8Array(0) }),
     ...(abi === null ? {} : { abi }),
     ...(stock === null ? {} : { stock }),
     ...(drives.length === 0

@@ -97,6 +97,12 @@ describe.each(DESIGN_NAMES)('a snapshot under %s', (design) => {
 });
 
 describe('a snapshot', () => {
+  it('of a machine with several vCPUs is of all of them', async () => {
+    const { whole, resumed } = await twice({ kernel: guest('smp/smp.elf'), vcpus: 3, memory: '64M' }, 300_000);
+    expect(whole.stopReason).toBe('poweroff');
+    expect(resumed).toEqual(whole);
+  });
+
   it.each([
     ['sync', 'sync'],
     ['off', 'on'],
@@ -204,6 +210,7 @@ describe('a snapshot file', () => {
     [{ cpu: 'v3' }, /machine with cpu "v2", not "v3"/],
     [{ clock: 'host' }, /machine with clock "icount", not "host"/],
     [{ vsock: true }, /machine with vsock false, not true/],
+    [{ vcpus: 2 }, /machine with vcpus 1, not 2/],
     [{ kernel: 'vmlinuz' }, /option kernel has no effect on a restored machine/],
     [{ drives: [{ file: new Uint8Array(512) }] }, /machine with drives \[\]/],
   ])('is refused by a machine with %o', async (options, message) => {
