@@ -1,40 +1,14 @@
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { buildCpio } from '../packages/machine/src/index.ts';
 import { createVm, STOCK_CHOICES, type VmOptions } from '../packages/pvm/src/index.ts';
+import { busyboxInitrd, debianKernel } from './debian.ts';
 
-/** Debian's packages come from its archive, and a boot takes a while: only on request. */
-const isWanted = process.env['PVM_TEST_DEBIAN'] === '1' && existsSync('/usr/bin/apt-get');
-const folder = join(tmpdir(), 'pvm-debian-packages');
+/** Minutes of computing: only on request. What CI boots is in debian-console.test.ts. */
+const isWanted = process.env['PVM_TEST_DEBIAN'] === '1';
 
-/** Downloads a package once and unpacks it; returns the folder. */
-function packageFiles(name: string): string {
-  const target = join(folder, name);
-  if (existsSync(target)) return target;
-  mkdirSync(folder, { recursive: true });
-  execFileSync('apt-get', ['download', name], { cwd: folder, stdio: 'ignore' });
-  const archive = readdirSync(folder).find((file) => file.startsWith(`${name}_`) && file.endsWith('.deb'));
-  if (archive === undefined) throw new Error(`apt-get downloaded nothing for ${name}`);
-  execFileSync('dpkg-deb', ['-x', join(folder, archive), target]);
-  return target;
-}
-
-/** The versioned package that a meta package stands for. */
-function dependency(meta: string): string {
-  const lines = execFileSync('apt-cache', ['depends', meta], { encoding: 'utf8' });
-  const name = /Depends: (linux-image-\S+)/.exec(lines)?.[1];
-  if (name === undefined) throw new Error(`${meta} has no kernel`);
-  return name;
-}
-
-function kernel(meta: string): string {
-  const boot = join(packageFiles(dependency(meta)), 'boot');
-  const file = readdirSync(boot).find((name) => name.startsWith('vmlinuz-'));
-  if (file === undefined) throw new Error(`${meta}: no kernel in the package`);
-  return join(boot, file);
+async function needed<T>(what: Promise<T | undefined>): Promise<T> {
+  const found = await what;
+  if (found === undefined) throw new Error('PVM_TEST_DEBIAN=1 asks for packages that are not here and that apt cannot fetch');
+  return found;
 }
 
 const INIT = `#!/busybox sh
@@ -53,15 +27,11 @@ poweroff -f
 `;
 
 async function boot(image: string, options: VmOptions): Promise<{ serial: string; stopReason: string; instructions: bigint }> {
-  const busybox = new Uint8Array(readFileSync(join(packageFiles('busybox-static'), 'bin/busybox')));
   const decoder = new TextDecoder();
   let serial = '';
   const vm = await createVm({
     kernel: image,
-    initrd: buildCpio([
-      { name: 'init', data: new TextEncoder().encode(INIT), mode: 0o755 },
-      { name: 'busybox', data: busybox, mode: 0o755 },
-    ]),
+    initrd: await needed(busyboxInitrd(INIT)),
     commandLine: 'console=ttyS0',
     clock: 'icount',
     onSerial: (chunk) => {
@@ -92,7 +62,7 @@ describe.skipIf(!isWanted).each(['linux-image-cloud-amd64', 'linux-image-amd64']
   test('boots to user space, computes, sleeps, reads its console and powers off; the same run with and without the compiler', {
     timeout: 900_000,
   }, async () => {
-    const image = kernel(meta);
+    const image = await needed(debianKernel(meta));
     const compiled = await boot(image, { jit: 'on' });
     check(compiled);
     const interpreted = await boot(image, { jit: 'off' });
@@ -100,6 +70,6 @@ describe.skipIf(!isWanted).each(['linux-image-cloud-amd64', 'linux-image-amd64']
   });
 
   test.each(STOCK_CHOICES)('does so under design pvm as well, as %s', { timeout: 900_000 }, async (stock) => {
-    check(await boot(kernel(meta), { design: 'pvm', stock }));
+    check(await boot(await needed(debianKernel(meta)), { design: 'pvm', stock }));
   });
 });
