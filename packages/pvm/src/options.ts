@@ -203,7 +203,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     terminals: options.terminals ?? 0,
     kernel: options.kernel,
     ...checkedPcOptions(options),
-    commandLine: options.commandLine ?? '',
+    commandLine: isolatedCommandLine(options, platform),
     maxInstructions: options.maxInstructions,
     checkMmu: Number(options.checkMmu ?? false),
     ledger: options.ledger ?? 'sampled',
@@ -249,6 +249,16 @@ function checkOptimisations(design: DesignName, wanted: Readonly<Partial<Record<
     throw new PvmError('bad-option', `design ${design} has no optimisation ${unknown}; it has ${names.length === 0 ? 'none' : names.join(', ')}`);
   }
   return { ...optimisations, ...wanted };
+}
+
+/** The kernel's command line, which with the switch `kpti` asks it to isolate its page tables. @throws PvmError where the guest has nothing to isolate */
+function isolatedCommandLine(options: VmOptions, platform: PlatformKind): string {
+  const line = options.commandLine ?? '';
+  if (options.optimisations?.kpti !== true) return line;
+  if (platform === 'program' || options.abi !== undefined) {
+    throw new PvmError('bad-option', "the switch kpti is for unmodified kernels; a guest that speaks PVM's ABI has a user shadow without its kernel anyway");
+  }
+  return `${line} pti=on`.trimStart();
 }
 
 function size(name: string, value: number | string, min: number, max: number, multiple: number): number {

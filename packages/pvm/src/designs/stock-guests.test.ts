@@ -45,6 +45,14 @@ describe.each(designs)('a stock kernel under %s', (design) => {
     expect(runs[1]?.result.summary.instructions).toBe(runs[0]?.result.summary.instructions);
   });
 
+  it('is asked by its command line to isolate its page tables when the switch kpti is on', async () => {
+    // mov ebx, [rsi + 0x228]; the byte at RBX to COM1 until it is 0.
+    const print = [0x8b, 0x9e, ...word(0x228, 4), 0x66, 0xba, ...word(COM1, 2), 0x8a, 0x03, 0x84, 0xc0, 0x74, 0x06, 0xee, 0x48, 0xff, 0xc3, 0xeb, 0xf4];
+    const kernel = stockKernel([...print, ...powerOff]);
+    const lines = [await run({ kernel, commandLine: 'quiet' }), await run({ kernel, commandLine: 'quiet', optimisations: { kpti: true } })];
+    expect(lines.map((r) => r.serial)).toEqual(['quiet', 'quiet pti=on']);
+  });
+
   it('that halts with interrupts off stops, and one without an IDT triple-faults', async () => {
     expect((await run({ kernel: stockKernel([0xfa, 0xf4]) })).result.stopReason).toBe('halted');
     // ud2
@@ -75,7 +83,9 @@ describe('createVm refuses', () => {
       /abi is for kernels that speak PVM's ABI; stock/,
     ],
     ['neither program nor kernel', { design: 'bare' }, /program is missing/],
-    ['a switch that the design does not have', { kernel: image, optimisations: { prefault: true } }, /design bare has no optimisation prefault; it has none/],
+    ['a switch that the design does not have', { kernel: image, optimisations: { prefault: true } }, /design bare has no optimisation prefault; it has kpti/],
+    ['isolated page tables of our own kernel', { program: 'x', optimisations: { kpti: true } }, /switch kpti is for unmodified kernels/],
+    ['isolated page tables of a PVM kernel', { kernel: image, design: 'pvm', abi: 'v2', optimisations: { kpti: true } }, /switch kpti is for unmodified/],
   ] satisfies [string, VmOptions, RegExp][])('%s', async (_, options, message) => {
     await expect(createVm(options)).rejects.toThrow(message);
   });

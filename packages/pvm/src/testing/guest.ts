@@ -158,7 +158,7 @@ export class TestGuest {
     }
     return this;
   }
-  private writeMsr(index: number, value: bigint): void {
+  writeMsr(index: number, value: bigint): void {
     if (!writeMsr(this.vcpu, this.clock, this.platform, index, value)) throw new Error(`MSR 0x${index.toString(16)} refused 0x${value.toString(16)}`);
   }
 

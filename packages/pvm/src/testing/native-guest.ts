@@ -19,6 +19,7 @@ export interface NativeGuestOptions {
   readonly ramBytes?: number;
   readonly directSwitch?: boolean;
   readonly prefault?: boolean;
+  readonly unsync?: boolean;
 }
 
 const RAM = 4 << 20;
@@ -180,12 +181,12 @@ export class NativeGuest {
     this.ram = new GuestRam(core.memory.buffer, core.ramBase, core.ramBytes);
     this.ledger = new ExitLedger(() => this.design.directSwitches());
     core.u32[(core.cpuAddress(0) + V_TSC_MUL) >>> 2] = 1;
-    const { directSwitch, prefault } = wanted;
+    const switches = { 'direct-switch': wanted.directSwitch, prefault: wanted.prefault, unsync: wanted.unsync };
     const options = checkOptions({
       kernel: new Uint8Array(1),
       design: wanted.design,
       ...(wanted.stock === undefined ? {} : { stock: wanted.stock }),
-      optimisations: { ...(directSwitch === undefined ? {} : { 'direct-switch': directSwitch }), ...(prefault === undefined ? {} : { prefault }) },
+      optimisations: Object.fromEntries(Object.entries(switches).filter(([, on]) => on !== undefined)),
     });
     this.design = designInfo(wanted.design).create({
       core,

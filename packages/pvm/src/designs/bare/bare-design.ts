@@ -31,7 +31,7 @@ export const bare: DesignInfo = {
   title: 'no hypervisor: only accesses to devices leave the guest',
   platforms: ['program', 'pc'],
   abiKernels: false,
-  optimisations: {},
+  optimisations: { kpti: false },
   switcher: false,
   smp: true,
   create: (context) => perVcpu(context, (index) => new BareDesign(context, undefined, index)),

@@ -6,7 +6,7 @@ export const kvmEpt: DesignInfo = {
   title: 'KVM with two-dimensional paging (EPT)',
   platforms: ['program', 'pc'],
   abiKernels: false,
-  optimisations: { 'large-pages': true },
+  optimisations: { 'large-pages': true, kpti: false },
   switcher: false,
   smp: true,
   create: (context) => perVcpu<KvmEptDesign>(context, (index, first) => new KvmEptDesign(context, index, first?.table)),

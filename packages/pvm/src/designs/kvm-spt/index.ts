@@ -6,7 +6,7 @@ export const kvmSpt: DesignInfo = {
   title: 'KVM with shadow page tables',
   abiKernels: false,
   platforms: ['program', 'pc'],
-  optimisations: { 'large-pages': true, unsync: true },
+  optimisations: { 'large-pages': true, unsync: true, kpti: false },
   switcher: false,
   smp: true,
   create: (context) => perVcpu<KvmSptDesign>(context, (index, first) => new KvmSptDesign(context, index, first?.mmu)),

@@ -8,7 +8,7 @@ export const pvm: DesignInfo = {
   title: 'PVM: guest kernel and user at privilege level 3 on shadow page tables',
   platforms: ['program', 'pc'],
   abiKernels: true,
-  optimisations: { 'direct-switch': true, prefault: true, 'pcid-map': true, 'inject-direct': false },
+  optimisations: { 'direct-switch': true, prefault: true, 'pcid-map': true, 'inject-direct': false, kpti: false },
   switcher: true,
   smp: true,
   create: (context) => {
