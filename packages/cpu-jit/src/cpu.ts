@@ -1,4 +1,5 @@
 import { CodeCache, type CodeSource } from './code-cache.ts';
+import { DebugPoints } from './debug-points.ts';
 import { decode } from './decoder/index.ts';
 import type { Insn } from './decoder/types.ts';
 import { setEngineFlags } from './engine-flags.ts';
@@ -28,6 +29,7 @@ import {
   EXIT_LIMIT,
   EXIT_MSR_READ,
   EXIT_MSR_WRITE,
+  EXIT_REQUEST,
   EXIT_RESTART,
   EXIT_SHUTDOWN,
   EXIT_STEP,
@@ -188,6 +190,7 @@ export class CpuCore implements MemoryLayout {
   readonly table: WebAssembly.Table;
   private runtime: RuntimeExports;
   private code: CodeCache;
+  private debugPoints: DebugPoints;
   private jit: Jit | undefined;
   private sampler: TierSampler | undefined;
   private readonly limits = new BigUint64Array(MAX_VCPUS);
@@ -225,6 +228,7 @@ export class CpuCore implements MemoryLayout {
     // Set by link(), before anyone can see the object.
     this.runtime = undefined as unknown as RuntimeExports;
     this.code = undefined as unknown as CodeCache;
+    this.debugPoints = undefined as unknown as DebugPoints;
   }
 
   private async link(options: CpuOptions): Promise<void> {
@@ -269,6 +273,7 @@ export class CpuCore implements MemoryLayout {
       },
       interpreter.handlers,
     );
+    this.debugPoints = new DebugPoints(this, this.code, runtime);
     if (options.sample === true) this.sampler = new TierSampler(memory);
     if (options.jit === 'off') return;
     const compiler = options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler(memory, this.limitAddresses());
@@ -379,6 +384,7 @@ export class CpuCore implements MemoryLayout {
     // Events are looked at where generated code would: at check points.
     let isCheckPoint = true;
     for (;;) {
+      if (isCheckPoint && this.debugPoints.isHit(vcpu)) return EXIT_REQUEST;
       let reason = isCheckPoint ? this.runtime.attention(cpu) >>> 0 : NEXT;
       isCheckPoint = false;
       if (reason === NEXT || reason === NEXT_CHECK) reason = this.runtime.run(cpu) >>> 0;
@@ -694,6 +700,10 @@ export class CpuCore implements MemoryLayout {
   setBreakpoint(hpa: number, isSet: boolean): void {
     this.code.setBreakpoint(hpa, isSet);
   }
+  /** Breakpoints and watchpoints of a debugger. */
+  get debug(): DebugPoints {
+    return this.debugPoints;
+  }
   /** Size of the code that runs now. */
   codeBits(vcpu: number): 16 | 32 | 64 {
     return this.codeSize(this.cpuAddress(vcpu));
@@ -717,7 +727,9 @@ export class CpuCore implements MemoryLayout {
   private decodeBlock(cpu: number): boolean {
     if (this.code.full) this.code.flush();
     const source = this.sourceAt(cpu);
-    return source !== undefined && this.code.addBlock(source, this.codeSize(cpu));
+    if (source === undefined) return false;
+    if (this.debugPoints.hasBreakpoints) this.debugPoints.decoding((cpu - CPU_BASE) / CPU_STRIDE, source.hpa);
+    return this.code.addBlock(source, this.codeSize(cpu));
   }
 
   /** Guest RAM at `hpa` was written from TypeScript: drops code that was made from it. */

@@ -44,6 +44,8 @@ export interface RuntimeExports {
   debug_step(cpu: number, branch: number): void;
   /** The instruction at RIP was completed from outside: with TF a trap is due. */
   debug_completed(cpu: number): void;
+  /** The debug registers were written from outside: arms what they say. */
+  watch(cpu: number): void;
   /** 1 when an external interrupt could be delivered now. */
   interruptible(cpu: number): number;
   /** Finishes the IN, OUT, INS or OUTS that left with EXIT_IO: NEXT_CHECK, or EXIT_EXCEPTION with S_EXC set. */

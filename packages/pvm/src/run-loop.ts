@@ -1,5 +1,6 @@
 import type { CpuCore, Saveable, StateIo } from '@pvm/cpu-jit';
-import { EXIT_LIMIT, EXIT_REQUEST, EXIT_SPIN, S_ICOUNT, S_RIP } from '@pvm/cpu-jit/layout';
+import { EXIT_LIMIT, EXIT_REQUEST, EXIT_SPIN, NEXT, NEXT_CHECK, S_ICOUNT, S_INTR, S_NMI, S_RIP } from '@pvm/cpu-jit/layout';
+import type { Debugger } from './debug/debugger.ts';
 import type { Design, ExitOutcome } from './designs/design.ts';
 import type { ExitLedger } from './ledger.ts';
 import type { PlatformTimers } from './platform/platform.ts';
@@ -14,8 +15,13 @@ export const NO_LIMIT = 2n ** 63n;
 /** The clock costs a good part of what a short exit costs: so many go by between two looks whether the slice is over. */
 const EXITS_BETWEEN_LOOKS = 16;
 
-/** Why a slice ended: time for the host's event loop, a wait, a halt, or the limit of instructions. */
-export type SliceEnd = 'yield' | 'wait' | 'halted' | 'limit' | 'stopped';
+/** An instruction may fault a few times before the hypervisor has provided all that it touches. */
+const MAX_STEP_TURNS = 64;
+/** What a single instruction ends with that the hypervisor has nothing to do with. */
+const INSIDE: ReadonlySet<number> = new Set([NEXT, NEXT_CHECK, EXIT_REQUEST, EXIT_LIMIT, EXIT_SPIN]);
+
+/** Why a slice ended: time for the host's event loop, a wait, a halt, the limit of instructions, or the debugger holds the machine. */
+export type SliceEnd = 'yield' | 'wait' | 'halted' | 'limit' | 'stopped' | 'debugged';
 
 /** How the machine steers its run loop. */
 export interface RunControl {
@@ -25,6 +31,8 @@ export interface RunControl {
   afterExit(): void;
   /** Most instructions to retire, undefined: no limit. */
   readonly maxInstructions: number | undefined;
+  /** Undefined, or absent: nobody has asked for one. */
+  debugger?(): Debugger | undefined;
 }
 
 /**
@@ -46,6 +54,8 @@ export class RunLoop implements Saveable {
   pauseAt = NO_LIMIT;
   private slice = FIRST_SLICE;
   private exits = 0;
+  /** What a vCPU waits for while a debugger holds the machine. */
+  private unsettled: Promise<void> | undefined;
   /** The limit that each vCPU has been given. */
   private readonly given: bigint[];
   /** The guest runs under a limit that `cut` may lower. */
@@ -80,9 +90,11 @@ export class RunLoop implements Saveable {
 
   /** Run for about `SLICE_MS`. @throws TripleFault, FailedEntry */
   runSlice(): SliceEnd {
-    const { design, ledger, outcome, turns, control } = this;
-    outcome.wait = undefined;
-    const words = this.core.u32;
+    const { outcome, turns, control } = this;
+    const debug = control.debugger?.();
+    if (debug?.holds(turns.current) === true) return 'debugged';
+    outcome.wait = this.unsettled;
+    if (outcome.wait !== undefined) return 'wait';
     const first = turns.total();
     const target = first + BigInt(this.slice);
     const limit = [this.pauseAt, this.limit].reduce((least, n) => (n < least ? n : least), target);
@@ -102,25 +114,66 @@ export class RunLoop implements Saveable {
           return 'yield';
         }
       } else {
-        if (reason !== EXIT_REQUEST) {
-          const start = design.exitStart(vcpu, reason);
-          const rip = (this.core.cpuAddress(vcpu) + S_RIP) >>> 2;
-          const ripLow = words[rip] ?? 0;
-          const ripHigh = words[rip + 1] ?? 0;
-          try {
-            design.handleExit(vcpu, reason, outcome);
-          } finally {
-            ledger.finish(outcome.row, start, ripLow, ripHigh, vcpu);
-          }
-          this.timers?.clock.exitDone();
+        if (reason !== EXIT_REQUEST) this.handle(vcpu, reason);
+        else if (debug !== undefined) {
+          const next = debug.requested(vcpu);
+          if (next === 'stop') return 'debugged';
+          if (next === 'step') this.step(vcpu);
         }
         control.afterExit();
         if (control.stopped()) return 'stopped';
-        if (outcome.wait !== undefined) return 'wait';
+        if (outcome.wait !== undefined) {
+          if (debug !== undefined) this.await(outcome.wait);
+          return 'wait';
+        }
       }
       // Neither exits nor turns look at the limit: a guest that does nothing else must still let the host live.
       if (++this.exits % EXITS_BETWEEN_LOOKS === 0 && performance.now() - sliceStart > 2 * SLICE_MS) return 'yield';
     }
+  }
+
+  private handle(vcpu: number, reason: number): void {
+    const { core, design, ledger, outcome } = this;
+    const rip = (core.cpuAddress(vcpu) + S_RIP) >>> 2;
+    const start = design.exitStart(vcpu, reason);
+    const ripLow = core.u32[rip] ?? 0;
+    const ripHigh = core.u32[rip + 1] ?? 0;
+    try {
+      design.handleExit(vcpu, reason, outcome);
+    } finally {
+      ledger.finish(outcome.row, start, ripLow, ripHigh, vcpu);
+    }
+    this.timers?.clock.exitDone();
+  }
+
+  /** A debugger may end the machine's wait early: then the vCPU must not run yet. */
+  private await(wait: Promise<void>): void {
+    this.unsettled = wait;
+    const settled = () => {
+      if (this.unsettled === wait) this.unsettled = undefined;
+    };
+    wait.then(settled, settled);
+  }
+
+  /**
+   * Runs one instruction of a vCPU, for a debugger: with what it takes of the hypervisor, but without interrupts, which would lead away from it.
+   *
+   * @throws TripleFault, FailedEntry
+   */
+  step(vcpu: number): void {
+    const { core, outcome } = this;
+    const cpu = core.cpuAddress(vcpu);
+    const place = () => `${core.u64[(cpu + S_ICOUNT) >>> 3]} ${core.getRip(vcpu)}`;
+    const before = place();
+    const waiting = [S_INTR, S_NMI].map((at) => [(cpu + at) >>> 2, core.u32[(cpu + at) >>> 2] ?? 0] as const);
+    for (const [at] of waiting) core.u32[at] = 0;
+    outcome.wait = undefined;
+    for (let turn = 0; turn < MAX_STEP_TURNS && place() === before && outcome.wait === undefined; turn++) {
+      const reason = core.runBlock(vcpu, true);
+      if (!INSIDE.has(reason)) this.handle(vcpu, reason);
+    }
+    for (const [at, value] of waiting) if (value !== 0) core.u32[at] = value;
+    if (outcome.wait !== undefined) this.await(outcome.wait);
   }
 
   /** Something waits for a vCPU. */

@@ -1,7 +1,8 @@
-import { CpuCore, type CpuHooks } from '@pvm/cpu-jit';
+import { CpuCore, type CpuHooks, type CpuLevel } from '@pvm/cpu-jit';
 import { S_ICOUNT, S_LSTAR } from '@pvm/cpu-jit/layout';
 import { GuestRam } from '@pvm/machine';
 import { crashReport } from './crash-report.ts';
+import { Debugger } from './debug/debugger.ts';
 import { BrokenMmu, type Design, FailedEntry, type StopReason, TripleFault } from './designs/design.ts';
 import { designInfo } from './designs/index.ts';
 import { PvmError, VmError } from './errors.ts';
@@ -11,7 +12,7 @@ import { MmuCheck } from './mmu-check.ts';
 import { type CheckedOptions, checkGivenOptions, checkOptions, type VmOptions } from './options.ts';
 import type { PcDevices } from './pc/pc-devices.ts';
 import { createPlatform, GuestTime, type Platform, RandomSource } from './platform/index.ts';
-import { NO_LIMIT, RunLoop } from './run-loop.ts';
+import { NO_LIMIT, RunLoop, type SliceEnd } from './run-loop.ts';
 import { AtomicFile } from './snapshot/file.ts';
 import { restoredOptions } from './snapshot/machine-config.ts';
 import { restoreMachine, type SavedMachine, saveMachine } from './snapshot/machine-state.ts';
@@ -89,6 +90,8 @@ export class Vm {
   private readonly platform: Platform;
   private readonly design: Design;
   private readonly runLoop: RunLoop;
+  private readonly ram: GuestRam;
+  private debug: Debugger | undefined;
   private readonly options: CheckedOptions;
   private readonly stdin: StdinReader;
   private readonly random: RandomSource;
@@ -154,6 +157,7 @@ export class Vm {
       core.dirtyCode(core.ramBase + gpa, length);
       late.design?.hostWrote(gpa, length);
     });
+    this.ram = ram;
     const time = new GuestTime(core, options.clock);
     this.random = new RandomSource(options.clock);
     this.platform = createPlatform(options.platform, {
@@ -190,6 +194,7 @@ export class Vm {
         this.mmuCheck?.exitDone();
       },
       maxInstructions: options.maxInstructions,
+      debugger: () => this.debug,
     });
   }
 
@@ -272,7 +277,7 @@ export class Vm {
     if (this.state !== 'new') throw new PvmError('wrong-state', 'a machine runs once; create another');
     this.state = 'running';
     const { signal } = this.options;
-    const abort = () => this.halt('aborted', 130, 0);
+    const abort = () => this.abort();
     if (signal?.aborted === true) abort();
     signal?.addEventListener('abort', abort);
     let inputError: unknown;
@@ -301,7 +306,6 @@ export class Vm {
   }
 
   private async loop(): Promise<void> {
-    const { runLoop } = this;
     await this.waitFor(this.pending);
     while (this.stop === undefined) {
       if (this.serveSaves()) {
@@ -316,22 +320,33 @@ export class Vm {
         continue;
       }
       const start = performance.now();
-      const end = runLoop.runSlice();
+      const end = await this.slice();
       this.runMs += performance.now() - start;
       if (end === 'limit') this.halt('instruction-limit', 0, 0);
-      else if (end === 'wait') await this.waitFor(runLoop.waitFor);
+      else if (end === 'debugged') await this.waitFor(this.debug?.untilResumed());
+      else if (end === 'wait') await this.waitFor(this.runLoop.waitFor, true);
       else if (end === 'halted') await this.waitForInterrupt();
       else await new Promise((resolve) => setImmediate(resolve));
     }
   }
 
-  /** Waits for a device, or until the machine is told to stop. Snapshots are taken meanwhile. */
-  private async waitFor(device: Promise<void> | undefined): Promise<void> {
+  /** A debugger sees a guest that cannot go on before the machine ends with it. */
+  private async slice(): Promise<SliceEnd> {
+    try {
+      return this.runLoop.runSlice();
+    } catch (e) {
+      if (e instanceof Error) await this.debug?.died(this.runLoop.vcpu, e.message);
+      throw e;
+    }
+  }
+
+  /** Waits for a device, or until the machine is told to stop, or, if it may, a debugger wants it to. Snapshots are taken meanwhile. */
+  private async waitFor(device: Promise<void> | undefined, mayBreak = false): Promise<void> {
     let isReady = device === undefined;
     const ready = device?.finally(() => {
       isReady = true;
     });
-    while (!isReady && this.stop === undefined) {
+    while (!isReady && this.stop === undefined && !(mayBreak && this.debug?.wantsStop === true)) {
       if (this.serveSaves()) continue;
       await Promise.race([ready, new Promise<void>((resolve) => (this.wake = resolve))]);
       this.wake = undefined;
@@ -358,7 +373,7 @@ export class Vm {
         clearTimeout(timer);
         this.wake = undefined;
       }
-    } while (this.stop === undefined);
+    } while (this.stop === undefined && this.debug?.wantsStop !== true);
   }
 
   private async closeInput(): Promise<void> {
@@ -384,6 +399,18 @@ export class Vm {
     this.wake?.();
   }
 
+  /** Stops, steps and inspects the machine; made at the first use. `pause` before `run` stops it before the first instruction. */
+  get debugger(): Debugger {
+    this.debug ??= new Debugger(this.core, this.ram, {
+      interrupt: () => {
+        this.runLoop.cut();
+        this.wake?.();
+      },
+      step: (vcpu) => this.runLoop.step(vcpu),
+    });
+    return this.debug;
+  }
+
   /** Guest code and Wasm text of the compiled regions that hold the instruction at virtual address `rip`; empty when none does. */
   dumpCompiled(rip: bigint): Promise<string[]> {
     return this.core.dumpCompiled(rip);
@@ -392,6 +419,16 @@ export class Vm {
   /** What the run has cost so far. */
   stats(): Summary {
     return this.summary();
+  }
+
+  /** The guest's processor. */
+  get cpuLevel(): CpuLevel {
+    return this.options.cpu;
+  }
+
+  /** Ends the run with `aborted`, as the option `signal` does. */
+  abort(): void {
+    this.halt('aborted', 130, 0);
   }
 
   /** What the guest's clock counts. */

@@ -5,6 +5,7 @@
  */
 export * from './api.ts';
 export type { DirtyLogKind } from './dirty-log.ts';
+export { GuestWalk } from './guest-walk.ts';
 export * from './second-level.ts';
 export { EPT_R, EPT_RWX, EPT_W, EPT_X } from './second-level-entry.ts';
 export { ShadowMmu } from './shadow-mmu.ts';

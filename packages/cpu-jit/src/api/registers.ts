@@ -29,6 +29,7 @@ import {
   S_GPR,
   S_ICOUNT,
   S_IDTR,
+  S_KERNEL_GS_BASE,
   S_MSR,
   S_MXCSR,
   S_RANDOM,
@@ -72,6 +73,7 @@ export type RegisterName =
   | 'rflags'
   | keyof typeof CONTROLS
   | 'efer'
+  | 'kernel_gs_base'
   | 'xcr0'
   | 'mxcsr'
   | `dr${0 | 1 | 2 | 3 | 6 | 7}`
@@ -108,23 +110,27 @@ const STATE = [
   [S_FLAT, S_FLAT + 4],
 ] as const;
 
+/** Those of one vCPU. */
 export class Registers {
   private readonly core: CpuCore;
+  private readonly vcpu: number;
   private readonly base: number;
   private readonly table = new Map<string, Register>();
 
-  constructor(core: CpuCore) {
+  constructor(core: CpuCore, vcpu = 0) {
     this.core = core;
-    this.base = core.cpuAddress(0);
+    this.vcpu = vcpu;
+    this.base = core.cpuAddress(vcpu);
     GENERAL.forEach((name, n) => {
       this.plain(name, 64, S_GPR + n * 8);
     });
     this.plain('rip', 64, S_RIP);
-    this.table.set('rflags', { bits: 32, get: () => core.getRflags(0), set: (v) => this.setRflags(v) });
+    this.table.set('rflags', { bits: 32, get: () => core.getRflags(vcpu), set: (v) => this.setRflags(v) });
     for (const [name, at] of Object.entries(CONTROLS)) {
-      this.table.set(name, { bits: 64, get: () => this.u64(at), set: (v) => this.guarded(name, v, () => core.writeControl(0, at, v)) });
+      this.table.set(name, { bits: 64, get: () => this.u64(at), set: (v) => this.guarded(name, v, () => core.writeControl(vcpu, at, v)) });
     }
     this.table.set('efer', { bits: 64, get: () => this.u64(S_EFER), set: (v) => this.setMsr(MSR_EFER, v) });
+    this.plain('kernel_gs_base', 64, S_KERNEL_GS_BASE);
     this.plain('xcr0', 64, S_XCR0);
     this.table.set('mxcsr', {
       bits: 16,
@@ -132,7 +138,7 @@ export class Registers {
       set: (v) => this.setBytes(S_MXCSR, 4, v | BigInt(MXCSR_TRACKED)),
     });
     for (const n of [0, 1, 2, 3, 6, 7]) {
-      this.table.set(`dr${n}`, { bits: 64, get: () => this.u64(S_DR + n * 8), set: (v) => this.guarded(`dr${n}`, v, () => core.writeDebug(0, n, v)) });
+      this.table.set(`dr${n}`, { bits: 64, get: () => this.u64(S_DR + n * 8), set: (v) => this.guarded(`dr${n}`, v, () => core.writeDebug(vcpu, n, v)) });
     }
     for (let n = 0; n < 8; n++) {
       const at = () => S_X87 + (((core.u32[(this.base + S_X87_TOP) >>> 2] ?? 0) + n) & 7) * 16;
@@ -188,11 +194,11 @@ export class Registers {
   /** A new SS or CS does not change the privilege level by itself: that of CS's selector becomes current, outside of real mode. */
   setSegment(name: SegmentName, segment: Segment): void {
     const n = this.segmentNumber(name);
-    this.core.setSegment(0, n, segment);
+    this.core.setSegment(this.vcpu, n, segment);
     if (n !== CS) return;
     const isProtected = (this.u64(S_CR0) & 1n) !== 0n && (this.u64(S_RFLAGS) & VM) === 0n;
     this.core.u32[(this.base + S_CPL) >>> 2] = isProtected ? segment.selector & 3 : 0;
-    this.core.modeChanged(0);
+    this.core.modeChanged(this.vcpu);
   }
   descriptorTable(name: 'gdtr' | 'idtr'): { base: bigint; limit: number } {
     const at = this.base + (name === 'gdtr' ? S_GDTR : S_IDTR);
@@ -231,10 +237,10 @@ export class Registers {
       at += end - first;
     }
     this.core.u32[(this.base + S_EXC) >>> 2] = 0;
-    for (const name of Object.keys(SEGMENTS) as SegmentName[]) this.core.setSegment(0, SEGMENTS[name], this.segment(name));
+    for (const name of Object.keys(SEGMENTS) as SegmentName[]) this.core.setSegment(this.vcpu, SEGMENTS[name], this.segment(name));
     // Arms its breakpoints.
     this.set('dr7', this.get('dr7'));
-    this.core.modeChanged(0);
+    this.core.modeChanged(this.vcpu);
   }
 
   private register(name: string): Register {
@@ -262,24 +268,24 @@ export class Registers {
     for (let i = 0; i < size; i++) this.core.u8[this.base + at + i] = Number((value >> BigInt(8 * i)) & 0xffn);
   }
   private setRflags(value: bigint): void {
-    this.core.setRflags(0, value);
+    this.core.setRflags(this.vcpu, value);
   }
 
   private throughMsr(msr: number, reason: number, value: bigint): bigint {
-    const kept = [RAX, RCX, RDX].map((n) => this.core.getReg(0, n));
-    this.core.setReg(0, RCX, BigInt(msr >>> 0));
-    this.core.setReg(0, RAX, value & 0xffff_ffffn);
-    this.core.setReg(0, RDX, (value >> 32n) & 0xffff_ffffn);
+    const kept = [RAX, RCX, RDX].map((n) => this.core.getReg(this.vcpu, n));
+    this.core.setReg(this.vcpu, RCX, BigInt(msr >>> 0));
+    this.core.setReg(this.vcpu, RAX, value & 0xffff_ffffn);
+    this.core.setReg(this.vcpu, RDX, (value >> 32n) & 0xffff_ffffn);
     let isKnown = true;
     let result = 0n;
     try {
       this.guarded(`MSR 0x${(msr >>> 0).toString(16)}`, value, () => {
-        isKnown = this.core.doMsr(0, reason);
-        result = (this.core.getReg(0, RDX) << 32n) | (this.core.getReg(0, RAX) & 0xffff_ffffn);
+        isKnown = this.core.doMsr(this.vcpu, reason);
+        result = (this.core.getReg(this.vcpu, RDX) << 32n) | (this.core.getReg(this.vcpu, RAX) & 0xffff_ffffn);
       });
     } finally {
       [RAX, RCX, RDX].forEach((n, i) => {
-        this.core.setReg(0, n, kept[i] ?? 0n);
+        this.core.setReg(this.vcpu, n, kept[i] ?? 0n);
       });
     }
     if (!isKnown) throw new CpuError('bad-argument', `the CPU has no MSR 0x${(msr >>> 0).toString(16)}`);

@@ -18,7 +18,7 @@ export const PSEUDO = {
   break: 7,
 } as const;
 /** Table index of the switcher's page-fault entry, for P_PAGE_FAULT. */
-export const SWITCHER_PAGE_FAULT = 7;
+export const SWITCHER_PAGE_FAULT = 8;
 /** The interpreter is four modules: 64-bit code, 16- and 32-bit code, and for each the forms of AVX, which only some CPUs have. */
 export interface InterpreterPart {
   /** File in build/. */
