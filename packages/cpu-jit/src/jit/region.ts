@@ -132,10 +132,10 @@ export function discover(source: RegionSource): Region | undefined {
         const seen = isIndirect(insn) ? source.targets(offset).filter((t) => enter(t, isCall(insn))) : [];
         if (seen.length > 0) targets.set(offset, seen);
         if (!isCall(insn)) break;
-        // From a function that is inside control comes back inside the region; from others it comes back through an entry.
+        // From a function that is inside control comes back inside the region; from others it comes back through an entry, of which the start is one already.
         if (direct.length + seen.length > 0) {
           if (enter(next)) calls.add(next);
-        } else if (entries.size < MAX_REGION_ENTRIES && enter(next)) entries.add(next);
+        } else if (next !== 0 && entries.size < MAX_REGION_ENTRIES && enter(next)) entries.add(next);
         break;
       }
       offset += insn.length;

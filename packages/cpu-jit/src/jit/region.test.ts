@@ -1,0 +1,36 @@
+import { describe, expect, it } from 'vitest';
+import { decode } from '../decoder/index.ts';
+import { discover, type Region } from './region.ts';
+
+/** The region that starts at `start` in flat code; a region of its own starts at each of `others`, and everything has run. */
+function regionAt(code: readonly number[], start: number, others: readonly number[]): Region | undefined {
+  const bytes = Uint8Array.from([...code, ...new Uint8Array(16)]);
+  return discover({
+    hpa: start,
+    codeSize: 64,
+    tracked: false,
+    page: () => 0,
+    decode: (hpa) => {
+      const insn = decode(bytes, hpa, bytes.length - hpa, 64);
+      return typeof insn === 'string' ? undefined : insn;
+    },
+    wasEntered: () => true,
+    startsOther: (_, hpa) => others.includes(hpa),
+    targets: () => [],
+  });
+}
+
+describe('a region', () => {
+  // 0: call 10; 5: dec ecx; 7: jnz 0; 9: hlt; 10: ret
+  const code = [0xe8, 5, 0, 0, 0, 0xff, 0xc9, 0x75, 0xf7, 0xf4, 0xc3];
+
+  it('can be entered where a function outside of it returns to', () => {
+    expect(regionAt(code, 0, [10])?.entries).toEqual([{ offset: 5, hpa: 5 }]);
+  });
+  it('that starts where a function outside of it returns to has no second entry there', () => {
+    expect(regionAt(code, 5, [10])?.entries).toEqual([]);
+  });
+  it('has none where it holds the function', () => {
+    expect(regionAt(code, 0, [])).toMatchObject({ entries: [], returnSites: [5] });
+  });
+});
