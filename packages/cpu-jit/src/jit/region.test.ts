@@ -2,20 +2,22 @@ import { describe, expect, it } from 'vitest';
 import { decode } from '../decoder/index.ts';
 import { discover, type Region } from './region.ts';
 
+const BASE = 0x1000;
+
 /** The region that starts at `start` in flat code; a region of its own starts at each of `others`, and everything has run. */
 function regionAt(code: readonly number[], start: number, others: readonly number[]): Region | undefined {
   const bytes = Uint8Array.from([...code, ...new Uint8Array(16)]);
   return discover({
-    hpa: start,
+    hpa: BASE + start,
     codeSize: 64,
     tracked: false,
     page: () => 0,
     decode: (hpa) => {
-      const insn = decode(bytes, hpa, bytes.length - hpa, 64);
+      const insn = decode(bytes, hpa - BASE, bytes.length - (hpa - BASE), 64);
       return typeof insn === 'string' ? undefined : insn;
     },
     wasEntered: () => true,
-    startsOther: (_, hpa) => others.includes(hpa),
+    startsOther: (_, hpa) => others.includes(hpa - BASE),
     targets: () => [],
   });
 }
@@ -25,7 +27,7 @@ describe('a region', () => {
   const code = [0xe8, 5, 0, 0, 0, 0xff, 0xc9, 0x75, 0xf7, 0xf4, 0xc3];
 
   it('can be entered where a function outside of it returns to', () => {
-    expect(regionAt(code, 0, [10])?.entries).toEqual([{ offset: 5, hpa: 5 }]);
+    expect(regionAt(code, 0, [10])?.entries).toEqual([{ offset: 5, hpa: BASE + 5 }]);
   });
   it('that starts where a function outside of it returns to has no second entry there', () => {
     expect(regionAt(code, 5, [10])?.entries).toEqual([]);
