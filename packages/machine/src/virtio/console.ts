@@ -3,7 +3,7 @@ import { MachineError } from '../errors.ts';
 import type { GuestRam } from '../ram.ts';
 import { ByteQueue } from './byte-queue.ts';
 import { VirtioDevice } from './virtio-device.ts';
-import { readSegments, subSegments, totalLength, type Virtqueue, writeSegments } from './virtqueue.ts';
+import { readSegments, subSegments, totalLength, type Virtqueue, VirtqueueError, writeSegments } from './virtqueue.ts';
 
 // VIRTIO 1.2, section 5.3: console device.
 const DEVICE_ID = 3;
@@ -12,6 +12,8 @@ const F_MULTIPORT = 1;
 const CONTROL_RECEIVE = 2;
 const CONTROL_TRANSMIT = 3;
 const MAX_CHUNK = 65536;
+/** Longest piece of output: drivers send some kilobytes, and the host has to keep what its receiver does not take at once. */
+const MAX_OUTPUT = 1 << 20;
 /** Bytes the host may queue for a port. */
 const MAX_INPUT = 1 << 20;
 /** Control messages that may wait for a buffer of the guest. */
@@ -113,6 +115,7 @@ export class VirtioConsole extends VirtioDevice {
   private transmit(queue: Virtqueue, port: Port): void {
     for (let chain = queue.pop(); chain !== undefined; chain = queue.pop()) {
       const total = totalLength(chain.readable);
+      if (total > MAX_OUTPUT) throw new VirtqueueError(`${total} bytes of output in one piece; at most ${MAX_OUTPUT}`);
       for (let at = 0; at < total; at += MAX_CHUNK) port.options.output(readSegments(this.ram, subSegments(chain.readable, at, MAX_CHUNK), MAX_CHUNK));
       queue.push(chain, 0);
     }

@@ -129,6 +129,7 @@ export class Virtqueue implements Saveable {
     let entries = this.size;
     let index = head;
     let inIndirect = false;
+    let total = 0;
     for (let steps = 0; ; steps++) {
       if (steps > entries) throw new VirtqueueError(`descriptor chain from ${head} loops`);
       if (index >= entries) throw new VirtqueueError(`descriptor index ${index} in a table of ${entries}`);
@@ -150,6 +151,9 @@ export class Virtqueue implements Saveable {
         continue;
       }
       const segment = { gpa: this.place(address, length, 1, 'buffer'), length };
+      // Such a chain overlaps itself: no driver makes one, and serving it could take the host hours.
+      total += length;
+      if (total > this.ram.size) throw new VirtqueueError(`descriptor chain from ${head} is longer than RAM`);
       if ((flags & DESC_WRITE) !== 0) writable.push(segment);
       else if (writable.length > 0) throw new VirtqueueError('readable descriptor after a writable one');
       else readable.push(segment);
