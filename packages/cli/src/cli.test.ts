@@ -111,6 +111,12 @@ describe('wrong input gets one line on stderr and exit code 2', () => {
     ['a bad --drive', ['run', '--kernel', 'x', '--drive', 'disk.img'], /file=IMAGE/],
     ['a bad --file', ['run', '--file', 'x', testPrograms.hello], /HOST:GUEST/],
     ['a bad scale', ['bench', 'exits', '--scale', '-1'], /scale/],
+    ['a benchmark that is none', ['bench', 'tabel1'], /table1/],
+    ['no benchmark', ['bench'], /table1.*figure10/],
+    ['a benchmark in Linux without a kernel', ['bench', 'lmbench'], /--kernel FILE/],
+    ['a benchmark in a kernel that is not there', ['bench', 'table3', '--kernel', '/no/vmlinuz'], /no such file/],
+    ['a benchmark with an unknown profile', ['bench', 'table1', '--profile', 'sosp32'], /sosp23/],
+    ['a calibration that cannot be written', ['calibrate', '--out', '/no/profile.json'], /--out/],
   ];
   test.each(cases)('%s', (_, args, message) => {
     const { status, stdout, stderr } = pvm(args);

@@ -1,6 +1,8 @@
 import { nearest, PvmError, VmError } from '@pvm/pvm';
 import yargs from 'yargs';
 import { BENCH_OPTIONS, benchCommand } from './commands/bench.ts';
+import { BENCH_TABLE_OPTIONS } from './commands/bench-tables.ts';
+import { CALIBRATE_OPTIONS, calibrateCommand } from './commands/calibrate.ts';
 import { COMPARE_OPTIONS, compareCommand } from './commands/compare.ts';
 import { demoCommand } from './commands/demo.ts';
 import { JIT_OPTIONS, jitCommand } from './commands/jit.ts';
@@ -12,7 +14,7 @@ import { EXIT_GUEST, EXIT_USAGE, UsageError } from './errors.ts';
 import { endOnBrokenPipe } from './output.ts';
 import { splitProgram } from './split.ts';
 
-const COMMANDS = ['run', 'compare', 'stat', 'bench', 'jit', 'demo'];
+const COMMANDS = ['run', 'compare', 'stat', 'bench', 'calibrate', 'jit', 'demo'];
 const DESCRIPTION = `pvm - run x86-64 Linux programs in a PVM guest, and see what every VM exit cost
 
 Usage: pvm <command> [options]`;
@@ -30,10 +32,11 @@ export async function main(argv: readonly string[]): Promise<void> {
       .command(compareCommand(program))
       .command(statCommand(program))
       .command(benchCommand)
+      .command(calibrateCommand)
       .command(jitCommand(program))
       .command(demoCommand)
       .option('debug', { type: 'boolean', default: false, describe: 'Show a stack trace when pvm itself fails', global: true })
-      .demandCommand(1, 'name a command: run, compare, stat, bench, jit or demo (pvm --help lists them)')
+      .demandCommand(1, 'name a command: run, compare, stat, bench, calibrate, jit or demo (pvm --help lists them)')
       .strict()
       .recommendCommands()
       .wrap(Math.min(110, process.stdout.columns ?? 110))
@@ -59,6 +62,8 @@ function explain(message: string): string {
     ...Object.keys(MACHINE_OPTIONS),
     ...Object.keys(RUN_OPTIONS),
     ...Object.keys(BENCH_OPTIONS),
+    ...Object.keys(BENCH_TABLE_OPTIONS),
+    ...Object.keys(CALIBRATE_OPTIONS),
     ...Object.keys(LIVE_OPTIONS),
     ...Object.keys(COMPARE_OPTIONS),
     ...Object.keys(JIT_OPTIONS),

@@ -1,7 +1,7 @@
 /** PVM: run a program in a guest whose every exit is counted. Start with `createVm`. */
 
 export { CPU_LEVELS, type CpuLevel } from '@pvm/cpu-jit';
-export { MachineError, type MachineErrorCode } from '@pvm/machine';
+export { buildCpio, MachineError, type MachineErrorCode } from '@pvm/machine';
 export type { AbiChoice } from './abi/pvm-vcpu.ts';
 export { ABI_REVISIONS, type AbiRevision } from './abi/revision.ts';
 export {
@@ -39,7 +39,17 @@ export { type ConsolePort, type PcOptions, VIRTIO_TRANSPORTS, type VirtioTranspo
 export type { PcDevices } from './pc/pc-devices.ts';
 export type { PlatformKind } from './platform/index.ts';
 export { formatExits, formatLedger, formatTable, type TableOptions } from './report.ts';
-export { type HotExit, type IntervalJson, type ModelledRun, modelRun, parseRunReport, type RunReport, renameHotExits, runReport } from './run-report.ts';
+export {
+  type HotExit,
+  type IntervalJson,
+  intervalJson,
+  type ModelledRun,
+  modelRun,
+  parseRunReport,
+  type RunReport,
+  renameHotExits,
+  runReport,
+} from './run-report.ts';
 export { type SnapshotInfo, snapshotInfo } from './snapshot/info.ts';
 export type { SaveOptions } from './snapshot/save-queue.ts';
 export type { Input, Output, OutputHandler } from './streams.ts';

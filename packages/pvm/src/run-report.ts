@@ -69,6 +69,11 @@ export interface RunReport {
   readonly intervals: readonly IntervalJson[];
 }
 
+/** An interval as plain data. */
+export function intervalJson(i: Interval): IntervalJson {
+  return { ...i, instructions: Number(i.instructions) };
+}
+
 /** What a cost profile makes of a run: time of another machine. */
 export interface ModelledRun {
   readonly profile: { readonly name: string; readonly source: string };
@@ -102,7 +107,7 @@ export function runReport(vm: Vm, ended: Result | VmError, symbols: Symboliser):
     lostEvents: vm.ledger.trace?.lost ?? 0,
     hotExits: hotExits(vm, symbols),
     syscallEntry: hex(vm.syscallEntry),
-    intervals: died ? [] : ended.intervals.map((i) => ({ ...i, instructions: Number(i.instructions) })),
+    intervals: died ? [] : ended.intervals.map(intervalJson),
   };
 }
 

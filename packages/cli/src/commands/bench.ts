@@ -1,6 +1,7 @@
 import { type BenchKind, benchPath } from '@pvm/guests';
 import { createVm, type Interval, PvmError } from '@pvm/pvm';
 import type { Argv, CommandModule, Options } from 'yargs';
+import { TABLE_COMMANDS } from './bench-tables.ts';
 import { MACHINE_OPTIONS, type MachineArgs, machineSettings } from './machine-options.ts';
 
 /** One row of a benchmark: what is measured, how often by default, and what counts as one operation. */
@@ -25,7 +26,7 @@ const EXIT_ROWS: readonly BenchRow[] = [
   { name: 'pio-out', kind: 'pio-out', iterations: 200_000, opsPerIteration: 1 },
 ];
 
-/** Options of `bench` beside those of every machine, for yargs. */
+/** Options of `bench exits` and `bench faults` beside those of every machine, for yargs. */
 export const BENCH_OPTIONS: Readonly<Record<string, Options>> = {
   clock: { choices: ['host', 'icount'], default: 'icount', requiresArg: true, describe: "The guest's clock; host time is measured either way" },
   scale: { type: 'number', default: 1, requiresArg: true, describe: 'exits: multiplies the number of operations' },
@@ -37,7 +38,6 @@ export const BENCH_OPTIONS: Readonly<Record<string, Options>> = {
 
 interface BenchArgs extends MachineArgs {
   readonly clock: 'host' | 'icount';
-  readonly what: 'exits' | 'faults';
   readonly json: boolean;
   readonly scale: number;
   readonly mib: number;
@@ -111,23 +111,36 @@ function print(ops: readonly BenchOp[], json: boolean): void {
   }
 }
 
-/** `pvm bench exits|faults`. */
-export const benchCommand: CommandModule<object, BenchArgs> = {
-  command: 'bench <what>',
-  describe: 'Measure round trips (exits) or page faults (faults)',
-  builder: (y) =>
-    y
-      .positional('what', { choices: ['exits', 'faults'], demandOption: true, describe: 'What to measure' })
-      .options({ ...MACHINE_OPTIONS, ...BENCH_OPTIONS })
-      .example('pvm bench exits', "The rows of the paper's tables 1 and 2")
-      .example('pvm bench faults --mib 1024 --json', "The paper's page-fault loop, as data") as unknown as Argv<BenchArgs>,
-  handler: async (a) => {
-    const { what } = a;
-    if (!(a.scale > 0)) throw new PvmError('bad-option', `option --scale: expected a positive number, got ${a.scale}`);
-    if (!Number.isInteger(a.mib) || a.mib < 1) throw new PvmError('bad-option', `option --mib: expected a positive whole number, got ${a.mib}`);
-    const rows: readonly BenchRow[] = what === 'exits' ? EXIT_ROWS : [{ name: 'page-fault', kind: 'fault', iterations: a.mib, opsPerIteration: PAGES_PER_MIB }];
-    const ops: BenchOp[] = [];
-    for (const row of rows) ops.push(await measure(row, what === 'exits' ? Math.max(1, Math.round(row.iterations * a.scale)) : row.iterations, a));
-    print(ops, a.json);
+async function measureLoops(what: 'exits' | 'faults', a: BenchArgs): Promise<void> {
+  if (!(a.scale > 0)) throw new PvmError('bad-option', `option --scale: expected a positive number, got ${a.scale}`);
+  if (!Number.isInteger(a.mib) || a.mib < 1) throw new PvmError('bad-option', `option --mib: expected a positive whole number, got ${a.mib}`);
+  const rows: readonly BenchRow[] = what === 'exits' ? EXIT_ROWS : [{ name: 'page-fault', kind: 'fault', iterations: a.mib, opsPerIteration: PAGES_PER_MIB }];
+  const ops: BenchOp[] = [];
+  for (const row of rows) ops.push(await measure(row, what === 'exits' ? Math.max(1, Math.round(row.iterations * a.scale)) : row.iterations, a));
+  print(ops, a.json);
+}
+
+const loops = (what: 'exits' | 'faults', describe: string): CommandModule<object, BenchArgs> => ({
+  command: what,
+  describe,
+  builder: (y) => y.options({ ...MACHINE_OPTIONS, ...BENCH_OPTIONS }) as unknown as Argv<BenchArgs>,
+  handler: (a) => measureLoops(what, a),
+});
+
+/** `pvm bench exits`, `pvm bench table1` and so on. */
+export const benchCommand: CommandModule<object, object> = {
+  command: 'bench',
+  describe: 'Measure round trips, page faults, or the tables of the paper beside its figures',
+  builder: (y) => {
+    const all = TABLE_COMMANDS.reduce(
+      (chain, command) => chain.command(command),
+      y.command(loops('exits', 'Round trips of one machine')).command(loops('faults', 'The page-fault loop in one machine')),
+    );
+    return all
+      .demandCommand(2, `bench: say what: exits, faults, ${TABLE_COMMANDS.map(({ command }) => command).join(', ')}`)
+      .example('pvm bench exits', 'Round trips: getpid, hypercall, #UD, MSR, CPUID, port I/O')
+      .example('pvm bench table1', "The paper's table 1 under every design, modelled and counted")
+      .example('pvm bench all --kernel vmlinuz --json', 'All tables, as data');
   },
+  handler: () => undefined,
 };

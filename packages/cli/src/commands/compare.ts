@@ -42,8 +42,8 @@ export const COMPARE_OPTIONS = {
   input: { type: 'string', requiresArg: true, describe: 'File that is the input of each run; default: none' },
 } as const;
 
-/** @throws UsageError with the nearest name */
-function parseDesigns(list: string): DesignName[] {
+/** Designs from a list with commas. @throws UsageError with the nearest name */
+export function parseDesigns(list: string): DesignName[] {
   const names = list.split(',').filter((name) => name !== '');
   for (const name of names) {
     if (!(DESIGN_NAMES as readonly string[]).includes(name))
