@@ -32,6 +32,9 @@ const ICEBP: u32 = 4;
 /** INT3 and INTO, which virtual-8086 mode lets through whatever IOPL is. */
 const BREAKPOINT: u32 = 5;
 
+/** Blocked while its handler runs. */
+const NMI: u32 = 2;
+
 /** Vectors with an error code: #DF, #TS, #NP, #SS, #GP, #PF, #AC. */
 const WITH_ERROR: u32 = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17;
 /** #DE, #TS, #NP, #SS, #GP: two of them make a double fault (SDM vol. 3, table 7-5). */
@@ -190,6 +193,8 @@ function deliverException(cpu: u32, first: u32, injected: bool): u32 {
     let vector = load<u32>(cpu, S_EXC) - 1;
     let error = load<u32>(cpu, S_EXC_ERROR);
     if (first != 0xff) {
+      // CR2 is that of the last page fault, even if it only makes a double or triple fault (SDM vol. 3, 7.15, interrupt 14).
+      if (vector == PF && (injected || first == PF || first == DF)) store<u64>(cpu, load<u64>(cpu, S_EXC_ADDR), S_CR2);
       if (first == DF) {
         store<u32>(cpu, 0, S_EXC);
         return EXIT_SHUTDOWN;
@@ -226,10 +231,22 @@ export function exceptionReason(cpu: u32): u32 {
   return pageFault && exception == PF + 1 ? call_indirect<u32>(pageFault, cpu) : EXIT_EXCEPTION;
 }
 
-/** An event from outside the program. */
+/** An event from outside the program. When the delivery needs memory that is not there it comes again after that: nothing else would repeat it. */
 function external(cpu: u32, vector: u32): u32 {
   if (deliver(cpu, vector, EXTERNAL, 0, load<u64>(cpu, S_RIP))) return delivered(cpu);
+  if (needsMemory(cpu)) {
+    if (vector == NMI) {
+      store<u32>(cpu, 1, S_NMI);
+      store<u32>(cpu, 0, S_NMI_BLOCKED);
+    } else store<u32>(cpu, vector + 1, S_INTR);
+  }
   return exceptionReason(cpu);
+}
+
+/** Is S_EXC a page fault, or a request that something be done with memory? */
+function needsMemory(cpu: u32): bool {
+  const exception = load<u32>(cpu, S_EXC);
+  return exception == PF + 1 || exception >= <u32>EXC_RESTART;
 }
 
 /** Could an external interrupt be delivered at this point? */
@@ -254,7 +271,7 @@ export function attention(cpu: u32): u32 {
     if (shadow) return EXIT_STEP;
     store<u32>(cpu, 0, S_NMI);
     store<u32>(cpu, 1, S_NMI_BLOCKED);
-    return external(cpu, 2);
+    return external(cpu, NMI);
   }
   const pending = load<u32>(cpu, S_INTR);
   if (pending && load<u32>(cpu, S_RFLAGS) & RFLAGS_IF) {
@@ -268,11 +285,12 @@ export function attention(cpu: u32): u32 {
 /**
  * Event injection by the hypervisor (SDM vol. 3, 27.6): deliver `vector` through the guest's table whatever the control block intercepts, as
  * an event of `kind` (0 fault, 1 trap, 2 external, 3 software, 4 INT1). A software interrupt returns to after the instruction at S_RIP, everything else to S_RIP.
- * NEXT_CHECK, or EXIT_SHUTDOWN.
+ * NEXT_CHECK, or EXIT_SHUTDOWN. An external interrupt whose delivery meets a page fault waits in S_INTR, and the page fault is delivered.
  */
 export function inject(cpu: u32, vector: u32, kind: u32, error: u32): u32 {
   store<u32>(cpu, 0, S_EXC);
   if (deliver(cpu, vector, kind, error, kind >= SOFTWARE ? nextRip(cpu) : load<u64>(cpu, S_RIP))) return delivered(cpu);
+  if (kind == EXTERNAL && needsMemory(cpu)) store<u32>(cpu, vector + 1, S_INTR);
   return deliverException(cpu, kind <= TRAP ? vector : 0xff, true);
 }
 

@@ -74,6 +74,8 @@ export class StockDesign extends NativeDesign {
   private prefaultLow = 0;
   private prefaultHigh = 0;
   private prefaultAccess = -1;
+  /** An interrupt that has left its controller and is not delivered yet, -1: none. */
+  private deferred = -1;
 
   /** @param shared the shadow MMU of the machine, made by the object of its first vCPU */
   constructor(context: DesignContext, form: StockChoice, index = 0, shared?: StockShadow) {
@@ -107,16 +109,28 @@ export class StockDesign extends NativeDesign {
     const { sink, core, vcpu } = this;
     this.lookAtSink();
     let delivered = false;
-    while (sink.pendingVector() >= 0 && core.interruptible(this.index)) {
-      this.inject(sink.acknowledge(), 'external');
+    this.keepDeferred();
+    while ((this.deferred >= 0 || sink.pendingVector() >= 0) && core.interruptible(this.index)) {
+      const vector = this.deferred >= 0 ? this.deferred : sink.acknowledge();
+      this.deferred = -1;
+      this.inject(vector, 'external');
+      this.keepDeferred();
       delivered = true;
     }
-    if (sink.pendingVector() >= 0) core.requestInterruptWindow(this.index);
+    if (this.deferred >= 0 || sink.pendingVector() >= 0) core.requestInterruptWindow(this.index);
     else if (vcpu.get32(S_INTR) !== 0) core.setInterrupt(this.index, undefined);
     const isDirect = this.directSwitch && vcpu.get32(S_INTR) === 0 && this.prefaultAccess < 0;
     vcpu.set32(P_DIRECT, isDirect ? 1 : 0);
     this.mode.interceptReturns(!isDirect);
     return delivered;
+  }
+
+  /** Takes back an interrupt that waits in the CPU because its delivery met a page fault: interrupts are injected from here only. */
+  private keepDeferred(): void {
+    const waiting = this.core.pendingInterrupt(this.index);
+    if (waiting === undefined) return;
+    this.deferred = waiting;
+    this.core.setInterrupt(this.index, undefined);
   }
 
   // ------------------------------------------------------------ exits
@@ -315,7 +329,7 @@ export class StockDesign extends NativeDesign {
 
   override state(s: StateIo): void {
     super.state(s);
-    s.fields(this, ['prefaultLow', 'prefaultHigh', 'prefaultAccess']);
+    s.fields(this, ['prefaultLow', 'prefaultHigh', 'prefaultAccess', 'deferred']);
     if (this.index === 0) s.fields(this, ['mmu']);
   }
 }
