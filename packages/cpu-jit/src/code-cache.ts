@@ -1,4 +1,4 @@
-import { decode, formKey } from './decoder/index.ts';
+import { decode, decodeAcrossPages, formKey } from './decoder/index.ts';
 import type { Insn } from './decoder/types.ts';
 import { PSEUDO } from './interp/handler-table.ts';
 import { writePseudo, writeRecord } from './interp/record.ts';
@@ -70,7 +70,6 @@ export class CodeCache {
   private descCount = 0;
   /** Line number (HPA / 64) -> translations with code in it; its bit in CODE_BITS is set exactly while there are some. */
   private readonly byLine = new Map<number, Set<Translation>>();
-  private readonly scratch = new Uint8Array(32);
   /** The instruction of the last `stepBlock`, undefined when its bytes are none. */
   stepped: Insn | undefined;
   /** HPAs of instructions before which the host wants control: blocks and regions end there, and the block there does nothing but leave. */
@@ -91,17 +90,7 @@ export class CodeCache {
 
   /** Decodes one instruction; `pageEnd` of the result is true when it runs into the next page. */
   decodeOne(source: CodeSource, offset: number, codeSize: 16 | 32 | 64): Insn | 'ud' | 'gp' | 'fault' {
-    const { u8 } = this.host;
-    const at = source.hpa + offset;
-    const available = PAGE - (at & (PAGE - 1));
-    const first = decode(u8, at, available, codeSize);
-    if (first !== 'fetch') return first;
-    const next = source.nextPage();
-    if (next === 0) return 'fault';
-    this.scratch.set(u8.subarray(at, at + available));
-    this.scratch.set(u8.subarray(next, next + 16), available);
-    const again = decode(this.scratch, 0, available + 16, codeSize);
-    return again === 'fetch' ? 'gp' : again;
+    return decodeAcrossPages(this.host.u8, source.hpa + offset, codeSize, () => source.nextPage());
   }
 
   /** Decodes the block at `source` and links its descriptor. Returns false when fetching its first instruction faults. */

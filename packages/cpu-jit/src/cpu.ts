@@ -131,6 +131,8 @@ export interface CpuOptions {
   readonly vcpus?: number;
   /** `off`: interpreter only; `sync`: compile hot code at once on this thread; `on` (default). */
   readonly jit?: 'off' | 'on' | 'sync';
+  /** A compiled region is merged with its neighbours when it has been entered so often: a power of two. For tests; default 32,768. */
+  readonly mergeAfter?: number;
   /** Source of the TSC: retired instructions (default) or the host's clock, both nominally 1 tick = 1 ns. */
   readonly clock?: 'icount' | 'host';
   /** Sample which tier runs (`stats().samples`), from a thread of its own; default false. */
@@ -283,12 +285,16 @@ export class CpuCore implements MemoryLayout {
         u32,
         view: this.view,
         table,
-        imports: { ...imports, ...interpreter.exports },
+        imports: { ...imports, ...interpreter.exports, host_entered: (cpu: number) => this.jit?.entered(cpu) },
         code: this.code,
+        forgetLinks: () => {
+          for (let v = 0; v < this.vcpus; v++) runtime.forgetLinks(this.cpuAddress(v));
+        },
         probeExec: (cpu, va) => runtime.probeExec(cpu, va),
       },
       compiler,
       FIRST_REGION,
+      options.mergeAfter,
     );
   }
 

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { decode } from '../src/decoder/index.ts';
 import { compileRegions } from '../src/jit/compile.ts';
-import { discover } from '../src/jit/region.ts';
+import { discover, MAX_REGION_INSNS } from '../src/jit/region.ts';
 import { Reader, SECTION, skipImmediates } from '../src/jit/wasm-reader.ts';
 
 /** The pinned sizes: guest code in hex, what it is, and how many Wasm instructions and bytes the region emitter makes of it. */
@@ -28,6 +28,7 @@ function measure(code: Uint8Array): { ops: number; bytes: number } {
     },
     wasEntered: () => true,
     startsOther: () => false,
+    maxInsns: MAX_REGION_INSNS,
     targets: () => [],
   });
   if (region === undefined) throw new RangeError(`${Buffer.from(code).toString('hex')} does not decode`);

@@ -124,6 +124,7 @@ function regionOf(insn: Insn, codeSize: 32 | 64): Region {
     pages: [],
     ranges: [{ start: 0x100_0000, end: 0x100_0000 + insn.length }],
     insnCount: 1,
+    maxInsns: 1,
     heads: [0x100_0000],
   };
 }

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { decode } from '../src/decoder/index.ts';
 import { compileRegions } from '../src/jit/compile.ts';
-import { discover } from '../src/jit/region.ts';
+import { discover, MAX_REGION_INSNS } from '../src/jit/region.ts';
 import { RAM_BASE, type RuntimeMachine } from '../src/testing/runtime-machine.ts';
 import { START } from './int-vectors.ts';
 import { CODE, CODE_BYTES } from './program.ts';
@@ -49,6 +49,7 @@ function link(imports: WebAssembly.ModuleImports, batch: readonly Uint8Array[], 
       },
       wasEntered: () => true,
       startsOther: () => false,
+      maxInsns: MAX_REGION_INSNS,
       targets: () => [],
     });
     if (region === undefined) throw new RangeError(`no region at ${Buffer.from(code).toString('hex')}`);

@@ -101,7 +101,7 @@ export class Tier {
 
   /** `background`: compiles beside the program, so that code is replaced at times nobody chose. */
   static async create(compiled: boolean, background = false, cpu: CpuLevel = 'v2'): Promise<Tier> {
-    return new Tier(await CpuCore.create({ ramBytes: RAM_BYTES, cpu, jit: !compiled ? 'off' : background ? 'on' : 'sync' }), compiled);
+    return new Tier(await CpuCore.create({ ramBytes: RAM_BYTES, cpu, jit: !compiled ? 'off' : background ? 'on' : 'sync', mergeAfter: 4 }), compiled);
   }
   private constructor(core: CpuCore, compiled: boolean) {
     this.core = core;

@@ -1,3 +1,4 @@
+export { decodeAcrossPages } from './across-pages.ts';
 export { createDecoder, type Decoder, type DecoderOptions, decode } from './decode.ts';
 export { formatInsn, registerName } from './format.ts';
 export { type CodeSize, formKey, forms } from './forms.ts';

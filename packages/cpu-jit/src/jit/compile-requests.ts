@@ -1,6 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
-import { compileRegions } from './compile.ts';
-import { type CompileRequest, type CompileResult, regionCode } from './jit.ts';
+import { compileRegions, type EntryCounter } from './compile.ts';
+import { regionCode } from './guest-code.ts';
+import type { CompileRequest, CompileResult } from './jit.ts';
 import { discover, type Region } from './region.ts';
 
 /** Compiles requests; when that fails for several together, one by one, so that a bad one does not take the others with it. */
@@ -18,12 +19,14 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
   const start = performance.now();
   const ids: number[] = [];
   const regions: Region[] = [];
+  const counters: EntryCounter[] = [];
   for (const r of requests) {
     const leaders = new Set(r.leaders);
     const stops = new Set(r.stops);
     const region = discover({
       ...regionCode(u8, r.hpa, r.codeSize),
       tracked: r.tracked,
+      maxInsns: r.maxInsns,
       page: (delta) => r.pages.find((p) => p.delta === delta)?.hpa ?? 0,
       wasEntered: (offset) => leaders.has(offset),
       startsOther: (offset) => stops.has(offset),
@@ -32,8 +35,9 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
     if (region === undefined) continue;
     ids.push(r.id);
     regions.push(region);
+    counters.push(r);
   }
-  const wasm = compileRegions(regions);
+  const wasm = compileRegions(regions, counters);
   const emitted = performance.now();
   const module = compileOptimised(wasm);
   return { ids, module, bytes: wasm.length, emitMs: emitted - start, engineMs: performance.now() - emitted };

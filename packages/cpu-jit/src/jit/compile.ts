@@ -4,6 +4,7 @@ import type { Emitter } from '../emit/emitter.ts';
 import { WASM_FEATURES } from '../emit/features.ts';
 import { avxBlockedNow, TABLE } from '../emit/handler-emitter.ts';
 import {
+  BD_COUNT,
   CR0_EM_TS,
   EXIT_LIMIT,
   FLAT_ALWAYS,
@@ -18,6 +19,7 @@ import {
   NEXT_INTERPRET,
   S_CR0,
   S_CTX,
+  S_EXIT_BLOCK,
   S_FLAT,
   S_ICOUNT,
   S_ICOUNT_LIMIT,
@@ -35,8 +37,17 @@ import { type BlockCode, RegionEmitter } from './region-emitter.ts';
 import { fixedLocals, type Imports, LOCAL } from './region-state.ts';
 import { type Edge, type FlowNode, type NodeEnd, structure } from './structure.ts';
 
-/** Compiles regions into one Wasm module that exports their functions, see `functionName`. */
-export function compileRegions(regions: readonly Region[]): Uint8Array {
+/** How a region's entries are counted: the descriptor of its first block, and the power of two whose multiples are reported. */
+export interface EntryCounter {
+  readonly desc: number;
+  readonly reportAfter: number;
+}
+
+/**
+ * Compiles regions into one Wasm module that exports their functions, see `functionName`. With `counters` regions
+ * count how often they are entered.
+ */
+export function compileRegions(regions: readonly Region[], counters: readonly EntryCounter[] = []): Uint8Array {
   const m = new binaryen.Module();
   try {
     m.setFeatures(WASM_FEATURES);
@@ -47,7 +58,7 @@ export function compileRegions(regions: readonly Region[]): Uint8Array {
     const imports: Imports = new Map();
     addChains(m);
     for (const [i, region] of regions.entries()) {
-      addRegion(m, region, i, imports);
+      addRegion(m, region, i, imports, counters[i]);
     }
     for (const [name, { params, result }] of imports) {
       m.addFunctionImport(name, 'env', name, binaryen.createType(params.map((p) => binaryen[p])), binaryen[result]);
@@ -65,7 +76,20 @@ function runSemantics(insn: Insn, e: Emitter): void {
   else f(e);
 }
 
-function addRegion(m: binaryen.Module, region: Region, index: number, imports: Imports): void {
+function countEntry(m: binaryen.Module, { desc, reportAfter }: EntryCounter, imports: Imports): binaryen.ExpressionRef[] {
+  const b = binaryen;
+  imports.set('host_entered', { params: ['i32'], result: 'none' });
+  const cpu = () => m.local.get(LOCAL.cpu, b.i32);
+  const count = () => m.local.get(LOCAL.reason, b.i32);
+  const told = m.block(null, [m.i32.store(S_EXIT_BLOCK, 4, cpu(), m.i32.const(desc)), m.call('host_entered', [cpu()], b.none)]);
+  return [
+    m.local.set(LOCAL.reason, m.i32.add(m.i32.load(BD_COUNT, 4, m.i32.const(desc)), m.i32.const(1))),
+    m.i32.store(BD_COUNT, 4, m.i32.const(desc), count()),
+    m.if(m.i32.and(count(), m.i32.const(reportAfter - 1)), m.nop(), told),
+  ];
+}
+
+function addRegion(m: binaryen.Module, region: Region, index: number, imports: Imports, counter: EntryCounter | undefined): void {
   const b = binaryen;
   const first = region.blocks.get(0)?.insns[0];
   if (first === undefined) throw new RangeError('a region has at least one instruction');
@@ -108,6 +132,7 @@ function addRegion(m: binaryen.Module, region: Region, index: number, imports: I
     const held = m.i32.and(m.i32.load(S_FLAT, 4, cpu()), m.i32.const(needed));
     body.unshift(m.if(m.i32.ne(held, m.i32.const(needed)), m.return(m.i32.const(NEXT_INTERPRET))));
   }
+  if (counter !== undefined) body.unshift(...countEntry(m, counter, imports));
   const entries = region.entries.map(({ offset }) => indexOf.get(offset) ?? 0);
   body.push(e.finish(() => structure(b, m, nodes, LOCAL.label, entries)));
   const { parameters, locals } = fixedLocals(b, isSingle ? 1 : 3);

@@ -1,5 +1,4 @@
 import type { CodeCache } from '../code-cache.ts';
-import { decode } from '../decoder/index.ts';
 import {
   BD_COUNT,
   BD_FN,
@@ -13,19 +12,14 @@ import {
   FLAT_ALWAYS,
   MXCSR_DEFAULT,
   MXCSR_ROUNDING_MASKS,
-  PROFILE_BASE,
-  PROFILE_COUNT,
-  PROFILE_ENTRIES,
-  PROFILE_ENTRY_SIZE,
-  PROFILE_LIST,
-  PROFILE_SITE,
   S_EXIT_BLOCK,
   S_FLAT,
   S_MXCSR,
   S_RIP,
 } from '../layout.ts';
 import { functionName } from './function-name.ts';
-import { discover, type Region, type RegionSource } from './region.ts';
+import { isTiny, observedTargets, regionCode } from './guest-code.ts';
+import { discover, MAX_MERGED_INSNS, MAX_REGION_INSNS, type Region } from './region.ts';
 
 /** A region to compile, as it is sent to a compiler: enough to find the same instructions again in the shared memory. */
 export interface CompileRequest {
@@ -40,6 +34,11 @@ export interface CompileRequest {
   /** Offsets of the region's blocks, and the indirect targets in it: what the requester knows of the behaviour. */
   readonly leaders: readonly number[];
   readonly stops: readonly number[];
+  readonly maxInsns: number;
+  /** It replaces a region that runs: code that is still interpreted goes first. */
+  readonly isMerge: boolean;
+  /** The compiled region says when it has been entered so often, a power of two, and each time again. */
+  readonly reportAfter: number;
   readonly targets: Region['targets'];
 }
 
@@ -68,6 +67,8 @@ export interface Compiler {
 /** Counters of the compiler since creation. */
 export interface JitCounts {
   regions: number;
+  /** Of these, regions that took in a neighbour because control often went from one to the other. */
+  merges: number;
   /** Guest instructions compiled, repeats in several regions included. */
   instructions: number;
   /** Bytes of Wasm emitted. */
@@ -90,6 +91,8 @@ export interface JitHost {
   readonly table: WebAssembly.Table;
   readonly imports: WebAssembly.ModuleImports;
   readonly code: CodeCache;
+  /** Has every jump be looked up anew. */
+  forgetLinks(): void;
   /** HPA of executable memory at a virtual address, 0 when it is not mapped now; has no side effects. */
   probeExec(cpu: number, va: bigint): number;
 }
@@ -102,10 +105,12 @@ const MAX_REFORMS = 4;
 const MAX_ABSORBED_INSNS = 100;
 /** Functions whose region is not larger are copied into their callers, */
 const MAX_COPIED_INSNS = 64;
-/** but only into so many regions, */
+/** but only into so many regions, unless they are tiny. */
 const MAX_COPIES = 4;
-/** unless they have no more instructions than this up to their first RET. */
-const TINY_INSNS = 16;
+/** A region that is entered so often is merged with its neighbours: a crossing costs some ten nanoseconds, so this is a millisecond. */
+const MERGE_AFTER = 1 << 15;
+/** How often a region is merged with others. */
+const MAX_MERGES = 12;
 
 interface Pending {
   readonly desc: number;
@@ -114,10 +119,23 @@ interface Pending {
   readonly rip: bigint;
   /** How often it was formed anew. */
   readonly reforms: number;
+  readonly merges: number;
+  /** HPAs where other regions start that it grows over, for control often comes from there or goes there. */
+  readonly absorbed: ReadonlySet<number>;
   /** The code changed, or was forgotten, before the result came. */
   cancelled: boolean;
   /** Once linked: table slots, and the descriptors of the blocks that they start at. */
   readonly links: { readonly desc: number; readonly slot: number }[];
+}
+
+/** How a region is formed anew. */
+interface Growth {
+  /** Virtual address of its first instruction; that of the vCPU when it is missing. */
+  readonly rip?: bigint;
+  /** What it replaces. */
+  readonly before?: Pending;
+  readonly absorbed?: ReadonlySet<number>;
+  readonly maxInsns?: number;
 }
 
 /** A region that runs compiled. */
@@ -129,7 +147,7 @@ export interface CompiledRegion {
 
 /** Finds regions where blocks become hot, has them compiled, and links the results. */
 export class Jit {
-  readonly counts: JitCounts = { regions: 0, instructions: 0, bytes: 0, emitMs: 0, engineMs: 0, linkMs: 0, failures: 0, failure: undefined };
+  readonly counts: JitCounts = { regions: 0, merges: 0, instructions: 0, bytes: 0, emitMs: 0, engineMs: 0, linkMs: 0, failures: 0, failure: undefined };
   private readonly host: JitHost;
   private readonly compiler: Compiler;
   private nextSlot: number;
@@ -144,8 +162,13 @@ export class Jit {
   private readonly ends = new Map<number, { readonly owner: Pending; readonly offset: number }>();
   /** HPA of each block -> regions that hold a copy of it. */
   private readonly copies = new Map<number, number>();
+  /** HPA -> regions that end there because another one starts. */
+  private readonly stoppedAt = new Map<number, Set<Pending>>();
 
-  constructor(host: JitHost, compiler: Compiler, firstSlot: number) {
+  private readonly mergeAfter: number;
+
+  constructor(host: JitHost, compiler: Compiler, firstSlot: number, mergeAfter = MERGE_AFTER) {
+    this.mergeAfter = mergeAfter;
     this.host = host;
     this.compiler = compiler;
     this.nextSlot = firstSlot;
@@ -164,9 +187,11 @@ export class Jit {
     } else if (this.pendingBlocks.has(hpa)) {
       // Most likely it will run inside that region; if it is still entered by itself afterwards, it will be back.
       u32[(desc + BD_COUNT) >>> 2] = MIN_ENTRIES;
-    } else if (!this.reform(cpu, hpa, mode)) {
+    } else if (this.reform(cpu, hpa, mode)) u32[(desc + BD_COUNT) >>> 2] = MIN_ENTRIES;
+    else {
       const region = this.regionAt(cpu, hpa, mode);
-      if (region !== undefined) this.request(desc, region, this.host.view.getBigUint64(cpu + S_RIP, true), 0);
+      const rip = this.host.view.getBigUint64(cpu + S_RIP, true);
+      if (region !== undefined) this.request({ desc, region, rip, reforms: 0, merges: 0, absorbed: new Set() });
     }
     this.counts.linkMs += performance.now() - start;
   }
@@ -178,9 +203,50 @@ export class Jit {
     const { owner, offset } = found;
     if (owner.cancelled || this.heads.get(owner.region.hpa) !== owner) return false;
     const rip = BigInt.asUintN(64, this.host.view.getBigUint64(cpu + S_RIP, true) - BigInt(offset));
-    const region = this.regionAt(cpu, owner.region.hpa, mode, rip, owner);
+    const { absorbed } = owner;
+    const region = this.regionAt(cpu, owner.region.hpa, mode, { rip, before: owner, absorbed, maxInsns: owner.region.maxInsns });
     if (region === undefined || !region.blocks.has(offset)) return false;
-    this.request(owner.desc, region, rip, owner.reforms + 1);
+    this.request({ ...owner, region, rip, reforms: owner.reforms + 1 });
+    return true;
+  }
+
+  /** The compiled region of the block in S_EXIT_BLOCK has been entered often once more: what it is entered from, or leaves for, may as well be a part of it. */
+  entered(cpu: number): void {
+    const start = performance.now();
+    const { u32 } = this.host;
+    const p = this.heads.get(u32[((u32[(cpu + S_EXIT_BLOCK) >>> 2] ?? 0) + BD_HPA) >>> 2] ?? 0);
+    if (p !== undefined && this.isCurrent(p)) {
+      const pairs = [
+        ...[...(this.stoppedAt.get(p.region.hpa) ?? [])].map((from) => ({ from, to: p })),
+        ...p.region.stops.flatMap(({ hpa }) => {
+          const to = this.heads.get(hpa);
+          return to === undefined ? [] : [{ from: p, to }];
+        }),
+      ].filter(({ from, to }) => from !== to && this.isCurrent(from) && this.isCurrent(to) && from.merges < MAX_MERGES);
+      const entries = ({ desc }: Pending) => u32[(desc + BD_COUNT) >>> 2] ?? 0;
+      const weight = ({ from, to }: { from: Pending; to: Pending }) => Math.min(entries(from), entries(to));
+      pairs.sort((x, y) => weight(y) - weight(x));
+      pairs.some(({ from, to }) => this.merge(cpu, from, to));
+    }
+    this.counts.linkMs += performance.now() - start;
+  }
+
+  /** Has compiled code, and nothing that replaces it is on its way. */
+  private isCurrent(p: Pending): boolean {
+    return !p.cancelled && p.links.length > 0 && this.heads.get(p.region.hpa) === p && !this.pendingBlocks.has(p.region.hpa);
+  }
+
+  /** Forms `from` anew with `to` inside; false when the whole would be too large. */
+  private merge(cpu: number, from: Pending, to: Pending): boolean {
+    const { rip } = from;
+    const stop = from.region.stops.find(({ hpa }) => this.heads.get(hpa) === to);
+    if (stop === undefined || from.region.codeSize !== to.region.codeSize) return false;
+    if (from.region.insnCount + to.region.insnCount > MAX_MERGED_INSNS) return false;
+    if (this.host.probeExec(cpu, rip) >>> 0 !== from.region.hpa) return false;
+    const absorbed = new Set([...from.absorbed, ...to.absorbed, ...entryPoints(to.region)]);
+    const region = this.regionAt(cpu, from.region.hpa, from.region.codeSize, { rip, before: from, absorbed, maxInsns: MAX_MERGED_INSNS });
+    if (region === undefined || !region.blocks.has(stop.offset) || region.insnCount >= MAX_MERGED_INSNS) return false;
+    this.request({ ...from, region, merges: from.merges + 1, absorbed });
     return true;
   }
 
@@ -190,9 +256,10 @@ export class Jit {
     if (owner === undefined || owner.cancelled || owner.region.tracked || !notesExceptions(this.host.u32, cpu)) return false;
     const offset = owner.region.entries.find((entry) => entry.hpa === hpa)?.offset ?? 0;
     const rip = BigInt.asUintN(64, this.host.view.getBigUint64(cpu + S_RIP, true) - BigInt(offset));
-    const region = this.regionAt(cpu, owner.region.hpa, mode, rip, owner);
+    const { absorbed } = owner;
+    const region = this.regionAt(cpu, owner.region.hpa, mode, { rip, before: owner, absorbed, maxInsns: owner.region.maxInsns });
     if (region === undefined) return false;
-    this.request(owner.desc, region, rip, owner.reforms);
+    this.request({ ...owner, region, rip });
     return true;
   }
 
@@ -217,18 +284,21 @@ export class Jit {
   }
 
   /** The region that would be compiled for code at `rip`, instead of `before`; undefined when its first instruction cannot be decoded. */
-  regionAt(cpu: number, hpa: number, mode: number, rip = this.host.view.getBigUint64(cpu + S_RIP, true), before?: Pending): Region | undefined {
+  regionAt(cpu: number, hpa: number, mode: number, growth: Growth = {}): Region | undefined {
     const { u8, u32, view } = this.host;
     if (this.host.code.hasBreakpoint(hpa)) return undefined;
     if (mode !== 64 && !(mode === 32 && ((u32[(cpu + S_FLAT) >>> 2] ?? 0) & FLAT_ALWAYS) === FLAT_ALWAYS)) return undefined;
+    const { before, absorbed, rip = view.getBigUint64(cpu + S_RIP, true), maxInsns = MAX_REGION_INSNS } = growth;
     const page = rip & ~0xfffn;
     return discover({
       ...regionCode(u8, hpa, mode),
       tracked: before?.region.tracked === true || notesExceptions(u32, cpu),
+      maxInsns,
       page: (delta) => this.host.probeExec(cpu, BigInt.asUintN(64, page + BigInt(delta * 4096))) >>> 0,
       wasEntered: (_, at) => this.host.code.entries(at, mode) >= MIN_ENTRIES,
       startsOther: (_, at, isCall) => {
         if (this.host.code.hasBreakpoint(at)) return true;
+        if (absorbed?.has(at) === true) return false;
         const other = this.heads.get(at);
         // What is formed anew takes in the pieces that were compiled meanwhile.
         if (before !== undefined && other !== undefined && (other === before || (!isCall && other.region.insnCount <= MAX_ABSORBED_INSNS))) return false;
@@ -240,12 +310,14 @@ export class Jit {
     });
   }
 
-  private request(desc: number, region: Region, rip: bigint, reforms: number): void {
-    const p: Pending = { desc, region, rip, reforms, cancelled: false, links: [] };
+  private request(wanted: Omit<Pending, 'cancelled' | 'links'>): void {
+    const { desc, region } = wanted;
+    const p: Pending = { ...wanted, cancelled: false, links: [] };
     const id = this.nextId++;
     this.pending.set(id, p);
     for (const hpa of entryPoints(region)) this.heads.set(hpa, p);
     for (const { offset, hpa } of region.cold) this.ends.set(hpa, { owner: p, offset });
+    for (const { hpa } of region.stops) this.stoppedAt.set(hpa, (this.stoppedAt.get(hpa) ?? new Set()).add(p));
     count(this.pendingBlocks, region.heads, 1);
     count(this.copies, region.heads, 1);
     this.host.code.track({ ranges: region.ranges, drop: () => this.drop(p) });
@@ -258,7 +330,10 @@ export class Jit {
       tracked: region.tracked,
       pages: region.pages,
       leaders: [...region.blocks.keys()],
-      stops: region.stops,
+      stops: region.stops.map(({ offset }) => offset),
+      maxInsns: region.maxInsns,
+      isMerge: p.merges > 0,
+      reportAfter: this.mergeAfter,
       targets: region.targets,
     });
     this.poll();
@@ -269,6 +344,11 @@ export class Jit {
     count(this.copies, p.region.heads, -1);
     for (const hpa of entryPoints(p.region)) if (this.heads.get(hpa) === p) this.heads.delete(hpa);
     for (const { hpa } of p.region.cold) if (this.ends.get(hpa)?.owner === p) this.ends.delete(hpa);
+    for (const { hpa } of p.region.stops) {
+      const stopped = this.stoppedAt.get(hpa);
+      stopped?.delete(p);
+      if (stopped?.size === 0) this.stoppedAt.delete(hpa);
+    }
     const { u32, table } = this.host;
     for (const { desc, slot } of p.links.splice(0)) {
       if (u32[(desc + BD_FN) >>> 2] === slot) u32[(desc + BD_FN) >>> 2] = 0;
@@ -293,7 +373,12 @@ export class Jit {
       if (p === undefined) continue;
       count(this.pendingBlocks, p.region.heads, -1);
       if (p.cancelled || instance === undefined) continue;
+      if (p.merges + p.reforms > 0) {
+        this.host.u32[(p.desc + BD_COUNT) >>> 2] = MIN_ENTRIES;
+        this.host.forgetLinks();
+      }
       this.counts.regions++;
+      if (p.merges > 0) this.counts.merges++;
       this.counts.instructions += p.region.insnCount;
       this.link(p, p.desc, 0, instance.exports[functionName(i, 0)]);
       for (const [n, { offset, hpa }] of p.region.entries.entries()) {
@@ -342,19 +427,6 @@ function count(numbers: Map<number, number>, keys: readonly number[], by: 1 | -1
   }
 }
 
-/** Does the code at `hpa` come to a RET within a few instructions, without leaving the page? */
-function isTiny(u8: Uint8Array, hpa: number, codeSize: 16 | 32 | 64): boolean {
-  let at = hpa;
-  for (let n = 0; n < TINY_INSNS; n++) {
-    const insn = decode(u8, at, 4096 - (at & 0xfff), codeSize);
-    if (typeof insn === 'string') return false;
-    if (insn.row.name === 'ret') return true;
-    at += insn.length;
-    if (at >>> 12 !== hpa >>> 12) return false;
-  }
-  return false;
-}
-
 /** HPAs of the places where the region is entered. */
 function entryPoints(region: Region): number[] {
   return [region.hpa, ...region.entries.map((entry) => entry.hpa)];
@@ -363,34 +435,4 @@ function entryPoints(region: Region): number[] {
 /** How many pages `offset` is after the page of the region's first instruction. */
 function pageDelta(region: Region, offset: number): number {
   return ((region.hpa & 0xfff) + offset) >> 12;
-}
-
-/** The part of a `RegionSource` that the bytes in linear memory give. */
-export function regionCode(u8: Uint8Array, hpa: number, codeSize: 16 | 32 | 64): Pick<RegionSource, 'hpa' | 'codeSize' | 'decode'> {
-  return {
-    hpa,
-    codeSize,
-    decode: (at) => {
-      const insn = decode(u8, at, 4096 - (at & 0xfff), codeSize);
-      if (typeof insn === 'string') return undefined;
-      // A 16-bit branch in 32-bit code cuts its target to 16 bits.
-      const isCut = codeSize !== 64 && insn.opSize === 2 && insn.operands.some((o) => o.kind === 'rel');
-      return isCut ? undefined : insn;
-    },
-  };
-}
-
-/** What the interpreter's profile has for the indirect branch at `rip + offset`, as offsets from `rip`. */
-function observedTargets(view: DataView, rip: bigint, offset: number): number[] {
-  const site = BigInt.asUintN(64, rip + BigInt(offset));
-  const low = Number(site & 0xffff_ffffn);
-  const entry = PROFILE_BASE + ((low ^ (low >>> 10)) & (PROFILE_ENTRIES - 1)) * PROFILE_ENTRY_SIZE;
-  if (view.getBigUint64(entry + PROFILE_SITE, true) !== site) return [];
-  const count = view.getUint32(entry + PROFILE_COUNT, true);
-  const found: number[] = [];
-  for (let i = 0; i < count; i++) {
-    const delta = BigInt.asIntN(64, view.getBigUint64(entry + PROFILE_LIST + i * 8, true) - rip);
-    if (delta >= -0x4000_0000n && delta < 0x4000_0000n) found.push(Number(delta));
-  }
-  return found;
 }

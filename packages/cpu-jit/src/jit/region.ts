@@ -2,7 +2,10 @@ import type { Insn } from '../decoder/types.ts';
 
 /** Limits of a region. Larger ones compile slower than they gain (benchmarks/README.md). */
 export const MAX_REGION_INSNS = 400;
-export const MAX_REGION_BLOCKS = 96;
+/** The same for regions that take in others because control often goes from one to the other. */
+export const MAX_MERGED_INSNS = 700;
+/** Guest instructions a block; more blocks than the limit of instructions divided by it stay outside. */
+const INSNS_PER_BLOCK = 4;
 /** Pages a region may depend on beside the one it starts in (BD_MAX_PAGES). */
 export const MAX_REGION_PAGES = 4;
 /** Places beside its start where a region can be entered. */
@@ -33,13 +36,15 @@ export interface Region {
   readonly targets: ReadonlyMap<number, readonly number[]>;
   /** Where it ends because the code there had hardly run: offsets, and HPAs. */
   readonly cold: readonly { readonly offset: number; readonly hpa: number }[];
-  /** Offsets where it ends because another region starts there. */
-  readonly stops: readonly number[];
+  /** Where it ends because another region starts there: offsets, and HPAs. */
+  readonly stops: readonly { readonly offset: number; readonly hpa: number }[];
   /** Other pages it lies in: distance in pages from the page of the first instruction, and HPA. */
   readonly pages: readonly { readonly delta: number; readonly hpa: number }[];
   /** Bytes of linear memory it was made from. */
   readonly ranges: readonly { readonly start: number; readonly end: number }[];
   readonly insnCount: number;
+  /** The limit it was grown with. */
+  readonly maxInsns: number;
   /** HPA of the first instruction of each block. */
   readonly heads: readonly number[];
 }
@@ -50,10 +55,12 @@ export interface RegionSource {
   readonly codeSize: 16 | 32 | 64;
   /** `Region.tracked` */
   readonly tracked: boolean;
+  /** Instructions it may have at most. */
+  readonly maxInsns: number;
   /** HPA of the page at `delta` pages from the first one, 0 when it is not mapped now. */
   page(delta: number): number;
-  /** The instruction whose bytes start at `hpa`, undefined when it does not decode or runs into another page. */
-  decode(hpa: number): Insn | undefined;
+  /** The instruction whose bytes start at `hpa`, undefined when it does not decode. `nextPage`: HPA of the page it may run into, 0 without one. */
+  decode(hpa: number, nextPage: () => number): Insn | undefined;
   /** Has control ever come to the code at `offset` (HPA `hpa`)? What has not been executed stays outside. */
   wasEntered(offset: number, hpa: number): boolean;
   /** Should this region leave at `offset` (HPA `hpa`) for another one that starts there, or will, instead of holding a copy? Small
@@ -96,17 +103,18 @@ export function discover(source: RegionSource): Region | undefined {
     }
     return page + within;
   };
-  const stops = new Set<number>();
+  const nextPage = (offset: number): number => hpaOf(offset + 4096 - ((first + offset) & 0xfff));
+  const stops = new Map<number, number>();
   const cold = new Map<number, number>();
   const isStop = (offset: number, hpa: number, isCall = false): boolean => {
     if (offset === 0 || !source.startsOther(offset, hpa, isCall)) return false;
-    stops.add(offset);
+    stops.set(offset, hpa);
     return true;
   };
   const work = [0];
   const enter = (offset: number, isCall = false): boolean => {
     if (leaders.has(offset)) return true;
-    if (leaders.size >= MAX_REGION_BLOCKS) return false;
+    if (leaders.size >= source.maxInsns / INSNS_PER_BLOCK) return false;
     const hpa = hpaOf(offset);
     if (hpa === 0) return false;
     if (!source.wasEntered(offset, hpa)) {
@@ -120,22 +128,24 @@ export function discover(source: RegionSource): Region | undefined {
   };
   for (let at = work.shift(); at !== undefined; at = work.shift()) {
     let offset = at;
-    while (!insns.has(offset) && insns.size < MAX_REGION_INSNS) {
+    while (!insns.has(offset) && insns.size < source.maxInsns) {
       const hpa = hpaOf(offset);
       if (hpa === 0 || (offset !== at && isStop(offset, hpa))) break;
-      const insn = source.decode(hpa);
+      const insn = source.decode(hpa, () => nextPage(offset));
       if (insn === undefined) break;
       insns.set(offset, insn);
       if (insn.row.end === true) {
         const next = offset + insn.length;
         const direct = successors(insn, offset).filter((s) => enter(s, isCall(insn)));
-        const seen = isIndirect(insn) ? source.targets(offset).filter((t) => enter(t, isCall(insn))) : [];
+        const known = isIndirect(insn) ? source.targets(offset) : [];
+        const seen = known.filter((t) => enter(t, isCall(insn)));
         if (seen.length > 0) targets.set(offset, seen);
         if (!isCall(insn)) break;
         // From a function that is inside control comes back inside the region; from others it comes back through an entry, of which the start is one already.
-        if (direct.length + seen.length > 0) {
-          if (enter(next)) calls.add(next);
-        } else if (next !== 0 && entries.size < MAX_REGION_ENTRIES && enter(next)) entries.add(next);
+        const isInside = direct.length + seen.length > 0;
+        if (isInside && enter(next)) calls.add(next);
+        const comesFromOutside = !isInside || seen.length < known.length;
+        if (comesFromOutside && next !== 0 && entries.size < MAX_REGION_ENTRIES && enter(next)) entries.add(next);
         break;
       }
       offset += insn.length;
@@ -151,7 +161,9 @@ export function discover(source: RegionSource): Region | undefined {
       if (list.length > 0 && leaders.has(offset)) break;
       list.push(insn);
       const hpa = hpaOf(offset);
-      ranges.push({ start: hpa, end: hpa + insn.length });
+      const room = Math.min(insn.length, 4096 - (hpa & 0xfff));
+      ranges.push({ start: hpa, end: hpa + room });
+      if (room < insn.length) ranges.push({ start: nextPage(offset), end: nextPage(offset) + insn.length - room });
       offset += insn.length;
       if (insn.row.end === true) break;
     }
@@ -167,10 +179,11 @@ export function discover(source: RegionSource): Region | undefined {
     returnSites: present(calls),
     targets: new Map([...targets].map(([at, list]) => [at, present(list)])),
     cold: [...cold].map(([offset, hpa]) => ({ offset, hpa })),
-    stops: [...stops],
+    stops: [...stops].map(([offset, hpa]) => ({ offset, hpa })),
     pages: [...pages].map(([delta, hpa]) => ({ delta, hpa })),
     ranges: mergeRanges(ranges),
     insnCount: insns.size,
+    maxInsns: source.maxInsns,
     heads: [...blocks.keys()].map(hpaOf),
   };
 }

@@ -20,7 +20,7 @@ function takeMessages(): void {
 
 /** Entries so far of the request's block: the interpreter goes on counting while it waits. */
 function heat(r: CompileRequest): number {
-  return u32[(r.desc + BD_COUNT) >>> 2] ?? 0;
+  return r.isMerge ? 0 : (u32[(r.desc + BD_COUNT) >>> 2] ?? 0);
 }
 
 /** Takes the hottest requests out of the queue. */
