@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { decode } from '../decoder/index.ts';
-import { discover, type Region } from './region.ts';
+import { discover, MAX_REGION_INSNS, type Region } from './region.ts';
 
 const BASE = 0x1000;
 
@@ -11,6 +11,7 @@ function regionAt(code: readonly number[], start: number, others: readonly numbe
     hpa: BASE + start,
     codeSize: 64,
     tracked: false,
+    maxInsns: MAX_REGION_INSNS,
     page: () => 0,
     decode: (hpa) => {
       const insn = decode(bytes, hpa - BASE, bytes.length - (hpa - BASE), 64);
