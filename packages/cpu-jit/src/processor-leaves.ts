@@ -25,6 +25,8 @@ export interface ProcessorFeatures {
   readonly apic: boolean;
   /** RDFSBASE and the like may be enabled. */
   readonly fsgsbase: boolean;
+  /** The TSC ticks at the same rate in every state; default true. */
+  readonly invariantTsc?: boolean;
   /** Which of how many processors this is, its APIC ID; default the only one. */
   readonly processor?: { readonly id: number; readonly count: number };
 }
@@ -54,7 +56,7 @@ function topologyLeaves(id: number, count: number): readonly CpuidLeaf[] {
 }
 
 /** A processor of some level with known clock rates; its features are those of the CPU's list (cpu-jit/src/features.ts). */
-export function processorLeaves({ level, apic, fsgsbase, processor = { id: 0, count: 1 } }: ProcessorFeatures): readonly CpuidLeaf[] {
+export function processorLeaves({ level, apic, fsgsbase, invariantTsc = true, processor = { id: 0, count: 1 } }: ProcessorFeatures): readonly CpuidLeaf[] {
   const { id, count } = processor;
   const features = reportedFeatures(level, [...(apic ? ['apic', 'x2apic', 'tsc_deadline_timer'] : []), ...(fsgsbase ? ['fsgsbase'] : [])]);
   const brand = new DataView(new ArrayBuffer(48));
@@ -83,7 +85,7 @@ export function processorLeaves({ level, apic, fsgsbase, processor = { id: 0, co
     [0x8000_0002, words(0)],
     [0x8000_0003, words(16)],
     [0x8000_0004, words(32)],
-    [0x8000_0007, [0, 0, 0, featureWord(features, '80000007.edx')]],
+    [0x8000_0007, [0, 0, 0, invariantTsc ? featureWord(features, '80000007.edx') : 0]],
     [0x8000_0008, [ADDRESS_BITS, 0, 0, 0]],
   ];
 }

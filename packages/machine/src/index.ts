@@ -15,6 +15,7 @@ export { PortBus, type PortDevice, type PortRange, type PortSize } from './devic
 export { Uart16550 } from './devices/uart16550.ts';
 export { MachineError, type MachineErrorCode } from './errors.ts';
 export { type GuestPowerOff, HOST_CHANNEL_PORT, HOST_CHANNEL_SIGNATURE, HostChannel, type HostChannelBackend } from './host-channel/host-channel.ts';
+export type { LocalApic } from './interrupts/local-apic.ts';
 export { type E820Entry, GuestRam, MAX_RAM, MIN_RAM } from './ram.ts';
 export { isShareTag, type ShareOptions } from './share/share.ts';
 export type { BlockBackend } from './storage/block-backend.ts';

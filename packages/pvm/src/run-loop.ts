@@ -182,6 +182,11 @@ export class RunLoop implements Saveable {
     this.cut();
   }
 
+  /** The vCPU that runs gives its turn to another, if that can run. */
+  yieldTo(vcpu: number): void {
+    this.turns.yieldTo(vcpu);
+  }
+
   /** Something waits for the vCPU that runs, or the next deadline moved: a run of the guest ends at its next check point. */
   cut(): void {
     if (!this.inGuest) return;

@@ -25,6 +25,10 @@ export class VcpuTurns implements Saveable {
   private mustLeave = false;
   /** What the others have retired. */
   private othersRetired = 0n;
+  /** The vCPU that has the next turn if it can run, -1: the next in line. */
+  private preferred = -1;
+  /** Since when a vCPU that is awake has waited for its turn, ns. */
+  private readonly readySince: Float64Array;
   /** Bit per vCPU: its last run ended in the middle of the guest. */
   private interrupted = 0;
 
@@ -33,11 +37,20 @@ export class VcpuTurns implements Saveable {
     this.design = design;
     this.clock = clock;
     this.vcpus = core.vcpus;
+    this.readySince = new Float64Array(core.vcpus);
   }
 
   /** Something waits for a vCPU. */
   wake(vcpu: number): void {
-    this.awake |= 1 << vcpu;
+    const bit = 1 << vcpu;
+    if ((this.awake & bit) === 0) this.readySince[vcpu] = this.clock?.now() ?? 0;
+    this.awake |= bit;
+  }
+
+  /** The current vCPU ends its turn, and `vcpu` has the next if it can run. */
+  yieldTo(vcpu: number): void {
+    this.mustLeave = true;
+    this.preferred = vcpu;
   }
 
   /** Sees to it that the current vCPU is the one whose turn it is. @returns false: all wait */
@@ -45,8 +58,10 @@ export class VcpuTurns implements Saveable {
     const { current, vcpus, design } = this;
     const isOver = vcpus > 1 && (this.mustLeave || this.retired(current) >= this.turnEnd);
     if (!isOver && design.halted(current) === 'no') return true;
-    for (let i = 1; i <= vcpus; i++) {
-      const vcpu = (current + i) % vcpus;
+    const next = this.preferred < 0 ? current + 1 : this.preferred;
+    this.preferred = -1;
+    for (let i = 0; i < vcpus; i++) {
+      const vcpu = (next + i) % vcpus;
       if ((this.awake & (1 << vcpu)) === 0) continue;
       if (design.halted(vcpu) === 'no') {
         this.give(vcpu);
@@ -63,7 +78,7 @@ export class VcpuTurns implements Saveable {
     for (let vcpu = 0; vcpu < this.vcpus; vcpu++) {
       const its = this.design.halted(vcpu);
       if (its === 'no') {
-        this.awake |= 1 << vcpu;
+        this.wake(vcpu);
         this.give(vcpu);
         return 'no';
       }
@@ -76,9 +91,14 @@ export class VcpuTurns implements Saveable {
     this.mustLeave = false;
     this.turnEnd = this.retired(vcpu) + TURN;
     if (vcpu === this.current) return;
-    this.othersRetired += this.retired(this.current) - this.retired(vcpu);
-    this.clock?.switchTo(vcpu);
+    const { current, clock, design } = this;
+    this.othersRetired += this.retired(current) - this.retired(vcpu);
+    clock?.switchTo(vcpu);
     this.current = vcpu;
+    const now = clock?.now() ?? 0;
+    this.readySince[current] = now;
+    design.turnEnds?.(current);
+    design.turnBegins?.(vcpu, now - (this.readySince[vcpu] ?? now));
   }
 
   /** Count of the current vCPU up to which it may run, when all of them together may retire `total` instructions. */
@@ -110,7 +130,7 @@ export class VcpuTurns implements Saveable {
   }
 
   state(s: StateIo): void {
-    s.fields(this, ['current', 'awake', 'turnEnd', 'mustLeave', 'othersRetired', 'interrupted']);
+    s.fields(this, ['current', 'awake', 'turnEnd', 'mustLeave', 'othersRetired', 'interrupted', 'preferred', 'readySince']);
   }
 
   private retired(vcpu: number): bigint {

@@ -172,6 +172,7 @@ export class Vm {
         this.runLoop.kick(vcpu);
         this.wake?.();
       },
+      yieldTo: (vcpu) => this.runLoop.yieldTo(vcpu),
       deadlineMoved: () => this.runLoop.cut(),
       hold: (ready) => {
         const before = this.outputWait;

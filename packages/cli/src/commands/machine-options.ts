@@ -21,6 +21,7 @@ export interface MachineArgs {
   readonly memory: string | undefined;
   readonly shadowMemory: string;
   readonly smp: number | undefined;
+  readonly kvmPv: boolean | undefined;
   readonly cpu: CpuLevel;
   readonly jit: 'on' | 'off' | 'sync';
   readonly abi: AbiChoice | undefined;
@@ -36,6 +37,7 @@ export const MACHINE_OPTIONS: Readonly<Record<string, Options>> = {
   memory: { alias: 'm', type: 'string', requiresArg: true, describe: 'Guest RAM, 8M to 3584M; default 64M, with a stock kernel 512M' },
   'shadow-memory': { type: 'string', default: '16M', requiresArg: true, describe: 'Memory for shadow page tables' },
   smp: { type: 'number', requiresArg: true, describe: 'vCPUs of a stock kernel, 1 to 8; default 1' },
+  'kvm-pv': { type: 'boolean', describe: "Offer KVM's paravirtual interface to a stock kernel (default; --no-kvm-pv: hide it)" },
   cpu: {
     choices: CPU_LEVELS,
     default: 'v2',
@@ -94,13 +96,14 @@ function parseOptimisations(a: MachineArgs): Partial<Record<Optimisation, boolea
 /** The part of `VmOptions` that they set. */
 export function machineSettings(
   a: MachineArgs,
-): Pick<VmOptions, 'memory' | 'shadowMemory' | 'vcpus' | 'cpu' | 'jit' | 'abi' | 'design' | 'stock' | 'optimisations'> {
+): Pick<VmOptions, 'memory' | 'shadowMemory' | 'vcpus' | 'kvmPv' | 'cpu' | 'jit' | 'abi' | 'design' | 'stock' | 'optimisations'> {
   return {
     ...(a.memory === undefined ? {} : { memory: a.memory }),
     ...(a.design === undefined ? {} : { design: a.design }),
     ...(a.stock === undefined ? {} : { stock: a.stock }),
     shadowMemory: a.shadowMemory,
     ...(a.smp === undefined ? {} : { vcpus: a.smp }),
+    ...(a.kvmPv === undefined ? {} : { kvmPv: a.kvmPv }),
     cpu: a.cpu,
     jit: a.jit,
     ...(a.abi === undefined ? {} : { abi: a.abi }),

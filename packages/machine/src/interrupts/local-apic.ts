@@ -76,6 +76,8 @@ export class LocalApic implements Saveable {
   initPending = false;
   /** Page number of a SIPI, -1: none. */
   sipiPending = -1;
+  /** The guest may end the interrupt in service without telling. */
+  eoiDeferred = false;
   private readonly wiring: LocalApicWiring;
   private readonly timer: ApicTimer;
   private readonly irr = new VectorSet();
@@ -131,6 +133,7 @@ export class LocalApic implements Saveable {
     this.svr = 0xff;
     this.esr = 0;
     this.errors = 0;
+    this.eoiDeferred = false;
     this.icrLow = 0;
     this.icrHigh = 0;
     this.irr.clear();
@@ -174,6 +177,22 @@ export class LocalApic implements Saveable {
   lint0(level: boolean): void {
     const mode = ((this.lvt.get(LVT_LINT0) ?? 0) >> 8) & 7;
     if (level && mode !== DELIVER_EXTINT) this.deliverLocal(LVT_LINT0);
+  }
+
+  /**
+   * Paravirtual end of interrupt: whether that of the vector in service would do nothing but end it, so that the guest may do it without telling. Until
+   * `settleEoi` every new request kicks the vCPU, for it may be deliverable.
+   */
+  deferEoi(): boolean {
+    const serving = this.isr.highest();
+    this.eoiDeferred = serving >= 0 && this.requested < 0 && !this.tmr.has(serving);
+    return this.eoiDeferred;
+  }
+
+  /** @param isDone the guest has ended the interrupt */
+  settleEoi(isDone: boolean): void {
+    this.eoiDeferred = false;
+    if (isDone) this.eoi();
   }
 
   /** CR8. */
@@ -286,7 +305,7 @@ export class LocalApic implements Saveable {
     else this.tmr.delete(vector);
     this.irr.add(vector);
     this.update();
-    if (this.pendingVector() >= 0) this.wiring.kick(this.id);
+    if (this.eoiDeferred || this.pendingVector() >= 0) this.wiring.kick(this.id);
   }
 
   private deliverLocal(register: number): void {
@@ -487,6 +506,7 @@ export class LocalApic implements Saveable {
       'nmiPending',
       'initPending',
       'sipiPending',
+      'eoiDeferred',
       'timer',
       'irr',
       'isr',

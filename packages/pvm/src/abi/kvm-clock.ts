@@ -23,13 +23,22 @@ export class KvmClock implements Saveable {
   readonly tsc: () => bigint;
   /** Nanoseconds since 1970 UTC. */
   readonly wallClock: () => bigint;
+  /** Nanoseconds since power-on. */
+  private readonly uptime: () => bigint;
   private systemTime = 0n;
   private wallClockGpa = 0n;
 
-  constructor(ram: GuestRam, tsc: () => bigint, wallClock: () => bigint) {
+  /** @param uptime default: what the TSC says */
+  constructor(ram: GuestRam, tsc: () => bigint, wallClock: () => bigint, uptime = tsc) {
     this.ram = ram;
     this.tsc = tsc;
     this.wallClock = wallClock;
+    this.uptime = uptime;
+  }
+
+  reset(): void {
+    this.systemTime = 0n;
+    this.wallClockGpa = 0n;
   }
 
   readMsr(index: number): bigint | undefined {
@@ -68,23 +77,34 @@ export class KvmClock implements Saveable {
 
   private writeTimeInfo(gpa: number): void {
     const { view } = this.ram;
-    const tsc = this.tsc();
-    this.ram.clear(gpa, TIME_INFO_SIZE);
-    view.setUint32(gpa, 2, true);
-    view.setBigUint64(gpa + 8, tsc, true);
-    view.setBigUint64(gpa + 16, tsc, true);
+    const version = this.beginUpdate(gpa);
+    view.setUint32(gpa + 4, 0, true);
+    view.setBigUint64(gpa + 8, this.tsc(), true);
+    view.setBigUint64(gpa + 16, this.uptime(), true);
     // ns = ((ticks << 1) * 2^31) >> 32.
     view.setUint32(gpa + 24, 0x8000_0000, true);
     view.setInt8(gpa + 28, 1);
     view.setUint8(gpa + 29, TSC_STABLE_BIT);
+    view.setUint16(gpa + 30, 0, true);
+    view.setUint32(gpa, version, true);
+    this.ram.written(gpa, TIME_INFO_SIZE);
+  }
+
+  /** The version is odd while the structure changes. @returns the one to write when it is done */
+  private beginUpdate(gpa: number): number {
+    const { view } = this.ram;
+    const odd = (view.getUint32(gpa, true) | 1) >>> 0;
+    view.setUint32(gpa, odd, true);
+    return (odd + 1) >>> 0;
   }
 
   private writeWallClock(gpa: number): void {
     const { view } = this.ram;
-    const boot = this.wallClock() - this.tsc();
-    view.setUint32(gpa, 2, true);
+    const version = this.beginUpdate(gpa);
+    const boot = this.wallClock() - this.uptime();
     view.setUint32(gpa + 4, Number((boot / BILLION) & 0xffff_ffffn), true);
     view.setUint32(gpa + 8, Number(boot % BILLION), true);
+    view.setUint32(gpa, version, true);
     this.ram.written(gpa, WALL_CLOCK_SIZE);
   }
 

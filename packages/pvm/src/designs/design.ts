@@ -117,6 +117,9 @@ export interface Design extends Saveable {
   injectNmi(vcpu: number): void;
   /** The vCPU waits for an interrupt; `wakeable` when one could be delivered, `dead` when none can, or it waits for another vCPU to start it. */
   halted(vcpu: number): 'no' | 'wakeable' | 'dead';
+  /** The vCPU's turn to run begins, for which it waited `ns`, or is over; absent: the guest is not told. */
+  turnBegins?(vcpu: number, ns: number): void;
+  turnEnds?(vcpu: number): void;
   /** Lines for the report of a guest that died: registers that only this design has. */
   describe(vcpu: number): string[];
   /** Direct switches so far, by direction. */

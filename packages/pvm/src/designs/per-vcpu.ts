@@ -75,6 +75,12 @@ class PerVcpuDesign implements Design {
   halted(vcpu: number): 'no' | 'wakeable' | 'dead' {
     return this.of(vcpu).halted(vcpu);
   }
+  turnBegins(vcpu: number, ns: number): void {
+    this.of(vcpu).turnBegins?.(vcpu, ns);
+  }
+  turnEnds(vcpu: number): void {
+    this.of(vcpu).turnEnds?.(vcpu);
+  }
   describe(vcpu: number): string[] {
     return this.of(vcpu).describe(vcpu);
   }

@@ -18,6 +18,8 @@ export interface ConsolePort {
 
 /** Options for stock kernels: the devices of their PC. */
 export interface PcOptions {
+  /** Offer KVM's paravirtual interface by CPUID: clock, end of interrupt, IPIs, steal time and more. Default true. */
+  kvmPv?: boolean;
   /** vCPUs, 1 to 8, which take turns on one thread. Default 1. */
   vcpus?: number;
   /** RAM disk. Default none. */
@@ -45,6 +47,7 @@ export interface CheckedConsolePort extends Omit<ConsolePortOptions, 'output'> {
 
 /** The same with defaults filled in and sizes in bytes. */
 export interface CheckedPcOptions {
+  readonly kvmPv: boolean;
   readonly vcpus: number;
   readonly initrd: string | Uint8Array | undefined;
   readonly drives: readonly DriveOptions[];
@@ -77,6 +80,7 @@ const isShare = shape({ folder: passes(isString), tag: (v) => typeof v === 'stri
 const isPort = shape({ name: (v) => typeof v === 'string' && /^[\w.-]{1,63}$/.test(v), output: isOutput, input: isInput }, []);
 
 export const PC_CHECKS: Readonly<Record<keyof PcOptions, Check>> = {
+  kvmPv: isBoolean,
   vcpus: (v) => (Number.isInteger(v) && Number(v) >= 1 && Number(v) <= MAX_BOARD_VCPUS ? undefined : `a whole number from 1 to ${MAX_BOARD_VCPUS}`),
   initrd: isBytes,
   drives: listOf(isDrive, 'an array of { file, readOnly?, snapshot?, serial? }'),
@@ -95,6 +99,7 @@ export const PC_ONLY = Object.keys(PC_CHECKS) as (keyof PcOptions)[];
 export function checkedPcOptions(options: PcOptions): CheckedPcOptions {
   const { balloon = false } = options;
   return {
+    kvmPv: options.kvmPv ?? true,
     vcpus: options.vcpus ?? 1,
     initrd: options.initrd,
     drives: options.drives ?? [],

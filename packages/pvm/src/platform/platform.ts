@@ -1,6 +1,7 @@
 import type { Saveable } from '@pvm/cpu-jit';
 import type { EntryState, InterruptSink, MmioSize, PortSize } from '@pvm/machine';
 import type { GuestImage } from '../guest-image.ts';
+import type { KvmHost } from '../kvm-pv/hypercalls.ts';
 import type { PcDevices } from '../pc/pc-devices.ts';
 import type { MachineClock } from './machine-clock.ts';
 
@@ -34,6 +35,9 @@ export interface Platform extends Saveable {
   readMsr(vcpu: number, msr: number): bigint | undefined;
   /** False: #GP. */
   writeMsr(vcpu: number, msr: number, value: bigint): boolean;
+
+  /** KVM's paravirtual interface; absent: the guest is offered none. */
+  readonly kvm?: KvmHost;
 
   /** Guest-physical address of the vCPU's local APIC registers, -1: they are not in memory. */
   apicPage(vcpu: number): number;

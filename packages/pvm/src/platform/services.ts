@@ -17,6 +17,8 @@ export interface PlatformServices {
   stop(reason: StopReason, exitCode: number, signal: number): void;
   /** Something waits for a vCPU, which may sleep or run. */
   kick(vcpu: number): void;
+  /** The vCPU that runs gives its turn to `vcpu`. */
+  yieldTo(vcpu: number): void;
   /** The next deadline of the timers moved forward. */
   deadlineMoved(): void;
   /** The vCPU does not go on before `ready`: a receiver of output is slow. */

@@ -1,8 +1,10 @@
 import { randomFillSync } from 'node:crypto';
 import type { StateIo } from '@pvm/cpu-jit';
 import { S_RANDOM } from '@pvm/cpu-jit/layout';
-import { Board, type EntryState, type InterruptSink, loadKernel, type MmioSize, type PortSize, type VirtioConsole } from '@pvm/machine';
+import { Board, type EntryState, type InterruptSink, type LocalApic, loadKernel, type MmioSize, type PortSize, type VirtioConsole } from '@pvm/machine';
 import type { GuestImage } from '../guest-image.ts';
+import type { KvmHost } from '../kvm-pv/hypercalls.ts';
+import { KvmPv } from '../kvm-pv/kvm-pv.ts';
 import { InputLine } from '../pc/input-line.ts';
 import { PcDevices } from '../pc/pc-devices.ts';
 import type { OutputHandler } from '../streams.ts';
@@ -20,13 +22,16 @@ export class StockPc implements Platform {
   readonly board: Board;
   readonly timers: PlatformTimers;
   readonly devices: PcDevices;
+  readonly kvm?: KvmHost;
+  /** By vCPU; empty when the guest is offered no such interface. */
+  private readonly kvmPv: readonly KvmPv[];
   private readonly inputs: readonly InputLine[];
   private readonly services: PlatformServices;
 
   /** @throws MachineError `bad-disk` */
   constructor(services: PlatformServices) {
     this.services = services;
-    const { core, ram, options, time } = services;
+    const { core, ram, options } = services;
     const isHost = options.clock === 'host';
     const clock: MachineClock = isHost ? new HostMachineClock(core) : new CountMachineClock(core);
     for (let v = 0; v < core.vcpus; v++) core.u64[(core.cpuAddress(v) + S_RANDOM) >>> 3] = randomSeed(isHost, v);
@@ -34,7 +39,7 @@ export class StockPc implements Platform {
       ram,
       vcpus: core.vcpus,
       now: () => clock.now(),
-      wallClock: () => (isHost ? time.wallClock() : ICOUNT_EPOCH_NS + BigInt(Math.floor(clock.now()))),
+      wallClock: () => this.wallClock(clock),
       tscToNs: (vcpu, tsc) => clock.tscToNs(vcpu, tsc),
       serialOutput: (data) => this.write(options.onSerial, data),
       onPowerOff: () => services.stop('poweroff', 0, 0),
@@ -63,6 +68,9 @@ export class StockPc implements Platform {
       ...this.portInputs(board.console),
     ];
     this.devices = new PcDevices(board);
+    const isKvm = options.kvmPv && options.abi === undefined;
+    this.kvmPv = isKvm ? board.apics.apics.map((apic, v) => this.createKvmPv(apic, v, clock)) : [];
+    if (isKvm) this.kvm = this.kvmHost();
     if (options.balloonTarget > 0) this.devices.setBalloon(options.balloonTarget);
     this.timers = {
       clock,
@@ -70,6 +78,28 @@ export class StockPc implements Platform {
       runDue: () => {
         if (clock.now() >= board.nextDeadline()) board.runTimers();
       },
+    };
+  }
+
+  /** Nanoseconds since 1970 UTC. */
+  private wallClock(clock: MachineClock): bigint {
+    const { options, time } = this.services;
+    return options.clock === 'host' ? time.wallClock() : ICOUNT_EPOCH_NS + BigInt(Math.floor(clock.now()));
+  }
+
+  private createKvmPv(apic: LocalApic, vcpu: number, clock: MachineClock): KvmPv {
+    const { ram, time } = this.services;
+    return new KvmPv({ ram, apic, now: () => clock.now(), wallClock: () => this.wallClock(clock), tsc: () => time.tsc(vcpu) });
+  }
+
+  private kvmHost(): KvmHost {
+    const { services, board } = this;
+    return {
+      vcpus: this.kvmPv.length,
+      kvmPv: (vcpu) => this.kvmPv[vcpu],
+      sendIpi: (vcpu, delivery, vector) => board.apics.apics[vcpu]?.accept({ destination: vcpu, logical: false, wide: true, delivery, vector, level: false }),
+      wake: (vcpu) => services.kick(vcpu),
+      yieldTo: (vcpu) => services.yieldTo(vcpu),
     };
   }
 
@@ -116,10 +146,10 @@ export class StockPc implements Platform {
     return this.board.writeMmio(vcpu, gpa, size, value);
   }
   readMsr(vcpu: number, msr: number): bigint | undefined {
-    return this.board.ownsMsr(msr) ? this.board.readMsr(vcpu, msr) : undefined;
+    return this.board.ownsMsr(msr) ? this.board.readMsr(vcpu, msr) : this.kvmPv[vcpu]?.readMsr(msr);
   }
   writeMsr(vcpu: number, msr: number, value: bigint): boolean {
-    return this.board.ownsMsr(msr) && this.board.writeMsr(vcpu, msr, value);
+    return this.board.ownsMsr(msr) ? this.board.writeMsr(vcpu, msr, value) : (this.kvmPv[vcpu]?.writeMsr(msr, value) ?? false);
   }
 
   apicPage(vcpu: number): number {
@@ -149,7 +179,7 @@ export class StockPc implements Platform {
 
   state(s: StateIo): void {
     s.part('clock', this.timers.clock);
-    s.fields(this, ['board']);
+    s.fields(this, ['board', 'kvmPv']);
   }
   resume(): undefined {
     this.board.resume();

@@ -1,4 +1,5 @@
 import { EXIT_PRIVILEGED } from '@pvm/cpu-jit/layout';
+import { kvmHypercall } from '../../kvm-pv/hypercalls.ts';
 import type { DesignInfo, ExitOutcome } from '../design.ts';
 import { NativeDesign } from '../native/native-design.ts';
 import { perVcpu } from '../per-vcpu.ts';
@@ -14,11 +15,16 @@ class BareDesign extends NativeDesign {
   readonly interruptRow = -1;
   readonly timerRow = -1;
 
-  /** VMCALL and VMMCALL: undefined instructions without a hypervisor. @throws TripleFault for any other exit */
+  /** VMCALL and VMMCALL: calls of the paravirtual interface, and without one undefined instructions. @throws TripleFault for any other exit */
   protected override designExit(reason: number, outcome: ExitOutcome): void {
     if (reason !== EXIT_PRIVILEGED) return super.designExit(reason, outcome);
     outcome.row = this.ledger.row('VMCALL');
-    this.core.raise(this.index, VECTOR_UD);
+    if (this.platform.kvm === undefined) {
+      this.core.raise(this.index, VECTOR_UD);
+      return;
+    }
+    kvmHypercall(this.vcpu, this.platform.kvm);
+    this.core.complete(this.index);
   }
 
   /** The walker raises #PF by itself. */

@@ -133,6 +133,11 @@ export class KvmSptDesign extends VmxDesign {
     return mmu.resyncs === before ? this.exits.cr3 : this.exits.cr3Resync;
   }
 
+  protected override flushGuestTlb(): void {
+    this.mmu.flushAll(this.index);
+    super.flushGuestTlb();
+  }
+
   // ------------------------------------------------------------ exits
   protected override privileged(): number {
     const { vcpu, core, mmu, exits } = this;

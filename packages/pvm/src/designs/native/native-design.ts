@@ -29,7 +29,9 @@ import {
   V_TPR_THRESHOLD,
 } from '@pvm/cpu-jit/layout';
 import type { EntryState, InterruptSink, PortSize } from '@pvm/machine';
-import { type CpuidLeaf, installCpuid, KVM_SIGNATURE } from '../../cpuid.ts';
+import { installCpuid } from '../../cpuid.ts';
+import { kvmLeaves } from '../../kvm-pv/features.ts';
+import type { KvmPv } from '../../kvm-pv/kvm-pv.ts';
 import type { ExitLedger } from '../../ledger.ts';
 import type { Platform } from '../../platform/index.ts';
 import { RAX, RCX, RDX, VcpuState } from '../../vcpu-state.ts';
@@ -44,11 +46,6 @@ const MSR_BIOS_SIGN_ID = 0x8b;
 /** IA32_APIC_BASE, which the CPU answers. */
 const MSR_APIC_BASE = 0x1b;
 const ALL_ONES_32 = 0xffff_ffffn;
-/** The KVM signature without a single feature is there because kernels use the x2APIC without interrupt remapping only under a hypervisor they know. */
-const HYPERVISOR_LEAVES: readonly CpuidLeaf[] = [
-  [0x4000_0000, [0x4000_0001, ...KVM_SIGNATURE]],
-  [0x4000_0001, [0, 0, 0, 0]],
-];
 
 /** A ledger row: reason and sub-reason, to which a port or MSR number is appended. */
 type RowName = readonly [reason: string, sub: string];
@@ -95,6 +92,8 @@ export abstract class NativeDesign implements Design {
   protected readonly index: number;
   protected readonly vcpu: VcpuState;
   protected readonly sink: InterruptSink;
+  /** KVM's paravirtual interface, undefined: the guest is offered none. */
+  private readonly pv: KvmPv | undefined;
   private readonly rows: Readonly<Record<'hlt' | 'window' | 'taskPriority' | 'mmioRead' | 'mmioWrite' | 'shutdown', number>>;
   private readonly names: ExitNames;
   /** Rows of ports and MSRs by the kind of access, then by number. */
@@ -111,6 +110,7 @@ export abstract class NativeDesign implements Design {
     this.platform = platform;
     this.sink = platform.interrupts(index);
     this.vcpu = new VcpuState(core, index);
+    this.pv = platform.kvm?.kvmPv(index);
     const row = ([reason, sub]: RowName) => ledger.row(reason, sub);
     this.rows = {
       hlt: row(names.hlt),
@@ -123,7 +123,10 @@ export abstract class NativeDesign implements Design {
     const isPc = platform.kind === 'pc';
     if (index > 0) core.resetToReal(index);
     // Programs see the processor that PVM guests see, so that they run the same code under every design.
-    installCpuid(this.vcpu, { level: core.level, apic: isPc, fsgsbase: !isPc, processor: { id: index, count: core.vcpus } }, HYPERVISOR_LEAVES);
+    const isKvm = this.pv !== undefined;
+    const processor = { id: index, count: core.vcpus };
+    // As KVM does by default: with an invariant TSC kernels would not take its clock.
+    installCpuid(this.vcpu, { level: core.level, apic: isPc, fsgsbase: !isPc, invariantTsc: !isKvm, processor }, kvmLeaves(isKvm));
   }
 
   /** Programs the control block after every reset of the vCPU: as a CPU without a hypervisor, but for the task priority. */
@@ -152,6 +155,7 @@ export abstract class NativeDesign implements Design {
     const { core, sink, index } = this;
     if (sink.takeInit()) {
       core.resetToReal(index);
+      this.pv?.reset();
       // INIT leaves it as it is, and with it the x2APIC mode.
       this.vcpu.set64(S_APIC_BASE, this.platform.readMsr(index, MSR_APIC_BASE) ?? 0n);
       this.programControls();
@@ -166,8 +170,15 @@ export abstract class NativeDesign implements Design {
 
   // ------------------------------------------------------------ entry
   prepareEntry(): boolean {
-    const { sink, core } = this;
     this.lookAtSink();
+    const isDelivered = this.deliverInterrupts();
+    this.pv?.eoi.offer();
+    return isDelivered;
+  }
+
+  /** Asks the CPU to take the interrupt that waits, or to leave when it could. @returns whether it takes one */
+  protected deliverInterrupts(): boolean {
+    const { sink, core } = this;
     if (core.pendingInterrupt(this.index) !== undefined || sink.pendingVector() < 0) return false;
     if (!core.interruptible(this.index)) {
       core.requestInterruptWindow(this.index);
@@ -180,6 +191,7 @@ export abstract class NativeDesign implements Design {
   /** Task priority and NMI, before an interrupt is asked for. */
   protected lookAtSink(): void {
     const { sink, core } = this;
+    this.pv?.eoi.takeBack();
     this.readTaskPriority();
     this.vcpu.set32(V_TPR_THRESHOLD, sink.heldClass());
     if (sink.takeNmi()) core.setNmi(this.index);
@@ -202,6 +214,7 @@ export abstract class NativeDesign implements Design {
   // ------------------------------------------------------------ exits
   handleExit(_vcpu: number, reason: number, outcome: ExitOutcome): void {
     outcome.wait = undefined;
+    this.pv?.eoi.takeBack();
     switch (reason) {
       case EXIT_IO:
         this.portIo(outcome);
@@ -333,6 +346,7 @@ export abstract class NativeDesign implements Design {
       vcpu.set32(S_EXC_ERROR, 0);
       return 1;
     }
+    this.pv?.eoi.takeBack();
     this.readTaskPriority();
     accessMmio(platform, vcpu, Number(vcpu.get64(S_EXIT_GPA)));
     this.writeTaskPriority();
@@ -360,11 +374,22 @@ export abstract class NativeDesign implements Design {
     if (this.activity === 'wait-for-sipi') return 'dead';
     this.readTaskPriority();
     const isOpen = (this.vcpu.get32(S_RFLAGS) & RFLAGS_IF) !== 0;
-    if ((isOpen && this.sink.hasWork()) || this.sink.hasNmi()) {
+    if ((isOpen && this.sink.hasWork()) || this.sink.hasNmi() || this.pv?.takeKick() === true) {
       this.activity = 'active';
       return 'no';
     }
     return isOpen ? 'wakeable' : 'dead';
+  }
+
+  turnBegins(_vcpu: number, ns: number): void {
+    if (this.pv?.steal.begin(ns) === true) this.flushGuestTlb();
+  }
+  turnEnds(): void {
+    this.pv?.steal.end();
+  }
+  /** Another vCPU of the guest asked for it while this one did not run. */
+  protected flushGuestTlb(): void {
+    this.core.tlbFlushAll(this.index);
   }
 
   describe(): string[] {

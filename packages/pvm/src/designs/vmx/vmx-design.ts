@@ -13,9 +13,9 @@ import {
   V_CR0_FLIP,
   V_CR4_FLIP,
 } from '@pvm/cpu-jit/layout';
-import * as abi from '../../abi/constants.ts';
 import { hypercallName } from '../../abi/hypercalls.ts';
 import { vectorName } from '../../abi/vectors.ts';
+import { kvmHypercall } from '../../kvm-pv/hypercalls.ts';
 import { RAX } from '../../vcpu-state.ts';
 import { type DesignContext, type ExitOutcome, TripleFault } from '../design.ts';
 import { NativeDesign } from '../native/native-design.ts';
@@ -28,7 +28,6 @@ const VECTOR_GP = 13;
 const CR0_NE = 1n << 5n;
 const CR4_MCE = 1n << 6n;
 const CR0_TS = 1n << 3n;
-const KVM_EPERM = 1;
 
 /**
  * Base of the designs that are a KVM on VMX: the exits of a host that virtualises neither APIC registers nor interrupts, by the names
@@ -148,14 +147,11 @@ export abstract class VmxDesign extends NativeDesign {
     return this.row(`${name.toUpperCase()}_INSTRUCTION`);
   }
 
-  /** KVM's hypercalls; this host offers none but the poll that does nothing. @returns its row */
+  /** @returns the row of the hypercall */
   private hypercall(): number {
     const { vcpu, core } = this;
     const number = vcpu.reg32(RAX);
-    let result = -abi.KVM_ENOSYS;
-    if (vcpu.get32(S_CPL) !== 0) result = -KVM_EPERM;
-    else if (number === abi.KVM_HC_VAPIC_POLL_IRQ) result = 0;
-    vcpu.setRegNumber(RAX, result);
+    kvmHypercall(vcpu, this.platform.kvm);
     core.complete(this.index);
     let row = this.hypercalls.get(number);
     if (row === undefined) {

@@ -28,6 +28,7 @@ import {
 } from '@pvm/cpu-jit/layout';
 import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, type ShadowMmu } from '@pvm/shadow-mmu';
 import { vectorName } from '../../../abi/vectors.ts';
+import { kvmHypercall } from '../../../kvm-pv/hypercalls.ts';
 import { errorClass, PAGE_FAULT } from '../../../ledger/sub-reasons.ts';
 import type { StockChoice } from '../../../options.ts';
 import type { PageTableCounters } from '../../../summary.ts';
@@ -105,9 +106,8 @@ export class StockDesign extends NativeDesign {
 
   // ------------------------------------------------------------ entry
   /** Interrupts are injected here and nowhere else; one that must wait makes the guest leave as soon as it could take it. */
-  override prepareEntry(): boolean {
+  protected override deliverInterrupts(): boolean {
     const { sink, core, vcpu } = this;
-    this.lookAtSink();
     let delivered = false;
     this.keepDeferred();
     while ((this.deferred >= 0 || sink.pendingVector() >= 0) && core.interruptible(this.index)) {
@@ -208,6 +208,11 @@ export class StockDesign extends NativeDesign {
     }
     if (insn.row.name === 'mov_cr_r' && insn.reg === 4 && !mode.permitsCr4(vcpu.reg(insn.rm))) {
       this.raise(VECTOR_GP);
+      return row;
+    }
+    if (insn.row.name === 'vmcall' || insn.row.name === 'vmmcall') {
+      kvmHypercall(vcpu, this.platform.kvm);
+      core.complete(this.index);
       return row;
     }
     if (insn.row.name === 'invlpg') {
