@@ -89,9 +89,10 @@ export class VcpuTurns implements Saveable {
 
   private give(vcpu: number): void {
     this.mustLeave = false;
-    this.turnEnd = this.retired(vcpu) + TURN;
+    // The host's event loop interrupts at any time: where nobody else can run, nothing may depend on that.
     if (vcpu === this.current) return;
     const { current, clock, design } = this;
+    this.turnEnd = this.retired(vcpu) + TURN;
     this.othersRetired += this.retired(current) - this.retired(vcpu);
     clock?.switchTo(vcpu);
     this.current = vcpu;
@@ -104,10 +105,21 @@ export class VcpuTurns implements Saveable {
   /** Count of the current vCPU up to which it may run, when all of them together may retire `total` instructions. */
   limit(total: bigint): bigint {
     if (this.vcpus === 1) return total;
-    const isAlone = (this.awake & ~(1 << this.current)) === 0;
+    const isAlone = !this.hasOthers();
     this.core.u32[(this.core.cpuAddress(this.current) + V_SPIN_WINDOW) >>> 2] = isAlone ? 0 : SPIN_WINDOW;
     const last = total - this.othersRetired;
     return isAlone || last < this.turnEnd ? last : this.turnEnd;
+  }
+
+  /** Whether another vCPU can run. */
+  private hasOthers(): boolean {
+    for (let vcpu = 0; vcpu < this.vcpus; vcpu++) {
+      const bit = 1 << vcpu;
+      if (vcpu === this.current || (this.awake & bit) === 0) continue;
+      if (this.design.halted(vcpu) === 'no') return true;
+      this.awake &= ~bit;
+    }
+    return false;
   }
 
   /** The run of the current vCPU ended without an exit, perhaps because it only waits for another. */

@@ -22,6 +22,7 @@ const ROLE: Readonly<Record<keyof VmOptions, 'machine' | 'boot' | 'host'>> = {
   cpu: 'machine',
   clock: 'machine',
   vcpus: 'machine',
+  kvmPv: 'machine',
   vsock: 'machine',
   balloon: 'machine',
   virtio: 'machine',
