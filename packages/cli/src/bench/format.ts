@@ -63,6 +63,9 @@ export function formatBench(d: BenchDocument): string {
     `Paper: ${d.published}. Modelled: counts here times prices of the cost profile ${d.profile.name} (${d.profile.source}).`,
     unpricedNote([...new Set(d.tables.flatMap((t) => t.rows.flatMap((r) => r.cells.flatMap((c) => c.unpriced))))]),
     'Exits, world switches and instructions are counted here, per operation; measured here is host time of an operation on this machine, in the fastest interval.',
+    ...(d.machine.loadAverage > d.machine.cpus
+      ? [`This machine was busy (load ${d.machine.loadAverage.toFixed(1)} on ${d.machine.cpus} processors): its host times mean little.`]
+      : []),
     MISSING_COLUMNS,
   ];
   return [...d.tables.map(formatOne), notes.filter((note) => note !== '').join('\n')].join('\n\n\n');

@@ -81,6 +81,13 @@ const MEMORY = '128M';
 /** A PVM kernel leaves its tables together: the hypervisor's user and kernel shadows keep them apart. */
 const isolation = (design: DesignName) => (design === 'pvm' ? 'pti=off' : 'pti=on');
 
+/** RAM disk and command line with which a stock kernel runs rows of `lmbench` (and how often each in an interval) and powers off. */
+export async function lmbenchGuest(design: DesignName, rows: ReadonlyMap<LmbenchRow, number>): Promise<{ initrd: Uint8Array; commandLine: string }> {
+  const words = [...rows].map(([row, n]) => `${row}:${n}`).join(' ');
+  const initrd = buildCpio([{ name: 'init', data: await readFile(lmbenchPath), mode: 0o755 }]);
+  return { initrd, commandLine: `console=ttyS0 quiet panic=-1 ${isolation(design)} -- ${words}` };
+}
+
 /**
  * Rows of `lmbench` in one boot of a stock kernel.
  *
@@ -96,10 +103,9 @@ export async function measureLinux(
   const folder = await mkdtemp(join(tmpdir(), 'pvm-bench-'));
   try {
     const initrd = join(folder, 'initrd');
-    await writeFile(initrd, buildCpio([{ name: 'init', data: await readFile(lmbenchPath), mode: 0o755 }]));
-    const words = [...rows].map(([row, n]) => `${row}:${n}`).join(' ');
-    const append = `console=ttyS0 quiet panic=-1 ${isolation(design)} -- ${words}`;
-    const machine = ['--kernel', kernel, '--initrd', initrd, '-m', MEMORY, '--append', append];
+    const guest = await lmbenchGuest(design, rows);
+    await writeFile(initrd, guest.initrd);
+    const machine = ['--kernel', kernel, '--initrd', initrd, '-m', MEMORY, '--append', guest.commandLine];
     const { report, console } = await runDesign(design, machine, folder, undefined, signal);
     return new Map(
       [...rows.keys()].map((row) => {

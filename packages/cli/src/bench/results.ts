@@ -49,7 +49,13 @@ export interface BenchDocument {
   readonly profile: { readonly name: string; readonly source: string };
   /** Of the figures in `paperUs`. */
   readonly published: string;
-  readonly machine: { readonly cpu: string; readonly cpus: number; readonly node: string };
+  readonly machine: {
+    readonly cpu: string;
+    readonly cpus: number;
+    readonly node: string;
+    /** Of the last minute, when it was over; above `cpus`, host times mean little. */
+    readonly loadAverage: number;
+  };
   readonly tables: readonly BenchTable[];
 }
 

@@ -100,7 +100,7 @@ const TABLE3: Table = {
   ],
   notes: [
     ...LINUX_NOTES,
-    'Our program is 8 KiB and static, and its sh only forks and executes: fork, exec and sh have far less to copy, map and read than in the paper.',
+    'What exec and sh start is 8 KiB and static, and our sh only forks and executes: they have far less to map, read and link than in the paper.',
   ],
 };
 

@@ -1,4 +1,4 @@
-import { availableParallelism, cpus } from 'node:os';
+import { availableParallelism, cpus, loadavg } from 'node:os';
 import type { LmbenchRow } from '@pvm/guests';
 import { type CostProfile, type DesignName, type PublishedFigures, publishedFigures } from '@pvm/pvm';
 import { type Measured, machinesFor, measureLinux, measureProgram } from './measure.ts';
@@ -78,7 +78,7 @@ export async function runBench(plan: BenchPlan): Promise<BenchDocument> {
     command: plan.command,
     profile: { name, source },
     published: figures.source,
-    machine: { cpu: cpus()[0]?.model ?? 'unknown', cpus: availableParallelism(), node: process.version },
+    machine: { cpu: cpus()[0]?.model ?? 'unknown', cpus: availableParallelism(), node: process.version, loadAverage: loadavg()[0] ?? 0 },
     tables,
   };
 }
