@@ -2,7 +2,7 @@
 //   node -C source benchmarks/run.ts [--only name,...] [--peers native,pvm,...] [--repeat N] [--rounds N] [--json file] [--note text]
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { buildProgram, compilerVersion } from './src/build.ts';
+import { buildWithLibrary, compilerVersion } from './src/build.ts';
 import { describeMachine } from './src/machine.ts';
 import { PEERS, type Peer, type Run, runOn } from './src/peers.ts';
 import { GEOMETRIC_MEAN_GOAL, PROGRAMS, type Program } from './src/programs.ts';
@@ -47,8 +47,7 @@ function chosen<T extends { readonly name: string }>(option: string | undefined,
 const failed = (failure: string): Cell => ({ steadyNs: NaN, totalNs: NaN, steadyRatio: NaN, totalRatio: NaN, checksumEqual: false, tiers: undefined, failure });
 
 /** All peers in turn, `repeat` times, so that a busy moment of the machine hits all of them alike. */
-function measure(program: Program, peers: readonly Peer[], repeat: number, rounds: number): Row {
-  const path = buildProgram(program.name);
+function measure(program: Program, path: string, peers: readonly Peer[], repeat: number, rounds: number): Row {
   const results = new Map<string, Run[]>(peers.map((p) => [p.name, []]));
   const failures = new Map<string, string>();
   for (let pass = 0; pass < repeat; pass++) {
@@ -147,7 +146,12 @@ for (const p of peers) if (!p.available()) fail(`${p.name} is not installed`);
 const repeat = positive('repeat', values.repeat);
 const rows: Row[] = [];
 for (const program of programs) {
-  const row = measure(program, peers, repeat, values.rounds === undefined ? program.rounds : positive('rounds', values.rounds));
+  const path = await buildWithLibrary(program);
+  if (path === undefined) {
+    console.error(`${program.name}: left out, apt cannot fetch ${program.library?.package}`);
+    continue;
+  }
+  const row = measure(program, path, peers, repeat, values.rounds === undefined ? program.rounds : positive('rounds', values.rounds));
   rows.push(row);
   console.error(`${program.name}: ${peers.map((p) => `${p.name} ${showRatio(row.peers[p.name])}`).join(', ')}`);
   for (const [name, cell] of Object.entries(row.peers)) if (cell.failure !== undefined) console.error(`  ${name}: ${cell.failure}`);

@@ -7,6 +7,8 @@ export interface Program {
   readonly goal?: number;
   /** Belongs to the ten rows whose geometric mean is a goal. */
   readonly core?: boolean;
+  /** Debian package with the static library that it is linked with, and that library; left out where apt cannot fetch it. */
+  readonly library?: { readonly package: string; readonly name: string; readonly include?: string };
   /** Rounds by default; each is 10 to 30 ms of native time. */
   readonly rounds: number;
 }
@@ -39,4 +41,7 @@ export const PROGRAMS: readonly Program[] = [
   { name: 'image', what: '8/16-bit image filters, packed integer SSE2', rounds: 30 },
   { name: 'format', what: 'snprintf, strtod, sscanf of glibc', rounds: 40 },
   { name: 'big-code', what: '640 functions called in turn', rounds: 40 },
+  { name: 'lua', what: "Debian's Lua 5.4: closures, tables, strings", rounds: 30, library: { package: 'liblua5.4-dev', name: 'lua5.4', include: 'lua5.4' } },
+  { name: 'zlib', what: "Debian's zlib: deflate, inflate, crc32", rounds: 20, library: { package: 'zlib1g-dev', name: 'z' } },
+  { name: 'sqlite', what: "Debian's SQLite: inserts, updates, grouped queries", rounds: 30, library: { package: 'libsqlite3-dev', name: 'sqlite3' } },
 ];
