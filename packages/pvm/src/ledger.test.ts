@@ -41,19 +41,26 @@ describe('exit ledger', () => {
     expect([ledger.totalExits, ledger.entries()]).toEqual([0, []]);
   });
 
-  it('counts every exit, but times 1 of 32 after the first 32,768, with the same mean', () => {
+  it('counts every exit, but times 1 of 32 after the first 8,192 and 1 of 256 after 262,144, with the same mean', () => {
     const ledger = new ExitLedger();
     const rows = [ledger.row('HLT'), ledger.row('CPUID')];
     const n = 400_000;
     for (let i = 0; i < n; i++) ledger.finish(rows[i % 2] ?? 0, ledger.start(), i % 2, 0);
     const [a, b] = ledger.entries();
     expect([a?.count, b?.count]).toEqual([n / 2, n / 2]);
-    const timed = (32_768 + (n - 32_768) / 32) / 2;
+    const timed = (8192 + (262_144 - 8192) / 32 + (n - 262_144) / 256) / 2;
     for (const e of [a, b]) {
       expect((e?.timed ?? 0) / timed).toBeCloseTo(1, 1);
       expect(e?.totalNs).toBeCloseTo(((e?.meanNs ?? 0) * n) / 2, 3);
       expect((e?.buckets ?? []).reduce((sum, [, count]) => sum + count, 0) / (n / 2)).toBeCloseTo(1, 2);
     }
+  });
+
+  it('takes halves of RIP with or without a sign', () => {
+    const ledger = new ExitLedger();
+    for (const rip of [-1, 0xffff_ffff]) ledger.finish(ledger.row('HLT'), ledger.start(), rip, rip);
+    expect(ledger.hotRips(2).map((r) => [r.rip, r.count])).toEqual([[0xffff_ffff_ffff_ffffn, 2]]);
+    expect(ledger.recent().map((e) => e.rip)).toEqual([0xffff_ffff_ffff_ffffn, 0xffff_ffff_ffff_ffffn]);
   });
 
   it('traces the last exits and counts those it lost', () => {

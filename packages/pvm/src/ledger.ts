@@ -35,12 +35,20 @@ const MAX_ROWS_OF_REASON = 128;
 /** For rows that are made ahead. Reasons come from the designs, so this many are never reached. */
 const MAX_ROWS = 2 ** 16;
 const OTHER = 'other';
-/** A look at the clock takes 30 to 70 ns, an exit from 300 ns on: timing each of them would be felt. */
-const TIMED_FIRST = 32_768;
-const TIMED_PERIOD = 32;
+/**
+ * A look at the clock takes 30 to 70 ns, timing an exit 400, an exit from 300 ns on: timing each of them would be felt. So many exits are all timed, and from
+ * then on one of `period`; with these steps timing costs a hypercall loop 1 %.
+ */
+const TIMED = [
+  { from: 0, period: 1 },
+  { from: 8192, period: 32 },
+  { from: 262_144, period: 256 },
+] as const;
+/** Exits to the next that is timed when none are. */
+const NEVER = 2 ** 30;
 
 /**
- * Which exits are timed; all are counted. `sampled`: the first 32,768, then 1 of 32, chosen by chance (the same in each run) and weighted with 32.
+ * Which exits are timed; all are counted. `sampled`: the first 8,192, then 1 of 32, after 262,144 1 of 256, chosen by chance (the same in each run) and weighted.
  * `off`: nothing is even counted, to measure what the ledger costs.
  */
 export type LedgerTiming = 'sampled' | 'all' | 'off';
@@ -60,6 +68,7 @@ export interface LedgerOptions {
  */
 export class ExitLedger implements Saveable {
   readonly timing: LedgerTiming;
+  private readonly isOn: boolean;
   /** The last exits one by one, if asked for. */
   readonly trace: TraceRing | undefined;
   private readonly rows: ExitRow[] = [];
@@ -87,6 +96,7 @@ export class ExitLedger implements Saveable {
     const { timing = 'sampled', instructions = () => 0, traceLimit = 0 } = options;
     this.directCounts = directCounts;
     this.timing = traceLimit > 0 ? 'all' : timing;
+    this.isOn = this.timing !== 'off';
     this.instructions = instructions;
     this.trace = traceLimit > 0 ? new TraceRing(traceLimit) : undefined;
   }
@@ -113,36 +123,44 @@ export class ExitLedger implements Saveable {
 
   /** An exit begins: the time for `finish`, 0 when it is not timed. */
   start(): number {
-    if (--this.untilTimed > 0 || this.timing === 'off') return 0;
-    this.untilTimed = this.gap();
-    return performance.now();
+    return --this.untilTimed > 0 ? 0 : this.startTimed();
   }
 
-  /** Exits to the next one that is timed: 1, or at random from 1 to 63, 32 on average. */
+  private startTimed(): number {
+    this.untilTimed = this.gap();
+    return this.timing === 'off' ? 0 : performance.now();
+  }
+
+  /** Exits to the next one that is timed: 1, or at random from 1 to 63, 32 on average, or 1 to 511. */
   private gap(): number {
-    if (this.timing === 'all' || this.exits < TIMED_FIRST) return 1;
-    this.weight = TIMED_PERIOD;
+    if (this.timing === 'off') return NEVER;
+    const period = this.timing === 'all' ? 1 : (TIMED.findLast(({ from }) => this.exits >= from)?.period ?? 1);
+    this.weight = period;
+    if (period === 1) return 1;
     let x = this.chance;
     x ^= x << 13;
     x ^= x >>> 17;
     x ^= x << 5;
     this.chance = x;
-    return 1 + ((x >>> 0) % (2 * TIMED_PERIOD - 1));
+    return 1 + ((x >>> 0) % (2 * period - 1));
   }
 
-  /** The exit of row `id` that began at `start` is over: the guest was at RIP (low and high 32 bits). */
+  /**
+   * The exit of row `id` that began at `start` is over: the guest was at RIP (low and high 32 bits; signed is cheaper, since an address of a
+   * kernel is then no number that must be allocated).
+   */
   finish(id: number, start: number, ripLow: number, ripHigh: number, vcpu = 0): void {
     if (start !== 0) this.record(id, (performance.now() - start) * 1e6, ripLow, ripHigh, vcpu);
-    else if (this.timing !== 'off') this.tally(id, ripLow, ripHigh, vcpu);
+    else if (this.isOn) this.tally(id, ripLow, ripHigh, vcpu);
   }
 
   /** One exit of row `id` that took `ns` and is just over. */
   record(id: number, ns: number, ripLow: number, ripHigh: number, vcpu = 0): void {
-    if (this.timing === 'off') return;
+    if (!this.isOn) return;
     this.tally(id, ripLow, ripHigh, vcpu);
     const { weight } = this;
     this.rows[id]?.time(ns, weight, vcpu);
-    this.rips.add(id, ripLow, ripHigh, weight);
+    this.rips.add(id, ripLow >>> 0, ripHigh >>> 0, weight);
     const instructions = this.instructions(vcpu);
     this.timeline.add(this.seriesOf[id] ?? 0, instructions, weight);
     if (this.trace !== undefined) this.trace.add(id, vcpu, (performance.now() - this.begun) * 1e6 - ns, ns, ripLow, ripHigh, instructions);

@@ -68,7 +68,7 @@ export interface VmOptions extends PcOptions {
   maxInstructions?: number;
   /** Check the invariants of shadow and second-level tables at every exit (`true`) or every so many; slow. Default false. */
   checkMmu?: boolean | number;
-  /** What the exit ledger times: `sampled` (default) the first 32,768 exits and 1 of 32 after them, `all`, or `off`: it does not even count. */
+  /** What the exit ledger times: `sampled` (default) the first 8,192 exits, 1 of 32 after them and 1 of 256 after 262,144, `all`, or `off`: it does not even count. */
   ledger?: LedgerTiming;
   /** Keep the last so many exits one by one (`ledger.trace`), 36 bytes each, at most 2^24. Default 0. */
   traceLimit?: number;

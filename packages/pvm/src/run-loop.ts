@@ -136,8 +136,8 @@ export class RunLoop implements Saveable {
     const { core, design, ledger, outcome } = this;
     const rip = (core.cpuAddress(vcpu) + S_RIP) >>> 2;
     const start = design.exitStart(vcpu, reason);
-    const ripLow = core.u32[rip] ?? 0;
-    const ripHigh = core.u32[rip + 1] ?? 0;
+    const ripLow = core.i32[rip] ?? 0;
+    const ripHigh = core.i32[rip + 1] ?? 0;
     try {
       design.handleExit(vcpu, reason, outcome);
     } finally {
@@ -252,9 +252,9 @@ export class RunLoop implements Saveable {
 
   /** An exit between two instructions that began at `start`. */
   private recordHere(vcpu: number, row: number, start: number): void {
-    const { u32 } = this.core;
+    const { i32 } = this.core;
     const rip = (this.core.cpuAddress(vcpu) + S_RIP) >>> 2;
-    this.ledger.finish(row, start, u32[rip] ?? 0, u32[rip + 1] ?? 0, vcpu);
+    this.ledger.finish(row, start, i32[rip] ?? 0, i32[rip + 1] ?? 0, vcpu);
   }
 
   /** An interrupt that came while the guest was running is an exit of its own; one that met a waiting guest is not. */

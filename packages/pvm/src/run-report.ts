@@ -20,7 +20,7 @@ export interface HotExit {
   readonly rip: string;
   /** `name+0xoffset`; absent: no symbol file knows the address. */
   readonly symbol?: string;
-  /** Exits there; at most `maxOvercount` too high (and after 32,768 exits an estimate from 1 of 32). */
+  /** Exits there; at most `maxOvercount` too high (and after 8,192 exits an estimate from 1 of 32, later of 256). */
   readonly samples: number;
   readonly maxOvercount: number;
 }

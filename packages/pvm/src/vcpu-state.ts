@@ -45,6 +45,10 @@ export class VcpuState {
   get32(offset: number): number {
     return this.core.u32[(this.base + offset) >>> 2] ?? 0;
   }
+  /** The same signed: a number that is never allocated. */
+  getI32(offset: number): number {
+    return this.core.i32[(this.base + offset) >>> 2] ?? 0;
+  }
   set32(offset: number, value: number): void {
     this.core.u32[(this.base + offset) >>> 2] = value;
   }

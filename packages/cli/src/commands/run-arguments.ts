@@ -52,7 +52,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
     choices: ['sampled', 'all', 'off'],
     default: 'sampled',
     requiresArg: true,
-    describe: 'Time the first 32,768 exits and then 1 of 32, or all (as with --trace), or do not even count them',
+    describe: 'Time the first 8,192 exits, then 1 of 32 and 1 of 256, or all (as with --trace), or do not even count them',
   },
   kernel: { type: 'string', requiresArg: true, describe: 'Without a program: the stock kernel to boot; with one: another PVM guest kernel (ELF64)' },
   initrd: { type: 'string', requiresArg: true, describe: 'RAM disk of a stock kernel' },

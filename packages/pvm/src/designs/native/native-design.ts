@@ -334,7 +334,7 @@ export abstract class NativeDesign implements Design {
 
   /** An exit that did not end the run of the guest. */
   protected recordHook(row: number, start: number): void {
-    this.ledger.finish(row, start, this.vcpu.get32(S_RIP), this.vcpu.get32(S_RIP + 4), this.index);
+    this.ledger.finish(row, start, this.vcpu.getI32(S_RIP), this.vcpu.getI32(S_RIP + 4), this.index);
   }
 
   /** Performs the access to guest-physical S_EXIT_GPA that the CPU left to the devices. @returns what a hook answers: 2 done, 1 exception */

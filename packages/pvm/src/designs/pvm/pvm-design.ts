@@ -310,7 +310,7 @@ export class PvmDesign implements Design {
   }
 
   private recordHook(row: number, start: number, vcpu: PvmVcpu): void {
-    this.ledger.finish(row, start, vcpu.get32(S_RIP), vcpu.get32(S_RIP + 4), vcpu.index);
+    this.ledger.finish(row, start, vcpu.getI32(S_RIP), vcpu.getI32(S_RIP + 4), vcpu.index);
   }
 
   exitStart(_index: number, reason: number): number {
