@@ -12,6 +12,7 @@ import { supportedXcr0 } from "./cpuid";
 import { watch } from "./debug";
 import { load64 } from "./memory";
 import { ATTR_LONG, enterCode, longMode, segmentAt } from "./mode";
+import { updateSmap } from "./smap";
 import { selectArray, tlbFlushAll, tlbFlushArray, tlbFlushNonGlobal, tlbInvlpg } from "./tlb";
 
 const EFER_SCE: u32 = 1;
@@ -21,8 +22,8 @@ const CR0_KNOWN: u32 = 0xe005_003f;
 const CR0_ET: u32 = 1 << 4;
 const CR0_NW: u32 = 1 << 29;
 const CR0_CD: u32 = 1 << 30;
-/** CR4 without VMXE, SMXE, CET, PKS: what a guest may set. */
-const CR4_KNOWN: u64 = 0x0077_1fff;
+/** CR4 without VME, PVI, VMXE, SMXE, CET, PKS, which CPUID does not report: what a guest may set. */
+const CR4_KNOWN: u64 = 0x0077_1ffc;
 const CR4_DE: u32 = 8;
 const CR4_OSXSAVE: u32 = 1 << 18;
 /** CR4 bits that change what translations mean. */
@@ -119,6 +120,7 @@ function setCr4(cpu: u32, value: u64): bool {
   store<u32>(cpu, <u32>value & CR4_LA57 ? 5 : 4, V_LEVELS);
   // Shadow translations are never staler than the guest's tables, so a kernel that toggles PGE to flush finds that done.
   if (changed & CR4_TRANSLATION && !(load<u32>(cpu, V_DEPRIVILEGED) && changed == CR4_PGE)) tlbFlushAll(cpu);
+  if (changed & CR4_SMAP) updateSmap(cpu);
   if (changed & CR4_DE) watch(cpu);
   if (changed & CR4_PCIDE) {
     // The slot in use goes on as that of PCID 0.

@@ -3,7 +3,7 @@
 import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, ACCESS_PROBE, ACCESS_READ, ACCESS_RMW, ACCESS_WRITE, C_TLB_MISSES, EXC_REQUEST, EXC_RESTART,
   P_PAGE_FAULT, P_SMOD, PAGING_EPT, PAGING_SHADOW, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_ACCESS, S_EXIT_BLOCK, S_EXIT_GPA, S_EXIT_SIZE, S_EXIT_VA,
-  S_ALIGN, S_EXIT_VALUE, S_SPLIT, S_STEP, S_WATCH, TLB_ADDEND, TLB_EXEC, TLB_FLAG_CODE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, WATCH_DATA,
+  S_ALIGN, S_EXIT_VALUE, S_SPLIT, S_STEP, S_WATCH, TLB_ADDEND, TLB_EXEC, TLB_FLAG_CODE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, WATCH_DATA,
 } from "../src/layout";
 import { AC, GP, count, isCanonical, linear, raise, raisePageFault } from "./cpu";
 import { touched } from "./debug";
@@ -282,7 +282,8 @@ export function storeSized(cpu: u32, va: u64, size: u32, value: u64): void {
 function systemPtr(cpu: u32, va: u64, size: u32, access: u32): u32 {
   const entry = supervisorArray(cpu) + entryOffset(va);
   const tag = access == ACCESS_READ ? load<u64>(entry, TLB_READ) : load<u64>(entry, TLB_WRITE);
-  if (tag == (va & PAGE_MASK)) return <u32>va + load<u32>(entry, TLB_ADDEND);
+  // RFLAGS.AC does not lift SMAP for these accesses.
+  if (tag == (va & PAGE_MASK) && !(load<u32>(entry, TLB_FLAGS) & TLB_FLAG_SMAP)) return <u32>va + load<u32>(entry, TLB_ADDEND);
   return refill(cpu, va, access | ACCESS_IMPLICIT_SUPERVISOR, size);
 }
 

@@ -6,6 +6,7 @@ import {
 import { CR0_AM, CR0_PE, EFER_LMA, GP, RFLAGS_AC, RFLAGS_VM, SS_FAULT, count, done, raise, tlbArray } from "./cpu";
 import { getFlags, setFlags } from "./flags";
 import { loadSized, storeSized } from "./memory";
+import { updateSmap } from "./smap";
 import { newContext, selectArray, tlbFlushArray } from "./tlb";
 
 const STATUS: u32 = 0x8d5;
@@ -88,8 +89,9 @@ export function setCpl(cpu: u32, cpl: u32): void {
   alignment(cpu);
 }
 
-/** CPL, RFLAGS.AC or CR0.AM changed: is alignment checked now? Then the current TLB array must not have tags for data. */
+/** CPL, RFLAGS.AC or CR0.AM changed: is SMAP lifted, and is alignment checked now? Then the current TLB array must not have tags for data. */
 export function alignment(cpu: u32): void {
+  updateSmap(cpu);
   const asked = (load<u32>(cpu, S_RFLAGS) & RFLAGS_AC) != 0 && load<u32>(cpu, S_CPL) == 3 && (load<u32>(cpu, S_CR0) & CR0_AM) != 0;
   const on: u32 = asked && load<u32>(cpu, V_NATIVE) ? 1 : 0;
   if (on == load<u32>(cpu, S_ALIGN)) return;

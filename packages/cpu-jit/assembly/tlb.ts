@@ -3,12 +3,13 @@ import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, BLOCK_HEADS, C_TLB_FLUSHES, CODE_BITS, CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, JC_BASE, JC_CPU_SIZE, MAX_VCPUS,
   P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_ALIGN, S_CTX, S_PKRU, S_TLB, S_WATCH, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CTX,
   T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
-  TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, V_SLOT, WATCH_DATA,
+  TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, V_SLOT, WATCH_DATA,
 } from "../src/layout";
 import { count, cpuIndex, tlbArray } from "./cpu";
 import { isWatched } from "./debug";
 import { forgetEpt } from "./ept";
-import { forgetWalk, forgetWalks, walkExec, walkGlobal, walkHpa, walkOnce, walkRead, walkShift, walkWrite } from "./walk";
+import { listSmapEntry } from "./smap";
+import { forgetWalk, forgetWalks, walkExec, walkGlobal, walkHpa, walkOnce, walkRead, walkShift, walkSmap, walkWrite } from "./walk";
 
 export const PAGE_MASK: u64 = 0xffff_ffff_ffff_f000;
 /** Never equal to a page address. Flushing fills with ones. */
@@ -87,7 +88,8 @@ export function fill(cpu: u32, va: u64, access: u32): void {
   store<u64>(entry, write, TLB_WRITE);
   store<u64>(entry, exec, TLB_EXEC);
   store<u32>(entry, walkHpa - <u32>page, TLB_ADDEND);
-  store<u32>(entry, flags, TLB_FLAGS);
+  store<u32>(entry, walkSmap ? flags | TLB_FLAG_SMAP : flags, TLB_FLAGS);
+  if (walkSmap) listSmapEntry(cpu, entry);
 }
 
 /** Remember that some TLB holds a write tag for the frame. */
@@ -204,7 +206,8 @@ function invalidate(entry: u32): void {
 }
 
 function holds(entry: u32, page: u64): bool {
-  return load<u64>(entry, TLB_READ) == page || load<u64>(entry, TLB_WRITE) == page || load<u64>(entry, TLB_EXEC) == page;
+  // Data tags may be closed (TLB_FLAG_SMAP).
+  return (load<u64>(entry, TLB_READ) & ~1) == page || (load<u64>(entry, TLB_WRITE) & ~1) == page || load<u64>(entry, TLB_EXEC) == page;
 }
 
 /** Address the entry is about, whichever tag is valid. */

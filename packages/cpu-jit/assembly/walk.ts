@@ -50,8 +50,10 @@ export let walkError: u32 = 0;
 export let walkRead: bool = false;
 export let walkWrite: bool = false;
 export let walkExec: bool = false;
-/** The result depends on state that changes without a flush (RFLAGS.AC, PKRU): use it once. */
+/** The result depends on state that changes without a flush (PKRU): use it once. */
 export let walkOnce: bool = false;
+/** Data may be accessed only because RFLAGS.AC lifts SMAP. */
+export let walkSmap: bool = false;
 export let walkGlobal: bool = false;
 /** log2 of the size of the page that maps the address. */
 export let walkShift: u32 = 12;
@@ -130,6 +132,7 @@ function check(cpu: u32, access: u32, user: bool, writable: bool, nx: bool, pkey
   const wp = shadow || (load<u32>(cpu, S_CR0) & CR0_WP) != 0;
   let r: bool, w: bool, x: bool;
   walkOnce = false;
+  walkSmap = false;
   if (!supervisor) {
     r = user;
     w = user && writable;
@@ -138,8 +141,7 @@ function check(cpu: u32, access: u32, user: bool, writable: bool, nx: bool, pkey
     r = true;
     x = !nx && !(cr4 & CR4_SMEP);
     if (cr4 & CR4_SMAP) {
-      walkOnce = true;
-      r = !(access & ACCESS_IMPLICIT_SUPERVISOR) && (load<u32>(cpu, S_RFLAGS) & RFLAGS_AC) != 0;
+      r = walkSmap = !(access & ACCESS_IMPLICIT_SUPERVISOR) && (load<u32>(cpu, S_RFLAGS) & RFLAGS_AC) != 0;
     }
     w = r && (writable || !wp);
   } else {
@@ -371,6 +373,7 @@ export function walk(cpu: u32, va: u64, access: u32): u32 {
     walkShift = 12;
     walkGlobal = false;
     walkOnce = false;
+    walkSmap = false;
     // EFER.LMA without CR0.PG is a state that only the owner of the CPU makes: flat 64-bit code, its addresses cut to the 48 bits of the second level.
     if (long && !canonical(va, 4)) return WALK_GP;
     return finish(cpu, mode, long ? va & 0xffff_ffff_ffff : va & 0xffff_ffff, access, true, true, true);

@@ -95,6 +95,7 @@ import { TierSampler, type TierSamples } from './sampler.ts';
 
 const PAGE = 4096;
 const STATUS_FLAGS = 0x8d5;
+const RFLAGS_AC = 1 << 18;
 /** Interpreter entries after which a block is compiled. */
 const HOT_THRESHOLD = 400;
 const RFLAGS_TF = 1 << 8;
@@ -380,8 +381,10 @@ export class CpuCore implements MemoryLayout {
   }
   setRflags32(vcpu: number, v: number): void {
     const cpu = this.cpuAddress(vcpu);
+    const old = this.u32[(cpu + S_RFLAGS) >>> 2] ?? 0;
     this.u32[(cpu + S_RFLAGS) >>> 2] = (v & ~STATUS_FLAGS) | 2;
     this.runtime.setFlags(cpu, v & STATUS_FLAGS);
+    if ((old ^ v) & RFLAGS_AC) this.runtime.alignment(cpu);
   }
 
   /** Runs until something must leave the guest; returns EXIT_* (layout.ts). Decoding, self-modifying code and compilation are handled inside. */

@@ -392,6 +392,12 @@ export const TRACKED_IMAGE_COUNT = 1024;
  *  2 MiB u32, rights combined so far u32. Emptied when the whole TLB is. */
 export const S_EPT_CACHE = 0x6c00;
 export const EPT_CACHE_ENTRIES = 8;
+/** SMAP: TLB entries of user pages that were filled for a supervisor with RFLAGS.AC set, u32 x SMAP_ENTRIES, used in turn; how many were so far; and
+ *  whether their tags are open now. u32 each. */
+export const S_SMAP_LIST = 0x6c80;
+export const SMAP_ENTRIES = 16;
+export const S_SMAP_COUNT = 0x6cc0;
+export const S_SMAP_OPEN = 0x6cc4;
 
 // ---------------------------------------------------------------- TLB entry
 /** Tag = virtual page address (bits 12..63), or TLB_INVALID. An access hits when
@@ -410,6 +416,8 @@ export const TLB_FLAG_CODE = 2;
 /** A fragment of a 2 MiB (or 4 MiB), or of a 1 GiB page. */
 export const TLB_FLAG_LARGE = 4;
 export const TLB_FLAG_HUGE = 8;
+/** A user page in a supervisor's array under SMAP: bit 0 of its data tags is set, so that they match nothing, while RFLAGS.AC is clear. */
+export const TLB_FLAG_SMAP = 16;
 
 // ---------------------------------------------------------------- jump cache entry
 export const JC_RIP = 0;

@@ -4,6 +4,7 @@ import {
   ACCESS_READ,
   ACCESS_RMW,
   ACCESS_WRITE,
+  C_TLB_MISSES,
   CODE_BITS,
   EXC_REQUEST,
   EXC_RESTART,
@@ -26,6 +27,8 @@ import {
   S_PKRU,
   S_RFLAGS,
   S_STEP,
+  S_TLB,
+  TLB_WRITE,
   V_LEVELS,
   V_PAGING,
   V_ROOT,
@@ -253,8 +256,82 @@ describe('TLB', () => {
     m.rt.store8(CPU, 0x10_0000n, 5);
     expect(m.takeException()).toBeUndefined();
     m.set(S_RFLAGS, 0);
+    m.rt.alignment(CPU);
     m.rt.load8(CPU, 0x10_0000n);
     expect(m.takeException()?.error).toBe(1);
+  });
+
+  describe('under SMAP, with AC set around accesses of a supervisor to user pages', () => {
+    const lift = (ac: boolean) => {
+      m.set(S_RFLAGS, ac ? 1 << 18 : 0);
+      m.rt.alignment(CPU);
+    };
+    const page = (n: number) => 0x10_0000n + BigInt(n) * 0x1000n;
+    const misses = () => m.get64(C_TLB_MISSES);
+    beforeEach(() => {
+      m.set(S_CR4, CR4_PAE | (1 << 21));
+      for (let n = 0; n < 24; n++) m.map(page(n), 0x8_0000n, P | W | U);
+      m.map(0x20_0000n, 0x9_0000n, P | W);
+      lift(true);
+    });
+
+    it('finds them in the TLB each time', () => {
+      m.rt.store8(CPU, page(0), 5);
+      m.rt.load8(CPU, page(1));
+      const before = misses();
+      for (let turn = 0; turn < 10; turn++) {
+        lift(false);
+        m.rt.store8(CPU, 0x20_1000n - 1n, 1);
+        lift(true);
+        m.rt.store8(CPU, page(0), 6);
+        expect(m.rt.load8(CPU, page(1))).toBe(6);
+      }
+      expect(misses() - before).toBeLessThan(3n);
+      expect(m.takeException()).toBeUndefined();
+    });
+    it('refuses all of them while AC is clear, however many there were', () => {
+      for (let n = 0; n < 24; n++) m.rt.store8(CPU, page(n), n);
+      lift(false);
+      for (let n = 0; n < 24; n++) {
+        m.rt.load8(CPU, page(n));
+        expect(m.takeException()?.error).toBe(1);
+        m.rt.store8(CPU, page(n), 1);
+        expect(m.takeException()?.error).toBe(3);
+      }
+    });
+    it('keeps accesses to descriptor tables out', () => {
+      m.rt.store8(CPU, page(0), 5);
+      m.rt.loadSys16(CPU, page(0));
+      expect(m.takeException()?.error).toBe(1);
+    });
+    it('forgets a page that INVLPG names while AC is clear', () => {
+      m.rt.store8(CPU, page(0), 5);
+      lift(false);
+      m.map(page(0), 0n, 0n);
+      m.rt.tlbInvlpg(CPU, 0, page(0));
+      lift(true);
+      m.rt.load8(CPU, page(0));
+      expect(m.takeException()?.error).toBe(0);
+    });
+    it('stops stores to a page that gets decoded code while AC is clear', () => {
+      m.rt.store8(CPU, page(0), 5);
+      lift(false);
+      m.rt.protectFrame(CPU, hpa(0x8_0000));
+      lift(true);
+      expect(m.view.getBigUint64(m.get(S_TLB) + (Number(page(0) >> 12n) % 1024) * 32 + TLB_WRITE, true)).toBe(0xffff_ffff_ffff_ffffn);
+      expect(m.rt.load8(CPU, page(0))).toBe(5);
+    });
+    it('refuses them when CR4.SMAP is set while AC is clear, and lets them be without it', () => {
+      lift(false);
+      m.set(S_CR4, CR4_PAE);
+      m.rt.tlbFlushAll(CPU);
+      m.rt.load8(CPU, page(0));
+      expect(m.takeException()).toBeUndefined();
+      m.set(S_CR4, CR4_PAE | (1 << 21));
+      m.rt.tlbFlushAll(CPU);
+      m.rt.load8(CPU, page(0));
+      expect(m.takeException()?.error).toBe(1);
+    });
   });
 });
 

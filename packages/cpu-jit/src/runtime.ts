@@ -54,6 +54,8 @@ export interface RuntimeExports {
   fuses(): number;
   setSegment(cpu: number, n: number, selector: number, base: bigint, limit: number, attr: number): void;
   setCpl(cpu: number, cpl: number): void;
+  /** CPL, RFLAGS.AC or CR0.AM was changed: alignment checks and SMAP follow. */
+  alignment(cpu: number): void;
   /** CS or the mode was changed from outside: S_CODE_SIZE and the context follow. */
   enterCode(cpu: number): void;
 

@@ -231,12 +231,13 @@ function rdpmc(e: Emitter): void {
   privileged(EXIT_PRIVILEGED)(e);
 }
 
-/** STAC, CLAC. User pages are not cached for supervisor accesses under SMAP, so no TLB work is due. */
+/** STAC, CLAC: what the TLB holds of user pages is opened and closed. */
 function alignmentCheck(set: boolean): Semantics {
   return (e) => {
     e.if(e.state(S_CPL, 4), () => e.raise(VECTOR.UD));
     interceptable(e, INTERCEPT_SENSITIVE, EXIT_PRIVILEGED);
     setSystemFlags(e, set ? AC : 0, set ? 0 : AC);
+    e.call('alignment', 'none', []);
   };
 }
 
