@@ -3,9 +3,9 @@
 import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, ACCESS_PROBE, ACCESS_READ, ACCESS_RMW, ACCESS_WRITE, C_TLB_MISSES, EXC_REQUEST, EXC_RESTART,
   P_PAGE_FAULT, P_SMOD, PAGING_EPT, PAGING_SHADOW, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_ACCESS, S_EXIT_BLOCK, S_EXIT_GPA, S_EXIT_SIZE, S_EXIT_VA,
-  S_ALIGN, S_EXIT_VALUE, S_SPLIT, S_STEP, S_WATCH, TLB_ADDEND, TLB_EXEC, TLB_FLAG_CODE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, WATCH_DATA,
+  S_ALIGN, S_EXIT_VALUE, S_GPR, S_SPLIT, S_STEP, S_STEP_STACK, S_TIER, S_WATCH, STEP_STACK_ALL, STEP_STACK_POINTER, TIER_NONE, TLB_ADDEND, TLB_EXEC, TLB_FLAG_CODE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, WATCH_DATA,
 } from "../src/layout";
-import { AC, GP, count, isCanonical, linear, raise, raisePageFault } from "./cpu";
+import { AC, GP, SS_FAULT, count, isCanonical, linear, raise, raisePageFault } from "./cpu";
 import { touched } from "./debug";
 import { eptGpa } from "./ept";
 import { NO_GUEST_FAULT, userFault } from "./guest-fault";
@@ -16,6 +16,23 @@ import { WALK_EPT, WALK_FAULT, WALK_GP, WALK_MMIO, WALK_OK, walk, walkError, wal
 
 /** A hypervisor that repairs without effect is stopped after this many attempts. */
 const MAX_REPAIRS: u32 = 64;
+
+/** A stack slot, in the terms of STEP_STACK_POINTER: PUSH and CALL access those below the pointer, POP and RET those at it. */
+const STACK_SLOT: u64 = 16;
+
+/** #GP(0); #SS(0) for data in the stack segment (SDM vol. 1, 3.3.7.1). Which segment an access is to is not known here: the instruction is run
+ *  again, alone, by somebody who decodes it. */
+function raiseNotCanonical(cpu: u32, va: u64, access: u32): void {
+  if ((access & 3) == ACCESS_EXEC || access & ACCESS_IMPLICIT_SUPERVISOR) return raise(cpu, GP, 0);
+  if (!load<u32>(cpu, S_STEP)) {
+    if (load<u32>(cpu, S_TIER) == TIER_NONE) return raise(cpu, GP, 0);
+    store<u32>(cpu, EXC_RESTART, S_EXC);
+    return;
+  }
+  const stack = load<u32>(cpu, S_STEP_STACK);
+  const isStack = stack == STEP_STACK_ALL || (stack == STEP_STACK_POINTER && va - load<u64>(cpu, S_GPR + 32) + STACK_SLOT < 2 * STACK_SLOT);
+  raise(cpu, isStack ? SS_FAULT : GP, 0);
+}
 
 /** Refill: HPA for an access of `size` bytes within one page, or 0: S_EXC set, or (S_EXC clear) the hypervisor did the access. */
 export function refill(cpu: u32, va: u64, access: u32, size: u32): u32 {
@@ -30,7 +47,7 @@ export function refill(cpu: u32, va: u64, access: u32, size: u32): u32 {
       return walkHpa | (<u32>va & 0xfff);
     }
     if (result == WALK_GP) {
-      raise(cpu, GP, 0);
+      raiseNotCanonical(cpu, va, access);
       return 0;
     }
     store<u64>(cpu, va, S_EXIT_VA);

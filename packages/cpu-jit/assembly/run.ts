@@ -1,9 +1,9 @@
 // The dispatcher: from RIP to compiled code or to the interpreter, until something must leave Wasm.
 import {
-  BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REC, BD_REGION_PAGES, BD_TRACKED, BLOCK_HEAD_COUNT, BLOCK_HEADS,
+  BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REACH, BD_REACH_SHIFT, BD_REC, BD_REGION_PAGES, BD_TRACKED, BLOCK_HEAD_COUNT, BLOCK_HEADS,
   C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, CS, EXC_STEP, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, NEXT_INTERPRET, MAX_BLOCK_INSNS, MXCSR_DEFAULT, MXCSR_ROUNDING_MASKS, R_HANDLER,
   S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_DEBUG, S_EXC, S_EXIT_BLOCK, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_MXCSR, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
-  SEG_LIMIT, SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER, S_WATCH, V_NATIVE, WATCH_CODE,
+  SEG_LIMIT, SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER, S_WATCH, V_LEVELS, V_NATIVE, WATCH_CODE,
 } from "../src/layout";
 import { GP, RFLAGS_RF, RFLAGS_TF, count, raise } from "./cpu";
 import { isCodeWatched } from "./debug";
@@ -53,6 +53,15 @@ function stepped(cpu: u32, va: u64): bool {
   return limit != -1 && load<u64>(cpu, S_RIP) + MAX_BLOCK_BYTES > <u64>limit;
 }
 
+/** May a direct branch of the code at `va`, that of `descriptor`, go over the border of the canonical addresses? It must fault itself, which
+ *  code that is run one instruction at a time does. */
+@inline
+function reachesBorder(cpu: u32, descriptor: u32, va: u64): bool {
+  const border: u64 = load<u32>(cpu, V_LEVELS) == 5 ? 1 << 56 : 1 << 47;
+  const reach = <u64>load<u16>(descriptor, BD_REACH) << BD_REACH_SHIFT;
+  return load<u32>(cpu, S_CODE_SIZE) == 64 && (border - va <= reach || va + border < reach);
+}
+
 /** Has none of the pages that a compiled region also lies in a breakpoint? */
 function regionOpen(cpu: u32, descriptor: u32, va: u64): bool {
   const n = load<u16>(descriptor, BD_REGION_PAGES);
@@ -90,6 +99,10 @@ export function lookupBlock(cpu: u32): u32 {
     store<u32>(cpu, hpa, S_EXIT_BLOCK);
     return 0;
   }
+  if (reachesBorder(cpu, d, va)) {
+    store<u32>(cpu, EXC_STEP, S_EXC);
+    return 0;
+  }
   const rip = load<u64>(cpu, S_RIP);
   const entry = jumpCacheEntry(cpu, rip);
   const region = load<u32>(d, BD_FN);
@@ -123,8 +136,8 @@ function becomesHot(cpu: u32, descriptor: u32): bool {
 function isReplaced(cpu: u32, entry: u32): bool {
   const descriptor = load<u32>(entry, JC_DESC);
   const mxcsr = load<u32>(cpu, S_MXCSR);
-  if (!load<u32>(descriptor, BD_TRACKED) && mxcsr != MXCSR_DEFAULT && (mxcsr & MXCSR_ROUNDING_MASKS) == MXCSR_DEFAULT) {
-    store<u32>(descriptor, 1, BD_TRACKED);
+  if (!load<u16>(descriptor, BD_TRACKED) && mxcsr != MXCSR_DEFAULT && (mxcsr & MXCSR_ROUNDING_MASKS) == MXCSR_DEFAULT) {
+    store<u16>(descriptor, 1, BD_TRACKED);
     store<u32>(cpu, descriptor, S_EXIT_BLOCK);
     hostHot(cpu);
   }

@@ -10,6 +10,8 @@ import {
   BD_NEXT,
   BD_PAGE_LIST,
   BD_PAGES,
+  BD_REACH,
+  BD_REACH_SHIFT,
   BD_REC,
   BD_TRACKED,
   BLOCK_DESC_COUNT,
@@ -105,6 +107,7 @@ export class CodeCache {
     const hpa = source.hpa;
     const room = PAGE - (hpa & (PAGE - 1));
     let ended = false;
+    let last: Insn | undefined;
     const crossing: CodeSource = {
       hpa,
       nextPage: () => {
@@ -138,6 +141,7 @@ export class CodeCache {
       }
       rec = writeRecord(view, rec, insn, handler, offset, index, codeSize);
       offset += insn.length;
+      last = insn;
       index++;
       ended = insn.row.end === true;
     }
@@ -155,7 +159,8 @@ export class CodeCache {
     u32[d + (BD_REC >>> 2)] = first;
     u32[d + (BD_FN >>> 2)] = 0;
     u32[d + (BD_COUNT >>> 2)] = 0;
-    u32[d + (BD_TRACKED >>> 2)] = 0;
+    view.setUint16(desc + BD_TRACKED, 0, true);
+    view.setUint16(desc + BD_REACH, reachOf(last, offset), true);
     const crosses = offset > room && secondPage !== 0;
     u32[d + (BD_PAGES >>> 2)] = crosses ? 1 : 0;
     if (crosses) {
@@ -292,6 +297,12 @@ export class CodeCache {
 /** Numbers of the lines that a translation's bytes lie in. */
 function* linesOf(t: Translation): Generator<number> {
   for (const { start, end } of t.ranges) for (let line = Math.floor(start / LINE); line <= Math.floor((end - 1) / LINE); line++) yield line;
+}
+
+/** BD_REACH of code whose last instruction ends at offset `end`. */
+export function reachOf(last: Insn | undefined, end: number): number {
+  if (last === undefined || !last.operands.some((o) => o.kind === 'rel')) return 0;
+  return Math.min(0xffff, Math.ceil(Math.abs(end + last.immLow) / 2 ** BD_REACH_SHIFT));
 }
 
 /** Bucket of a host-physical address; the Wasm runtime computes the same. */

@@ -69,6 +69,7 @@ import {
   S_SEG,
   S_SHADOW,
   S_STEP,
+  S_STEP_STACK,
   S_TIER,
   S_TLB,
   S_UNFUSED,
@@ -77,6 +78,7 @@ import {
   SEG_BASE,
   SEG_LIMIT,
   SEG_STRIDE,
+  STEP_STACK_NONE,
   TIER_NONE,
   TLB_BASE,
   TLB_CPU_SIZE,
@@ -92,6 +94,7 @@ import {
 import type { MemoryLayout } from './memory.ts';
 import { instantiateRuntime, type RuntimeExports } from './runtime.ts';
 import { TierSampler, type TierSamples } from './sampler.ts';
+import { stackAccesses } from './stack-accesses.ts';
 
 const PAGE = 4096;
 const STATUS_FLAGS = 0x8d5;
@@ -637,10 +640,12 @@ export class CpuCore implements MemoryLayout {
     }
     this.setU64(cpu + S_BLOCK_RIP, this.getU64(cpu + S_RIP));
     this.u32[(cpu + S_STEP) >>> 2] = 1;
+    this.u32[(cpu + S_STEP_STACK) >>> 2] = this.code.stepped === undefined ? STEP_STACK_NONE : stackAccesses(this.code.stepped);
     try {
       return this.runtime.callRecord(cpu, rec) >>> 0;
     } finally {
       this.u32[(cpu + S_STEP) >>> 2] = 0;
+      this.u32[(cpu + S_STEP_STACK) >>> 2] = STEP_STACK_NONE;
     }
   }
 

@@ -398,6 +398,8 @@ export const S_SMAP_LIST = 0x6c80;
 export const SMAP_ENTRIES = 16;
 export const S_SMAP_COUNT = 0x6cc0;
 export const S_SMAP_OPEN = 0x6cc4;
+/** While S_STEP is set: which accesses of the instruction are to the stack segment, so that they raise #SS where others raise #GP: STEP_STACK_*. u32. */
+export const S_STEP_STACK = 0x6cc8;
 
 // ---------------------------------------------------------------- TLB entry
 /** Tag = virtual page address (bits 12..63), or TLB_INVALID. An access hits when
@@ -449,8 +451,11 @@ export const BD_PAGES = 24;
 export const BD_REGION_PAGES = 26;
 export const BD_PAGE_LIST = 28;
 export const BD_MAX_PAGES = 4;
-/** Non-zero: code that notes floating-point exceptions was asked for in place of the region that starts here. */
+/** Non-zero: code that notes floating-point exceptions was asked for in place of the region that starts here. u16. */
 export const BD_TRACKED = 60;
+/** How far direct branches of the block, and of a region that starts here, reach from its first byte, in units of 64 KiB, rounded up. u16. */
+export const BD_REACH = 62;
+export const BD_REACH_SHIFT = 16;
 
 // ---------------------------------------------------------------- decoded record (32 bytes)
 export const REC_SIZE = 32;
@@ -528,6 +533,11 @@ export const IO_ADDR_SHIFT = 4;
 export const INT_N = 0;
 export const INT_ICEBP = 1;
 export const INT_BREAKPOINT = 2;
+
+export const STEP_STACK_NONE = 0;
+export const STEP_STACK_ALL = 1;
+/** Those at the stack pointer: the others are of a memory operand in another segment. */
+export const STEP_STACK_POINTER = 2;
 
 export const TIER_NONE = 0;
 export const TIER_INTERPRETER = 1;

@@ -347,7 +347,7 @@ export abstract class Emitter {
    *  before the instruction, for emitters that find out only now that the target is not canonical. */
   abstract branchTo(target: Val, hint: 'ret' | 'call' | 'jmp', undo?: () => void): void;
   /** #GP(0) now, before anything has changed, when the target of a branch (given, or the relative one) cannot be code: beyond the limit of CS in
-   *  16- and 32-bit code; not canonical in 64-bit code, where relative branches are not looked at. Nothing to do where `checksTargets` is false. */
+   *  16- and 32-bit code; not canonical in 64-bit code, where relative branches are looked at only while they are run alone. Nothing to do where `checksTargets` is false. */
   abstract requireTarget(target?: Val): void;
   abstract readonly checksTargets: boolean;
   /** Leave generated code with one of EXIT_*, RIP at this instruction (`at: 'this'`) or after it. Ends the instruction. */

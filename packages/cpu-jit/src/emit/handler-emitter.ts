@@ -44,6 +44,7 @@ import {
   S_MXCSR,
   S_RIP,
   S_SEG,
+  S_STEP,
   S_TLB,
   S_XCR0,
   S_XMM,
@@ -630,15 +631,19 @@ export class HandlerEmitter extends Emitter {
   }
   requireTarget(target?: Val): void {
     if (this.codeSize === 64) {
-      if (target === undefined) return;
-      const spare = this.let(this.select(this.eq(this.state(V_LEVELS, 4), this.i32(5)), this.i64(7), this.i64(16)));
-      this.if(this.ne(this.shrS(this.shl(target, spare), spare), target), () => this.raise(VECTOR_GP, 0));
+      // Code whose relative branches may leave the canonical addresses is stepped: BD_REACH.
+      if (target === undefined) this.if(this.state(S_STEP, 4), () => this.requireCanonical(this.let(this.expr('i64', this.branchTarget()))));
+      else this.requireCanonical(target);
       return;
     }
     const { m } = this;
     const to = target ?? this.expr('i64', this.branchTarget());
     const limit = this.expr('i64', m.i64.load32_u(S_SEG + CS * SEG_STRIDE + SEG_LIMIT, 4, this.cpu()));
     this.if(this.and(this.gtU(to, limit), this.ne(this.state(V_NATIVE, 4), this.i32(0))), () => this.raise(VECTOR_GP, 0));
+  }
+  private requireCanonical(target: Val): void {
+    const spare = this.let(this.select(this.eq(this.state(V_LEVELS, 4), this.i32(5)), this.i64(7), this.i64(16)));
+    this.if(this.ne(this.shrS(this.shl(target, spare), spare), target), () => this.raise(VECTOR_GP, 0));
   }
   branch(): void {
     this.setRip(this.branchTarget());

@@ -1,4 +1,4 @@
-import type { CodeCache } from '../code-cache.ts';
+import { type CodeCache, reachOf } from '../code-cache.ts';
 import {
   BD_COUNT,
   BD_FN,
@@ -7,6 +7,7 @@ import {
   BD_MODE,
   BD_PAGE_LIST,
   BD_PAGES,
+  BD_REACH,
   BD_REGION_PAGES,
   BD_TRACKED,
   FLAT_ALWAYS,
@@ -402,7 +403,9 @@ export class Jit {
       view.setInt32(desc + BD_PAGE_LIST + (needed + i) * 8, page.delta, true);
       view.setUint32(desc + BD_PAGE_LIST + (needed + i) * 8 + 4, page.hpa, true);
     }
-    u32[(desc + BD_TRACKED) >>> 2] = 0;
+    view.setUint16(desc + BD_TRACKED, 0, true);
+    const reach = Math.max(view.getUint16(desc + BD_REACH, true), ...[...region.blocks.values()].map(({ insns, end }) => reachOf(insns.at(-1), end)));
+    view.setUint16(desc + BD_REACH, reach, true);
     view.setUint16(desc + BD_REGION_PAGES, needed + pages.length, true);
     const slot = this.freeSlots.pop() ?? this.nextSlot++;
     if (slot >= table.length) table.grow(table.length);

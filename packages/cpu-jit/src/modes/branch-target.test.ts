@@ -67,6 +67,54 @@ for (const jit of ['off', 'sync'] as const) {
       expect(wide(1n << 56n)).toMatchObject({ vector: VEC.GP, ip: AT.code });
     });
 
+    describe('of relative branches over the border of the canonical addresses', () => {
+      const TOP = 0x7fff_ffff_ff00n;
+      const BOTTOM = -(1n << 47n) + 0x40n;
+      /** Physical addresses of the two. */
+      const TOP_AT = 0x1f_ff00;
+      const BOTTOM_AT = 0x10_0040;
+      const relative = (code: readonly number[], rip: bigint, flags = 2n) =>
+        m.runCase(() => {
+          m.reset('long');
+          // 2 MiB below the border, and 2 MiB above it, from 1 MiB on.
+          m.u64(AT.tables + 255 * 8, BigInt(AT.tables + 0x4007));
+          m.u64(AT.tables + 0x4000 + 511 * 8, BigInt(AT.tables + 0x5007));
+          m.u64(AT.tables + 0x5000 + 511 * 8, 0x87n);
+          m.u64(AT.tables + 256 * 8, BigInt(AT.tables + 0x6007));
+          m.u64(AT.tables + 0x6000, BigInt(AT.tables + 0x7007));
+          m.u64(AT.tables + 0x7000, BigInt(AT.tables + 0x3007));
+          m.u64(AT.tables + 0x3000, 0x10_0007n);
+          m.bytes(rip === TOP ? TOP_AT : BOTTOM_AT, [...code, END].slice(0, 0x100));
+          m.core.setRip(0, rip);
+          m.core.setReg(0, 1, 5n);
+          m.core.setRflags(0, flags);
+        });
+      const low = (rip: bigint) => Number(BigInt.asUintN(32, rip));
+      const ZF = 0x42n;
+      test.each([
+        ['jmp', [0xe9, ...le(0x1000, 4)], 2n],
+        ['call', [0xe8, ...le(0x1000, 4)], 2n],
+        ['jz', [0x0f, 0x84, ...le(0x1000, 4)], ZF],
+        ['loop', [...new Array<number>(0x90).fill(0x90), 0xe2, 0x7f], 2n],
+      ] as const)('%s raises #GP at the branch, with nothing done', (_, code, flags) => {
+        const o = relative(code, TOP, flags);
+        const nops = code.findIndex((b) => b !== 0x90);
+        expect(o).toMatchObject({ vector: VEC.GP, error: 0, ip: low(TOP + BigInt(nops)), sp: AT.stack0 });
+        expect(m.reg(1)).toBe(5);
+      });
+      test('backward as well', () => {
+        expect(relative([0x90, 0xeb, 0x80], BOTTOM)).toMatchObject({ vector: VEC.GP, error: 0, ip: low(BOTTOM + 1n) });
+      });
+      test('one that is not taken goes on, and so does one that stays on its side', () => {
+        expect(relative([0x0f, 0x84, ...le(0x1000, 4)], TOP)).toMatchObject({ vector: VEC.BP, ip: low(TOP + 7n) });
+        expect(relative([0xeb, 0x10, ...new Array<number>(0x10).fill(0x90)], TOP)).toMatchObject({ vector: VEC.BP, ip: low(TOP + 19n) });
+      });
+      test('running over the border faults there', () => {
+        const o = relative(new Array<number>(0x100).fill(0x90), TOP);
+        expect(o).toMatchObject({ vector: VEC.GP, error: 0, ip: 0 });
+      });
+    });
+
     describe('beyond the limit of CS', () => {
       const LIMIT = AT.code + 0xff;
       const limited = (code: readonly number[], eax = 0x2_0000) =>
