@@ -1,18 +1,12 @@
-import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { testPrograms } from '@pvm/guests';
 import { afterAll, describe, expect, test } from 'vitest';
+import { pvm } from './testing/pvm-process.ts';
 
-const BIN = fileURLToPath(new URL('../bin/pvm.mjs', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'pvm-cli-'));
 afterAll(() => rmSync(folder, { recursive: true }));
-
-function pvm(args: readonly string[], input = ''): { status: number | null; stdout: string; stderr: string } {
-  return spawnSync(process.execPath, [BIN, ...args], { encoding: 'utf8', input, maxBuffer: 1 << 26 });
-}
 
 function fileWith(name: string, bytes: Uint8Array): string {
   const path = join(folder, name);
@@ -108,7 +102,7 @@ describe('wrong input gets one line on stderr and exit code 2', () => {
     ['a kernel that is none', ['run', '--kernel', fileWith('nokernel', new Uint8Array(5000))], /neither a bzImage/],
     ['a missing RAM disk', ['run', '--kernel', fileWith('nokernel', new Uint8Array(5000)), '--initrd', join(folder, 'nothing')], /no such file/],
     ['a RAM disk beside a program', ['run', '--initrd', testPrograms.hello, testPrograms.hello], /initrd/],
-    ['a bad --drive', ['run', '--kernel', 'x', '--drive', 'disk.img'], /file=IMAGE/],
+    ['a bad --drive', ['run', '--kernel', 'x', '--drive', 'disk.img'], /expected file=IMAGE/],
     ['a bad --file', ['run', '--file', 'x', testPrograms.hello], /HOST:GUEST/],
     ['a bad scale', ['bench', 'exits', '--scale', '-1'], /scale/],
     ['a benchmark that is none', ['bench', 'tabel1'], /table1/],

@@ -7,3 +7,5 @@ export class UsageError extends Error {
 export const EXIT_USAGE = 2;
 /** Exit code for a guest that cannot go on (EX_SOFTWARE of sysexits.h). */
 export const EXIT_GUEST = 70;
+/** Exit code of a run that --timeout ended (as timeout(1) has it). */
+export const EXIT_TIMEOUT = 124;

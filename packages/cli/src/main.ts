@@ -8,7 +8,7 @@ import { demoCommand } from './commands/demo.ts';
 import { JIT_OPTIONS, jitCommand } from './commands/jit.ts';
 import { MACHINE_OPTIONS } from './commands/machine-options.ts';
 import { runCommand } from './commands/run.ts';
-import { RUN_OPTIONS } from './commands/run-arguments.ts';
+import { RUN_OPTIONS } from './commands/run-options.ts';
 import { LIVE_OPTIONS, statCommand } from './commands/stat.ts';
 import { EXIT_GUEST, EXIT_USAGE, UsageError } from './errors.ts';
 import { endOnBrokenPipe } from './output.ts';

@@ -1,5 +1,3 @@
-import { once } from 'node:events';
-
 /** Exit code of a program that SIGPIPE killed. */
 const EXIT_BROKEN_PIPE = 141;
 
@@ -11,12 +9,4 @@ export function endOnBrokenPipe(): void {
       throw error;
     });
   }
-}
-
-/** Writes guest output to a stream of the process and lets the guest wait when the reader is slow. */
-export function writeTo(stream: NodeJS.WriteStream): (chunk: Uint8Array) => void | Promise<void> {
-  return (chunk) => {
-    if (stream.destroyed || stream.write(chunk)) return;
-    return once(stream, 'drain').then(() => undefined);
-  };
 }

@@ -1,22 +1,44 @@
-import { RUN_VALUE_OPTIONS } from './commands/run-options.ts';
+import { nearest } from '@pvm/pvm';
+import { ALL_RUN_OPTIONS, RUN_VALUE_OPTIONS } from './commands/run-options.ts';
 import { UsageError } from './errors.ts';
+
+/** Names of long options that QEMU spells with one dash: `-kernel`, `-no-reboot`. */
+const LONG_NAMES = Object.entries(ALL_RUN_OPTIONS).flatMap(([name, { type }]) => (type === 'boolean' ? [name, `no-${name}`] : [name]));
+
+/** `-kernel` means `--kernel`; one dash and one letter, and `-m512M`, stay. @throws UsageError */
+function longSpelling(word: string): string {
+  const name = /^-([a-z][^=]+)(?:=|$)/i.exec(word)?.[1];
+  if (name === undefined || /^m\d/.test(name)) return word;
+  if (!LONG_NAMES.includes(name)) throw new UsageError(`unknown option -${name}; did you mean --${nearest(name, LONG_NAMES)}?`);
+  return `-${word}`;
+}
 
 /**
  * Splits `run [options] program args...` before the program: what follows it belongs to it, even `--help`.
  * A `--` ends pvm's options. After other commands only a `--` begins the words that belong to something else.
+ *
+ * @throws UsageError
  */
 export function splitProgram(argv: readonly string[]): { own: string[]; program: string[] } {
   if (argv[0] !== 'run') {
     const end = argv.indexOf('--');
     return end < 0 ? { own: [...argv], program: [] } : { own: argv.slice(0, end), program: argv.slice(end + 1) };
   }
+  const own = ['run'];
   for (let i = 1; i < argv.length; i++) {
-    const word = argv[i] ?? '';
-    if (word === '--') return { own: argv.slice(0, i), program: argv.slice(i + 1) };
-    if (!word.startsWith('-') || word === '-') return { own: argv.slice(0, i), program: argv.slice(i) };
-    const takesValue = RUN_VALUE_OPTIONS.has(word);
-    if (takesValue && i + 1 >= argv.length) throw new UsageError(`option ${word} needs a value`);
-    if (takesValue) i++;
+    const given = argv[i] ?? '';
+    if (given === '--') return { own, program: argv.slice(i + 1) };
+    if (!given.startsWith('-') || given === '-') return { own, program: argv.slice(i) };
+    const word = longSpelling(given);
+    if (!RUN_VALUE_OPTIONS.has(word)) {
+      own.push(word);
+      continue;
+    }
+    i++;
+    const value = argv[i];
+    if (value === undefined) throw new UsageError(`option ${given} needs a value`);
+    // With "=", a value may begin with a dash.
+    own.push(...(word.startsWith('--') ? [`${word}=${value}`] : [word, value]));
   }
-  return { own: [...argv], program: [] };
+  return { own, program: [] };
 }

@@ -14,6 +14,7 @@ import {
   ACCESS_READ,
   C_EVENTS,
   C_INTERP_BLOCKS,
+  C_INTERP_INSNS,
   C_JC_MISSES,
   C_JIT_ENTRIES,
   C_TLB_FLUSHES,
@@ -42,6 +43,9 @@ import {
   MAX_VCPUS,
   NEXT,
   NEXT_CHECK,
+  P_DIRECT_ERETUS,
+  P_DIRECT_FAULTS,
+  P_DIRECT_SYSCALLS,
   P_PAGE_FAULT,
   S_BLOCK_RIP,
   S_CODE_SIZE,
@@ -63,6 +67,7 @@ import {
   S_JC,
   S_MXCSR,
   S_NMI,
+  S_RANDOM,
   S_REPEATING,
   S_RFLAGS,
   S_RIP,
@@ -72,6 +77,7 @@ import {
   S_STEP_STACK,
   S_TIER,
   S_TLB,
+  S_TSC_OFFSET,
   S_UNFUSED,
   S_WATCH,
   S_X87_CW,
@@ -90,6 +96,7 @@ import {
   V_RAM_HIGH,
   V_RAM_LOW,
   V_SLOT,
+  V_TSC_MUL,
 } from './layout.ts';
 import type { MemoryLayout } from './memory.ts';
 import { instantiateRuntime, type RuntimeExports } from './runtime.ts';
@@ -111,6 +118,24 @@ const VECTOR_DB = 1;
 const DR7_GD = 1n << 13n;
 /** DR6: single step. */
 const DR6_BS = 1n << 14n;
+/** Fields of 8 bytes that say how long the vCPU has run and what it did; `V_TSC_MUL` has `V_TSC_SHIFT` beside it. */
+const KEPT_OVER_RESTART = [
+  S_ICOUNT,
+  S_TSC_OFFSET,
+  S_RANDOM,
+  V_TSC_MUL,
+  P_DIRECT_SYSCALLS,
+  P_DIRECT_ERETUS,
+  P_DIRECT_FAULTS,
+  C_TLB_MISSES,
+  C_TLB_FLUSHES,
+  C_WALKS,
+  C_INTERP_BLOCKS,
+  C_INTERP_INSNS,
+  C_JIT_ENTRIES,
+  C_JC_MISSES,
+  C_EVENTS,
+];
 /** For `setLimit`: never. */
 export const NO_LIMIT = 0xffff_ffff_ffff_ffffn;
 
@@ -343,6 +368,19 @@ export class CpuCore implements MemoryLayout {
       this.setHostFields(cpu);
       this.setLimit(v, NO_LIMIT);
     }
+  }
+
+  /**
+   * Power-on state of a vCPU that has run: as `reset`, but its clock and counters go on, and so do the switcher's.
+   * Nothing that was cached or compiled under the old state is found again by the new one.
+   */
+  restart(vcpu: number): void {
+    const cpu = this.cpuAddress(vcpu);
+    const kept = KEPT_OVER_RESTART.map((offset) => this.getU64(cpu + offset));
+    this.reset(vcpu);
+    KEPT_OVER_RESTART.forEach((offset, i) => {
+      this.setU64(cpu + offset, kept[i] ?? 0n);
+    });
   }
 
   private setHostFields(cpu: number): void {

@@ -35,7 +35,8 @@ export { ExitLedger, type LedgerTiming, type RecentExit, type WorldSwitches } fr
 export { nearest, parseSize } from './option-checks.ts';
 export { STOCK_CHOICES, type StockChoice, type VmOptions } from './options.ts';
 export type { HostSockets } from './pc/host-sockets.ts';
-export { type ConsolePort, type PcOptions, VIRTIO_TRANSPORTS, type VirtioTransport } from './pc/options.ts';
+export { type ConsolePort, type PcOptions, type RestartCause, VIRTIO_TRANSPORTS, type VirtioTransport } from './pc/options.ts';
+export { EXIT_PANIC } from './pc/panic.ts';
 export type { PcDevices } from './pc/pc-devices.ts';
 export type { PlatformKind } from './platform/index.ts';
 export { formatExits, formatLedger, formatTable, type TableOptions } from './report.ts';
@@ -52,7 +53,7 @@ export {
 } from './run-report.ts';
 export { type SnapshotInfo, snapshotInfo } from './snapshot/info.ts';
 export type { SaveOptions } from './snapshot/save-queue.ts';
-export type { Input, Output, OutputHandler } from './streams.ts';
+export { type Input, type Output, type OutputHandler, outputHandler } from './streams.ts';
 export { type Interval, isLevel, type PageTableCounters, type Summary, type TlbCounters } from './summary.ts';
 export { type LoadAddresses, loadSymbols, Symboliser } from './symbols/symboliser.ts';
 export { createVm, type Result, Vm } from './vm.ts';

@@ -8,8 +8,10 @@ import { designInfo } from './designs/index.ts';
 import { PvmError, VmError } from './errors.ts';
 import { type GuestImage, loadGuestImage } from './guest-image.ts';
 import { ExitLedger } from './ledger.ts';
+import { Marks } from './marks.ts';
 import { MmuCheck } from './mmu-check.ts';
 import { type CheckedOptions, checkGivenOptions, checkOptions, type VmOptions } from './options.ts';
+import type { RestartCause } from './pc/options.ts';
 import type { PcDevices } from './pc/pc-devices.ts';
 import { createPlatform, GuestTime, type Platform, RandomSource } from './platform/index.ts';
 import { NO_LIMIT, RunLoop, type SliceEnd } from './run-loop.ts';
@@ -19,7 +21,7 @@ import { restoreMachine, type SavedMachine, saveMachine } from './snapshot/machi
 import { SnapshotReader } from './snapshot/reader.ts';
 import { type SaveOptions, SaveQueue } from './snapshot/save-queue.ts';
 import { StdinReader } from './stdin.ts';
-import { type Interval, interval, type PageTableCounters, type Snapshot, type Summary, type TlbCounters, threadCpuNs, tierTimes } from './summary.ts';
+import { type Interval, type PageTableCounters, type Summary, type TlbCounters, tierTimes } from './summary.ts';
 import { switcherModule } from './switcher/index.ts';
 
 /** How a run ended. */
@@ -88,9 +90,10 @@ export class Vm {
   readonly ledger: ExitLedger;
   private readonly core: CpuCore;
   private readonly platform: Platform;
-  private readonly design: Design;
-  private readonly runLoop: RunLoop;
   private readonly ram: GuestRam;
+  private readonly time: GuestTime;
+  private design: Design;
+  private runLoop: RunLoop;
   private debug: Debugger | undefined;
   private readonly options: CheckedOptions;
   private readonly stdin: StdinReader;
@@ -99,12 +102,14 @@ export class Vm {
   private stop: { reason: StopReason; exitCode: number; signal: number } | undefined;
   private wake: (() => void) | undefined;
   private unknownSyscalls: ReadonlyMap<number, number> = new Map();
-  private readonly begun = new Map<number, { readonly operations: number; readonly at: Snapshot }>();
-  private readonly intervals: Interval[] = [];
+  private readonly marks: Marks;
   private afterExit: (() => void) | undefined;
   /** The receiver of the platform's output is slow. */
   private outputWait: Promise<void> | undefined;
-  private readonly mmuCheck: MmuCheck | undefined;
+  private mmuCheck: MmuCheck | undefined;
+  /** What `restart` loads again; kept only by machines that restart. */
+  private image: GuestImage | undefined;
+  private restartWanted = false;
   private readonly saves = new SaveQueue();
   /** What the guest waits for when it begins to run. */
   private pending: Promise<void> | undefined;
@@ -152,13 +157,14 @@ export class Vm {
       traceLimit: options.traceLimit,
       instructions: (vcpu) => this.retired(vcpu),
     });
-    const late: { design?: Design } = {};
+    const late: { vm?: Vm } = {};
     const ram = new GuestRam(core.memory.buffer, core.ramBase, core.ramBytes, (gpa, length) => {
       core.dirtyCode(core.ramBase + gpa, length);
-      late.design?.hostWrote(gpa, length);
+      late.vm?.design.hostWrote(gpa, length);
     });
     this.ram = ram;
     const time = new GuestTime(core, options.clock);
+    this.time = time;
     this.random = new RandomSource(options.clock);
     this.platform = createPlatform(options.platform, {
       core,
@@ -168,6 +174,7 @@ export class Vm {
       stdin: this.stdin,
       random: (buffer) => this.random.fill(buffer),
       stop: (reason, exitCode, signal) => this.halt(reason, exitCode, signal),
+      reset: () => this.resetRequested(),
       kick: (vcpu) => {
         this.runLoop.kick(vcpu);
         this.wake?.();
@@ -183,18 +190,32 @@ export class Vm {
         this.unknownSyscalls = calls;
       },
     });
-    this.design = designInfo(options.design).create({ core, ram, ledger: this.ledger, platform: this.platform, time, options });
-    late.design = this.design;
-    if (options.checkMmu > 0) this.mmuCheck = new MmuCheck(this.design, options.checkMmu);
-    this.runLoop = new RunLoop(core, this.design, this.ledger, this.platform.timers, {
-      stopped: () => this.stop !== undefined,
+    this.marks = new Marks(core, BOOT_VCPU, this);
+    this.design = this.createDesign();
+    late.vm = this;
+    this.mmuCheck = this.createMmuCheck();
+    this.runLoop = this.createRunLoop();
+  }
+
+  private createDesign(): Design {
+    const { core, ram, ledger, platform, time, options } = this;
+    return designInfo(options.design).create({ core, ram, ledger, platform, time, options });
+  }
+
+  private createMmuCheck(): MmuCheck | undefined {
+    return this.options.checkMmu > 0 ? new MmuCheck(this.design, this.options.checkMmu) : undefined;
+  }
+
+  private createRunLoop(): RunLoop {
+    return new RunLoop(this.core, this.design, this.ledger, this.platform.timers, {
+      stopped: () => this.stop !== undefined || this.restartWanted,
       afterExit: () => {
         const f = this.afterExit;
         this.afterExit = undefined;
         f?.();
         this.mmuCheck?.exitDone();
       },
-      maxInstructions: options.maxInstructions,
+      maxInstructions: this.options.maxInstructions,
       debugger: () => this.debug,
     });
   }
@@ -266,7 +287,32 @@ export class Vm {
 
   /** Put the kernel and its RAM disk into guest RAM. @throws MachineError */
   load(image: GuestImage): void {
+    if (this.options.reboot) this.image = image;
     this.design.boot(this.platform.load(image, this.options.commandLine));
+  }
+
+  /** The guest asked for a reset: the machine starts anew, or stops. */
+  private resetRequested(): void {
+    if (this.image === undefined) this.halt('reset', 0, 0);
+    else if (this.stop === undefined) {
+      this.restartWanted = true;
+      this.runLoop.cut();
+      this.wake?.();
+    }
+  }
+
+  /** Everything as after power-on, but RAM keeps what is in it, as it does on a PC, and clocks and counters go on. */
+  private restart(cause: RestartCause): void {
+    const { image } = this;
+    if (image === undefined) throw new PvmError('wrong-state', 'a machine that restarts keeps its kernel');
+    this.restartWanted = false;
+    this.platform.reset?.();
+    for (let vcpu = 0; vcpu < this.core.vcpus; vcpu++) this.core.restart(vcpu);
+    this.design = this.createDesign();
+    this.mmuCheck = this.createMmuCheck();
+    this.runLoop = this.createRunLoop();
+    this.load(image);
+    this.options.onRestart(cause);
   }
 
   /**
@@ -303,12 +349,13 @@ export class Vm {
       await this.closeInput();
     }
     const { reason, exitCode, signal: killedBy } = this.stop ?? { reason: 'halted' as const, exitCode: 0, signal: 0 };
-    return { exitCode, stopReason: reason, signal: killedBy, summary: this.summary(), intervals: this.intervals };
+    return { exitCode, stopReason: reason, signal: killedBy, summary: this.summary(), intervals: this.marks.intervals };
   }
 
   private async loop(): Promise<void> {
     await this.waitFor(this.pending);
     while (this.stop === undefined) {
+      if (this.restartWanted) this.restart('reset');
       if (this.serveSaves()) {
         // Whoever asked hears of it before the guest goes on.
         await new Promise((resolve) => setImmediate(resolve));
@@ -331,13 +378,17 @@ export class Vm {
     }
   }
 
-  /** A debugger sees a guest that cannot go on before the machine ends with it. */
+  /** A debugger sees a guest that cannot go on before the machine ends with it, or starts anew. */
   private async slice(): Promise<SliceEnd> {
     try {
       return this.runLoop.runSlice();
     } catch (e) {
       if (e instanceof Error) await this.debug?.died(this.runLoop.vcpu, e.message);
-      throw e;
+      // A processor that shuts down resets a PC. One that does so before it has said a word would do so for ever.
+      this.platform.flush();
+      if (!(e instanceof TripleFault) || this.image === undefined || this.platform.isSilent !== false) throw e;
+      this.restart('triple-fault');
+      return 'yield';
     }
   }
 
@@ -473,31 +524,11 @@ export class Vm {
     this.wake?.();
   }
 
-  // ------------------------------------------------------------ marks and counts
+  // ------------------------------------------------------------ counts
   /** The exits of both requests stay outside: the first is over when the interval begins, the second not yet counted when it ends. */
   private mark(operations: number, id: number): void {
-    if (operations > 0) {
-      this.afterExit = () => this.begun.set(id, { operations, at: this.snapshot() });
-      return;
-    }
-    const start = this.begun.get(id);
-    if (start !== undefined) this.intervals.push(interval(id, start.operations, start.at, this.snapshot()));
-  }
-
-  private snapshot(): Snapshot {
-    const beforeNs = performance.now() * 1e6;
-    const { exits, total, directSyscalls, directReturns } = this.ledger.worldSwitches();
-    const { instructions } = this.core.stats();
-    const counters = {
-      exits,
-      worldSwitches: total,
-      directSyscalls,
-      directReturns,
-      entries: this.ledger.counts(),
-      pageTables: this.pageTables(),
-      tlb: this.tlb(),
-    };
-    return { beforeNs, instructions, ...counters, cpuNs: threadCpuNs(), afterNs: performance.now() * 1e6 };
+    if (operations > 0) this.afterExit = () => this.marks.begin(id, operations);
+    else this.marks.end(id);
   }
 
   /** Retired instructions as a number; read as two words, for this is done at exits. */

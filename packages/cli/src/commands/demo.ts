@@ -1,7 +1,6 @@
 import { demoPath } from '@pvm/guests';
 import { createVm, formatLedger } from '@pvm/pvm';
 import type { CommandModule } from 'yargs';
-import { writeTo } from '../output.ts';
 import { formatSummary } from '../summary.ts';
 import { MACHINE_OPTIONS, type MachineArgs, machineSettings } from './machine-options.ts';
 
@@ -21,8 +20,8 @@ export const demoCommand: CommandModule<object, DemoArgs> = {
       argv0: 'demo',
       clock: a.clock,
       sampleTiers: true,
-      onConsole: writeTo(process.stdout),
-      onStderr: writeTo(process.stderr),
+      onConsole: process.stdout,
+      onStderr: process.stderr,
     });
     try {
       const result = await vm.run();

@@ -1,7 +1,7 @@
 import { createVm } from '@pvm/pvm';
 import type { Argv, CommandModule } from 'yargs';
 import { UsageError } from '../errors.ts';
-import { parseRunArguments, runSettings } from './run-arguments.ts';
+import { parseRunArguments, refuseOutside, runSettings } from './run-arguments.ts';
 
 interface JitArgs {
   readonly action: 'dump';
@@ -39,6 +39,7 @@ guest's code, and the Wasm text made of it.`,
       const rip = parseAddress(a.rip);
       if (words.length === 0) throw new UsageError('jit dump: name what to run after --, as for pvm run');
       const { args, program } = await parseRunArguments(words);
+      refuseOutside('jit dump', args);
       if (args.jit === 'off') throw new UsageError('jit dump: nothing is compiled with --jit off');
       const vm = await createVm({ ...runSettings(args, program), jit: 'sync' });
       try {

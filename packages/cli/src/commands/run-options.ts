@@ -1,29 +1,53 @@
+import type { Options } from 'yargs';
+import { MACHINE_OPTIONS } from './machine-options.ts';
+import { PC_OPTIONS } from './pc-options.ts';
+import { PROFILE_OPTION, SYMBOLS_OPTION, TABLE_OPTIONS } from './table-options.ts';
+
+/** Options of `run` beside those of every machine, for yargs. */
+export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
+  clock: {
+    choices: ['host', 'icount'],
+    default: 'host',
+    requiresArg: true,
+    describe: "The guest's clock: the host's, or one that counts instructions, which makes the run repeatable",
+  },
+  env: { type: 'string', array: true, nargs: 1, default: [], describe: 'NAME=VALUE for the program; may be given again' },
+  file: { type: 'string', array: true, nargs: 1, default: [], describe: 'HOST:GUEST, a file for the guest; may be given again' },
+  stat: { type: 'boolean', default: false, describe: 'Afterwards print the exits and a summary to stderr' },
+  json: { type: 'boolean', default: false, describe: 'The same as JSON' },
+  ...TABLE_OPTIONS,
+  'stat-out': { type: 'string', requiresArg: true, describe: 'Write the same as JSON to this file, for pvm stat report' },
+  trace: { type: 'string', requiresArg: true, describe: 'Write the last exits one by one to this file, as JSON lines' },
+  'trace-limit': { type: 'number', default: 262_144, requiresArg: true, describe: 'How many exits a trace keeps' },
+  symbols: SYMBOLS_OPTION,
+  profile: PROFILE_OPTION,
+  ledger: {
+    choices: ['sampled', 'all', 'off'],
+    default: 'sampled',
+    requiresArg: true,
+    describe: 'Time the first 8,192 exits, then 1 of 32 and 1 of 256, or all (as with --trace), or do not even count them',
+  },
+  kernel: { type: 'string', requiresArg: true, describe: 'Without a program: the stock kernel to boot; with one: another PVM guest kernel (ELF64)' },
+  ...PC_OPTIONS,
+  append: { type: 'string', default: '', requiresArg: true, describe: 'Kernel command line' },
+  reboot: {
+    type: 'boolean',
+    default: true,
+    describe: 'A reset that the guest asks for, or a triple fault, restarts it; with --no-reboot it ends the machine',
+    group: 'PC:',
+  },
+  timeout: { type: 'number', requiresArg: true, describe: 'Stop after so many seconds, with exit code 124' },
+  'max-instructions': { type: 'number', requiresArg: true, describe: 'Stop after so many guest instructions' },
+  'check-mmu': { type: 'string', describe: 'Check the page tables that the design keeps at every exit, or with =N at every Nth (slow)' },
+  'debug-console': { type: 'boolean', default: false, describe: "Show the guest kernel's serial log on stderr" },
+};
+
+/** Everything that `run` knows. */
+export const ALL_RUN_OPTIONS: Readonly<Record<string, Options>> = { ...MACHINE_OPTIONS, ...RUN_OPTIONS };
+
 /** Options of `run` that take their value from the next word, as spelled. */
-export const RUN_VALUE_OPTIONS: ReadonlySet<string> = new Set([
-  '-m',
-  '--memory',
-  '--shadow-memory',
-  '--smp',
-  '--env',
-  '--file',
-  '--clock',
-  '--cpu',
-  '--jit',
-  '--abi',
-  '--design',
-  '--stock',
-  '--opt',
-  '--kernel',
-  '--initrd',
-  '--drive',
-  '--append',
-  '--max-instructions',
-  '--sort',
-  '--by',
-  '--stat-out',
-  '--trace',
-  '--trace-limit',
-  '--symbols',
-  '--profile',
-  '--ledger',
-]);
+export const RUN_VALUE_OPTIONS: ReadonlySet<string> = new Set(
+  Object.entries(ALL_RUN_OPTIONS)
+    .filter(([, option]) => option.requiresArg === true || option.nargs === 1)
+    .flatMap(([name, { alias }]) => [`--${name}`, ...[alias ?? []].flat().map((word) => (word.length === 1 ? `-${word}` : `--${word}`))]),
+);

@@ -14,14 +14,14 @@ import {
 } from '@pvm/pvm';
 import type { Argv, CommandModule } from 'yargs';
 import { UsageError } from '../errors.ts';
-import { Keyboard } from '../keyboard.ts';
+import { Ending } from '../host/ending.ts';
+import { note, PcHost, ProgramHost } from '../host/run-host.ts';
 import { formatModelled } from '../modelled.ts';
-import { writeTo } from '../output.ts';
 import { OutputFile } from '../output-file.ts';
 import { formatHotExits, formatSummary } from '../summary.ts';
 import { runSymbols } from '../symbols.ts';
-import { MACHINE_OPTIONS } from './machine-options.ts';
-import { RUN_OPTIONS, type RunArgs, runSettings } from './run-arguments.ts';
+import { type RunArgs, runSettings } from './run-arguments.ts';
+import { ALL_RUN_OPTIONS } from './run-options.ts';
 
 /** Files that a run writes when it is over. */
 interface RunFiles {
@@ -56,36 +56,30 @@ async function execute(a: RunArgs, program: readonly string[], files: RunFiles, 
   const settings = runSettings(a, program);
   const isReported = a.stat || a.json || files.stat !== undefined || files.trace !== undefined || a.symbols.length > 0;
   const symbols = isReported ? await runSymbols(a, program) : new Symboliser();
-  const abort = new AbortController();
-  const onSignal = () => abort.abort();
-  process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
-  const isProgram = program.length > 0;
-  const keyboard = isProgram ? undefined : new Keyboard(process.stdin, onSignal);
+  const end = new Ending(a.timeout);
+  const host = program.length > 0 ? new ProgramHost(a) : new PcHost(a, end);
   let vm: Vm | undefined;
   try {
-    vm = await createVm({
-      ...settings,
-      sampleTiers: a.stat || a.json,
-      stdin: keyboard?.input() ?? process.stdin,
-      terminals: (process.stdin.isTTY ? 1 : 0) | (process.stdout.isTTY ? 2 : 0) | (process.stderr.isTTY ? 4 : 0),
-      onConsole: writeTo(process.stdout),
-      onStderr: writeTo(process.stderr),
-      ...(isProgram ? (a.debugConsole ? { onSerial: writeTo(process.stderr) } : {}) : { onSerial: writeTo(process.stdout) }),
-      signal: abort.signal,
-    });
+    const { stat, json } = a;
+    vm = await createVm({ ...settings, ...(await host.settings()), sampleTiers: stat || json, signal: end.signal });
+    await host.attach(vm);
     const result = await vm.run().catch(async (error: unknown) => {
       if (error instanceof VmError && vm !== undefined) await writeFiles(files, vm, error, symbols);
       throw error;
     });
+    host.restore();
     await writeFiles(files, vm, result, symbols);
     if (result.stopReason === 'instruction-limit')
       throw new PvmError('bad-option', `stopped after ${result.summary.instructions} instructions (--max-instructions)`);
+    const how = end.exitCode === undefined && result.stopReason === 'panic' ? "the guest's kernel panicked" : end.message;
+    if (how !== undefined) note(how);
     print(a, vm, result, symbols, profile);
-    process.exitCode = result.exitCode;
+    process.exitCode = end.exitCode ?? result.exitCode;
   } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal);
-    keyboard?.restore();
+    end.dispose();
+    host.restore();
     await vm?.dispose();
+    await host.close();
     process.stdin.destroy();
   }
 }
@@ -102,9 +96,13 @@ export function runCommand(program: readonly string[]): CommandModule<object, Ru
 pvm run --kernel FILE [--initrd FILE] [--append LINE] [options]
 
 Runs a static x86-64 Linux ELF as the user program of a PVM guest. Standard input and output and the exit code pass through.
-Without a program, boots a stock kernel on a PC with one CPU; its first serial port is standard input and output. On a terminal, Ctrl-A X ends the machine.`,
+Without a program, boots a stock kernel on a PC; its first serial port is standard input and output. On a terminal, Ctrl-A X ends the machine,
+Ctrl-A P presses its power button (as SIGPWR does), Ctrl-A H shows help. QEMU's spellings of options (-kernel, -drive, -no-reboot) are taken.
+
+Exit codes of a machine: 0 it powered off, or was reset with --no-reboot; (value << 1) | 1 it wrote value to the debug-exit port; 71 its kernel
+panicked; 70 it cannot go on (triple fault); 124 --timeout; 129, 130, 143 SIGHUP, SIGINT, SIGTERM, which end it at once; 0 Ctrl-A X.`,
         )
-        .options({ ...MACHINE_OPTIONS, ...RUN_OPTIONS })
+        .options(ALL_RUN_OPTIONS)
         .example('pvm run ./hello world', 'Run a program with an argument')
         .example('pvm run --stat --clock icount ./busybox seq 5', 'Repeatable, and with the exit table')
         .example('pvm run --file notes.txt:/notes.txt ./busybox cat /notes.txt', 'Give the guest a file')

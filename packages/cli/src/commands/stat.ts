@@ -9,7 +9,7 @@ import { OutputFile } from '../output-file.ts';
 import { GuestTail } from '../stat/guest-tail.ts';
 import { LiveView, printLive, showLive } from '../stat/live.ts';
 import { formatHotExits } from '../summary.ts';
-import { parseRunArguments, runSettings } from './run-arguments.ts';
+import { parseRunArguments, refuseOutside, runSettings } from './run-arguments.ts';
 import { PROFILE_OPTION, SYMBOLS_OPTION, TABLE_OPTIONS } from './table-options.ts';
 
 interface TableArgs {
@@ -82,6 +82,7 @@ async function convert(from: string, to: string): Promise<void> {
 async function live(a: LiveArgs, words: readonly string[]): Promise<void> {
   if (!(a.interval >= 0.1 && a.interval <= 3600)) throw new PvmError('bad-option', `option --interval: expected 0.1 to 3600 seconds, got ${a.interval}`);
   const { args, program } = await parseRunArguments(words);
+  refuseOutside('stat live', args);
   if (args.stat || args.json || args.statOut !== undefined || args.trace !== undefined || args.profile !== undefined)
     throw new UsageError('stat live: --stat, --json, --stat-out, --trace and --profile belong to pvm run; the final table is printed anyway');
   const tail = new GuestTail(TAIL_LINES);

@@ -28,6 +28,11 @@ export class VirtioBalloon extends VirtioDevice {
     return this.config.getUint32(CONFIG_ACTUAL, true) * PAGE;
   }
 
+  /** A driver that starts anew has an empty balloon. */
+  protected override onReset(): void {
+    this.config.setUint32(CONFIG_ACTUAL, 0, true);
+  }
+
   override writeConfig(offset: number, size: MmioSize, value: number): void {
     if (offset === CONFIG_ACTUAL && size === 4) this.config.setUint32(CONFIG_ACTUAL, value, true);
   }

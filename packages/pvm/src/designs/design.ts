@@ -12,8 +12,10 @@ export type StopReason =
   | 'poweroff'
   /** The guest wrote the debug-exit port. */
   | 'debug-exit'
-  /** A stock kernel asked for a reset. */
+  /** A stock kernel asked for a reset, and the option `reboot` is off. */
   | 'reset'
+  /** A stock kernel panicked. */
+  | 'panic'
   /** The guest halted with interrupts off: nothing can wake it. */
   | 'halted'
   /** The `signal` option was aborted. */

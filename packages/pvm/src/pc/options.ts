@@ -1,5 +1,5 @@
 import { type ConsolePortOptions, type DriveOptions, isShareTag, MAX_BOARD_VCPUS, MAX_CONSOLE_PORTS, type ShareOptions } from '@pvm/machine';
-import { type Check, isBoolean, isBytes, isString, oneOf, parseSize } from '../option-checks.ts';
+import { type Check, isBoolean, isBytes, isFunction, isString, oneOf, parseSize } from '../option-checks.ts';
 import { type Input, isInput, isOutput, type Output, type OutputHandler, outputHandler } from '../streams.ts';
 
 /** How virtio devices are attached. */
@@ -38,7 +38,14 @@ export interface PcOptions {
   virtio?: VirtioTransport;
   /** First of the four ports that end the machine with exit code `(value << 1) | 1`; `false`: there are none. Default 0xf4. */
   debugExitPort?: number | false;
+  /** A reset that the guest asks for, or a triple fault, starts the machine anew; otherwise, and after `restore`, it stops. Default false. */
+  reboot?: boolean;
+  /** Called when the machine starts anew. */
+  onRestart?: (cause: RestartCause) => void;
 }
+
+/** Why a machine started anew. */
+export type RestartCause = 'reset' | 'triple-fault';
 
 export interface CheckedConsolePort extends Omit<ConsolePortOptions, 'output'> {
   readonly output: OutputHandler;
@@ -59,6 +66,8 @@ export interface CheckedPcOptions {
   readonly balloonTarget: number;
   readonly virtio: VirtioTransport;
   readonly debugExitPort: number | false;
+  readonly reboot: boolean;
+  readonly onRestart: (cause: RestartCause) => void;
 }
 
 /** An object with these keys and no others; absent ones pass where they may. */
@@ -90,6 +99,8 @@ export const PC_CHECKS: Readonly<Record<keyof PcOptions, Check>> = {
   balloon: (v) => (typeof v === 'boolean' || v === 0 || parseSize(v) !== undefined ? undefined : 'true, false, or a size such as "64M"'),
   virtio: oneOf(...VIRTIO_TRANSPORTS),
   debugExitPort: (v) => (v === false || (Number.isInteger(v) && Number(v) >= 0 && Number(v) <= 0xfffc) ? undefined : 'false or a port from 0 to 0xfffc'),
+  reboot: isBoolean,
+  onRestart: isFunction,
 };
 
 /** Options that mean nothing to a program on the embedded kernel. */
@@ -114,5 +125,7 @@ export function checkedPcOptions(options: PcOptions): CheckedPcOptions {
     balloonTarget: parseSize(balloon) ?? 0,
     virtio: options.virtio ?? 'pci',
     debugExitPort: options.debugExitPort ?? 0xf4,
+    reboot: options.reboot ?? false,
+    onRestart: options.onRestart ?? (() => undefined),
   };
 }

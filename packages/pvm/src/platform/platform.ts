@@ -53,6 +53,10 @@ export interface Platform extends Saveable {
   closeInput?(): Promise<void>;
   /** What a program can do with the devices of the PC; absent: there are none. */
   readonly devices?: PcDevices;
+  /** Power-on state of every device; absent: the machine never restarts. `load` follows. */
+  reset?(): void;
+  /** The guest has written nothing to a console since power-on or the last reset; absent: it is not known. */
+  readonly isSilent?: boolean;
   /** Hand over output that waits to be handed over in larger pieces. */
   flush(): void;
   /** After a restore, when all of the machine is in place. @returns what the boot vCPU waits for, undefined: it can run */

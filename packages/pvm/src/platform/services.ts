@@ -15,6 +15,8 @@ export interface PlatformServices {
   /** Fills a buffer with random bytes. */
   random(buffer: Uint8Array): void;
   stop(reason: StopReason, exitCode: number, signal: number): void;
+  /** The guest asks for a reset of the machine. */
+  reset(): void;
   /** Something waits for a vCPU, which may sleep or run. */
   kick(vcpu: number): void;
   /** The vCPU that runs gives its turn to `vcpu`. */

@@ -6,6 +6,7 @@ import type { GuestImage } from '../guest-image.ts';
 import type { KvmHost } from '../kvm-pv/hypercalls.ts';
 import { KvmPv } from '../kvm-pv/kvm-pv.ts';
 import { InputLine } from '../pc/input-line.ts';
+import { EXIT_PANIC, PanicWatch } from '../pc/panic.ts';
 import { PcDevices } from '../pc/pc-devices.ts';
 import type { OutputHandler } from '../streams.ts';
 import { ICOUNT_EPOCH_NS } from './guest-time.ts';
@@ -25,6 +26,8 @@ export class StockPc implements Platform {
   readonly kvm?: KvmHost;
   /** By vCPU; empty when the guest is offered no such interface. */
   private readonly kvmPv: readonly KvmPv[];
+  isSilent = true;
+  private readonly panic: PanicWatch;
   private readonly inputs: readonly InputLine[];
   private readonly services: PlatformServices;
 
@@ -43,7 +46,7 @@ export class StockPc implements Platform {
       tscToNs: (vcpu, tsc) => clock.tscToNs(vcpu, tsc),
       serialOutput: (data) => this.write(options.onSerial, data),
       onPowerOff: () => services.stop('poweroff', 0, 0),
-      onReset: () => services.stop('reset', 0, 0),
+      onReset: () => this.resetRequested(),
       onDebugExit: (exitCode) => services.stop('debug-exit', exitCode & 0xff, 0),
       debugExitPort: options.debugExitPort,
       virtio: options.virtio,
@@ -62,6 +65,7 @@ export class StockPc implements Platform {
       onDeadlineChange: () => services.deadlineMoved(),
     });
     const { board } = this;
+    this.panic = new PanicWatch(board.timers, () => services.stop('panic', EXIT_PANIC, 0));
     board.serial.onTaken = () => this.inputTaken();
     this.inputs = [
       new InputLine(services.stdin, { put: (data) => board.serialInput(data), waiting: () => board.serial.waiting }),
@@ -112,6 +116,15 @@ export class StockPc implements Platform {
     return loadKernel(this.services.ram, { kernel, commandLine: line, rsdp, ...(initrd.length > 0 ? { initrd } : {}) });
   }
 
+  /** Disks, sockets that listen, and input that waits stay. */
+  reset(): void {
+    this.flush();
+    this.board.reset();
+    for (const kvm of this.kvmPv) kvm.reset();
+    this.panic.reset();
+    this.isSilent = true;
+  }
+
   async runInput(): Promise<void> {
     await Promise.all(this.inputs.map((line) => line.run()));
   }
@@ -128,7 +141,15 @@ export class StockPc implements Platform {
   private inputTaken(): void {
     for (const line of this.inputs) line.taken();
   }
+  private resetRequested(): void {
+    this.flush();
+    // A panicked kernel that resets at once (panic=-1) did not run to its end.
+    if (this.panic.hasPanicked && !this.services.options.reboot) this.services.stop('panic', EXIT_PANIC, 0);
+    else this.services.reset();
+  }
   private write(output: OutputHandler, data: Uint8Array): void {
+    this.isSilent = false;
+    this.panic.see(data);
     const wait = output(data);
     if (wait !== undefined) this.services.hold(wait);
   }
@@ -179,7 +200,7 @@ export class StockPc implements Platform {
 
   state(s: StateIo): void {
     s.part('clock', this.timers.clock);
-    s.fields(this, ['board', 'kvmPv']);
+    s.fields(this, ['board', 'kvmPv', 'panic', 'isSilent']);
   }
   resume(): undefined {
     this.board.resume();

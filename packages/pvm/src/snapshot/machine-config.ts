@@ -43,6 +43,8 @@ const ROLE: Readonly<Record<keyof VmOptions, 'machine' | 'boot' | 'host'>> = {
   ledger: 'host',
   traceLimit: 'host',
   signal: 'host',
+  reboot: 'host',
+  onRestart: 'host',
 };
 
 /** Everything about a machine that its state depends on. */

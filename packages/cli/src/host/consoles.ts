@@ -1,0 +1,142 @@
+import { createWriteStream, openSync, type WriteStream } from 'node:fs';
+import type { Server, Socket } from 'node:net';
+import { PassThrough } from 'node:stream';
+import { finished } from 'node:stream/promises';
+import { type ConsolePort, type Output, outputHandler, type VmOptions } from '@pvm/pvm';
+import type { PcArgs } from '../commands/pc-options.ts';
+import { UsageError } from '../errors.ts';
+import { type Address, listenAt, parseAddress } from './address.ts';
+
+/** Where a console goes. */
+type Place = 'stdio' | 'none' | { readonly file: string };
+
+function parsePlace(option: string, word: string): Place {
+  if (word === 'stdio' || word === 'mon:stdio') return 'stdio';
+  if (word === 'none' || word === 'null') return 'none';
+  const file = /^file:(.+)$/s.exec(word)?.[1];
+  if (file === undefined) throw new UsageError(`${option} ${word}: expected stdio, none or file:PATH`);
+  return { file };
+}
+
+function parseChannel(spec: string): { name: string; address: Address } {
+  const match = /^([\w.-]{1,63}):(.+)$/s.exec(spec);
+  if (match === null) throw new UsageError(`--channel ${spec}: expected NAME:ADDRESS, such as agent:unix:agent.sock`);
+  return { name: match[1] ?? '', address: parseAddress(`--channel ${spec}`, match[2] ?? '') };
+}
+
+/** Where the consoles of a PC go, as the command line says. */
+export interface ConsolePlan {
+  readonly serial: Place;
+  /** Undefined: there is no virtio console. */
+  readonly virtio: Place | undefined;
+  readonly channels: readonly { name: string; address: Address }[];
+}
+
+/** @throws UsageError */
+export function consolePlan(a: PcArgs): ConsolePlan {
+  const virtio = a.virtioConsole === undefined ? undefined : parsePlace('--virtio-console', a.virtioConsole);
+  const serial = a.serial === undefined ? (virtio === 'stdio' ? 'none' : 'stdio') : parsePlace('--serial', a.serial);
+  if (serial === 'stdio' && virtio === 'stdio') throw new UsageError('--serial and --virtio-console cannot both be stdio; say --serial none or file:PATH');
+  return { serial, virtio, channels: a.channel.map(parseChannel) };
+}
+
+/** A channel that one client at a time has; what the guest writes while there is none is dropped. */
+class Channel {
+  readonly port: ConsolePort;
+  private readonly input = new PassThrough();
+  private client: Socket | undefined;
+
+  constructor(name: string) {
+    this.port = {
+      name,
+      input: this.input,
+      output: (chunk) => (this.client === undefined ? undefined : outputHandler(this.client)(chunk)),
+    };
+  }
+
+  accept(socket: Socket): void {
+    if (this.client !== undefined) {
+      socket.destroy();
+      return;
+    }
+    this.client = socket;
+    // A client that breaks off is no more than one that left.
+    socket.on('error', () => socket.destroy());
+    socket.once('close', () => {
+      this.client = undefined;
+    });
+    socket.once('end', () => socket.end());
+    socket.pipe(this.input, { end: false });
+  }
+
+  close(): void {
+    this.client?.destroy();
+    this.input.destroy();
+  }
+}
+
+/** Input and output of the consoles of a PC. */
+export class Consoles {
+  /** What `createVm` gets. */
+  readonly settings: Pick<VmOptions, 'stdin' | 'onSerial' | 'consolePorts'>;
+  private readonly files: { readonly stream: WriteStream; readonly done: Promise<void> }[] = [];
+  private readonly channels: Channel[] = [];
+  private readonly servers: Server[] = [];
+
+  /** @param stdio of the console that is there. @throws UsageError */
+  static async open(plan: ConsolePlan, stdio: { readonly input: AsyncIterable<Uint8Array>; readonly output: Output }): Promise<Consoles> {
+    const consoles = new Consoles(plan, stdio);
+    try {
+      for (const [i, { name, address }] of plan.channels.entries()) {
+        consoles.servers.push(await listenAt(`--channel ${name}`, address, (socket) => consoles.channels[i]?.accept(socket)));
+      }
+    } catch (e) {
+      await consoles.close();
+      throw e;
+    }
+    return consoles;
+  }
+
+  private constructor(plan: ConsolePlan, stdio: { readonly input: AsyncIterable<Uint8Array>; readonly output: Output }) {
+    const output = (option: string, place: Place): Output | undefined =>
+      place === 'stdio' ? stdio.output : place === 'none' ? undefined : this.file(option, place.file);
+    const serial = output('--serial', plan.serial);
+    const virtio = plan.virtio === undefined ? undefined : output('--virtio-console', plan.virtio);
+    const ports: ConsolePort[] = [];
+    if (plan.virtio !== undefined)
+      ports.push({ ...(virtio === undefined ? {} : { output: virtio }), ...(plan.virtio === 'stdio' ? { input: stdio.input } : {}) });
+    for (const { name } of plan.channels) {
+      const channel = new Channel(name);
+      this.channels.push(channel);
+      ports.push(channel.port);
+    }
+    this.settings = {
+      ...(plan.serial === 'stdio' ? { stdin: stdio.input } : {}),
+      ...(serial === undefined ? {} : { onSerial: serial }),
+      ...(ports.length === 0 ? {} : { consolePorts: ports }),
+    };
+  }
+
+  private file(option: string, path: string): Output {
+    try {
+      const stream = createWriteStream(path, { fd: openSync(path, 'w') });
+      const done = finished(stream);
+      // Told by `close`.
+      done.catch(() => undefined);
+      this.files.push({ stream, done });
+      return stream;
+    } catch (e) {
+      throw new UsageError(`${option} file:${path}: cannot be written (${e instanceof Error && 'code' in e ? e.code : e})`);
+    }
+  }
+
+  /** Files have everything when this resolves; rejects when one could not be written. */
+  async close(): Promise<void> {
+    for (const server of this.servers) server.close();
+    for (const channel of this.channels) channel.close();
+    for (const { stream, done } of this.files) {
+      stream.end();
+      await done;
+    }
+  }
+}

@@ -1,0 +1,179 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
+import { COM1, echo, out, outAl, outImmediate, powerOff, start, stockKernel, TIMER_VECTOR, waitForTimer, word } from '../../pvm/src/testing/stock-guest.ts';
+import { BIN, pvm, startPvm } from './testing/pvm-process.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'pvm-pc-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function fileWith(name: string, bytes: Uint8Array): string {
+  const path = join(folder, name);
+  writeFileSync(path, bytes);
+  return path;
+}
+const kernel = (name: string, code: readonly number[], handlers: Readonly<Record<number, readonly number[]>> = {}) =>
+  fileWith(name, stockKernel(code, handlers));
+
+/** Sends K and powers off. */
+const hello = kernel('hello', [...out(COM1, 0x4b), ...powerOff]);
+/** Says >, and sends back what it gets, for ever. */
+const typewriter = kernel('typewriter', [...out(COM1, 0x3e), ...echo, 0xeb, 256 - echo.length - 2]);
+/** Counts its boots in RAM, which a reset leaves alone; resets by the keyboard controller until the third. */
+const rebooter = kernel('rebooter', [
+  ...[0xff, 0x04, 0x25, ...word(0x30_0000, 4), 0x8b, 0x04, 0x25, ...word(0x30_0000, 4), 0x04, 0x30, ...outAl, 0x3c, 0x33],
+  ...[0x75, powerOff.length, ...powerOff, ...outImmediate(0x64, 0xfe), 0xeb, 0xfe],
+]);
+/** Sleeps for ever, woken by the timer. */
+const sleeper = kernel('sleeper', [...out(COM1, 0x5a), ...start, ...waitForTimer, 0xeb, 0xfd], { [TIMER_VECTOR]: [...outImmediate(0x20, 0x20), 0x48, 0xcf] });
+
+describe('a machine by the command line', () => {
+  test("takes QEMU's spellings", () => {
+    const qemu = ['-kernel', hello, '-m', '16', '-append', '-console=ttyS0 quiet', '-nographic', '-serial', 'stdio', '-no-reboot', '-cpu', 'max'];
+    expect(pvm(['run', ...qemu])).toEqual({ status: 0, stdout: 'K', stderr: '', ...rest });
+    expect(pvm(['run', ...qemu, '-drive', `file=${hello},if=virtio,format=raw,readonly=on,id=a,cache=none`])).toMatchObject({ status: 0, stdout: 'K' });
+  });
+
+  test('has its debug-exit port where -device puts it', () => {
+    const code = kernel('exits', [...out(0x501, 2), ...out(0xf4, 8)]);
+    expect(pvm(['run', '-kernel', code]).status).toBe(17);
+    expect(pvm(['run', '-kernel', code, '-device', 'isa-debug-exit,iobase=0x501,iosize=0x04']).status).toBe(5);
+    expect(pvm(['run', '-kernel', code, '-device', 'isa-debug-exit']).status).toBe(5);
+  });
+
+  test('restarts when the guest resets it, and ends instead with --no-reboot', () => {
+    expect(pvm(['run', '--kernel', rebooter])).toMatchObject({ status: 0, stdout: '123' });
+    expect(pvm(['run', '--kernel', rebooter, '--no-reboot'])).toMatchObject({ status: 0, stdout: '1' });
+  });
+
+  test('says that the kernel panicked, and leaves with 71', () => {
+    const text = '[    1.5] Kernel panic - not syncing: x\n';
+    const panic = kernel('panic', [...[...text.replace('1.5', '1.500000')].flatMap((c) => out(COM1, c.charCodeAt(0))), ...outImmediate(0x64, 0xfe), 0xf4]);
+    expect(pvm(['run', '--kernel', panic, '--no-reboot'])).toMatchObject({ status: 71, stderr: "pvm: the guest's kernel panicked\n" });
+  });
+
+  test('ends after --timeout, while it sleeps, with 124', () => {
+    const { status, stderr } = pvm(['run', '--kernel', sleeper, '--timeout', '1.5']);
+    expect([status, stderr]).toEqual([124, 'pvm: stopped after 1.5 s (--timeout)\n']);
+  });
+
+  test.each([
+    ['SIGTERM', 143],
+    ['SIGINT', 130],
+    ['SIGHUP', 129],
+  ] as const)('ends at once by %s', async (signal, code) => {
+    const run = startPvm(['run', '--kernel', sleeper]);
+    await run.says('Z');
+    run.child.kill(signal);
+    expect([await run.ended, run.stderr()]).toEqual([code, '']);
+  });
+
+  test('presses the power button by SIGPWR', async () => {
+    // mov dx, PM1 status; in ax, dx; test ah, 1; jz back.
+    const wait = [0x66, 0xba, ...word(0x600, 2), 0x66, 0xed, 0xf6, 0xc4, 0x01, 0x74, 0xf9];
+    const run = startPvm(['run', '--kernel', kernel('button', [...out(COM1, 0x42), ...wait, ...powerOff])]);
+    await run.says('B');
+    run.child.kill('SIGPWR');
+    expect(await run.ended).toBe(0);
+  });
+
+  test('writes its consoles to files, and nothing to standard output', () => {
+    const log = join(folder, 'serial.log');
+    expect(pvm(['run', '-kernel', hello, '-serial', `file:${log}`])).toMatchObject({ status: 0, stdout: '' });
+    expect(readFileSync(log, 'utf8')).toBe('K');
+    expect(pvm(['run', '-kernel', hello, '-serial', 'none'])).toMatchObject({ status: 0, stdout: '' });
+  });
+
+  test('reads everything that is piped in, however early', () => {
+    const code = kernel(
+      'reader',
+      Array.from({ length: 30 }, () => echo)
+        .flat()
+        .concat(powerOff),
+    );
+    expect(pvm(['run', '--kernel', code], 'abcdefghijklmnopqrstuvwxyz0123')).toMatchObject({ status: 0, stdout: 'abcdefghijklmnopqrstuvwxyz0123' });
+  });
+
+  test('offers sockets at the addresses it is told', async () => {
+    const socket = join(folder, 'channel');
+    const run = startPvm(['run', '--kernel', sleeper, '--channel', `agent:unix:${socket}`, '--vsock-listen', `unix:${socket}2:7`]);
+    await run.says('Z');
+    const client = connect(socket);
+    await new Promise((resolve) => client.once('connect', resolve));
+    const clash = pvm(['run', '--kernel', sleeper, '--channel', `agent:unix:${socket}`]);
+    expect(clash).toMatchObject({ status: 2, stderr: `pvm: --channel agent: cannot listen at unix:${socket} (something is there already)\n` });
+    expect(existsSync(`${socket}2`)).toBe(true);
+    run.child.kill('SIGTERM');
+    expect(await run.ended).toBe(143);
+    expect(existsSync(socket)).toBe(false);
+    client.destroy();
+  });
+});
+
+/** What `spawnSync` also says. */
+const rest = { pid: expect.any(Number) as number, output: expect.any(Array) as string[], signal: null };
+
+describe('wrong input gets one line on stderr and exit code 2', () => {
+  test.each([
+    ['an unknown option in QEMU spelling', ['-kernell', 'x'], /unknown option -kernell; did you mean --kernel\?/],
+    ['a drive that is not there', ['--drive', `file=${join(folder, 'none')}`], /none/],
+    ['a share of what is not there', ['--share', `${join(folder, 'none')}:x`], /cannot be shared \(ENOENT\)/],
+    ['a file that cannot be written', ['--serial', 'file:/nowhere/log'], /cannot be written \(ENOENT\)/],
+    ['an option without its value', ['-kernel', hello, '-append'], /option -append needs a value/],
+  ])('%s', (_, args, message) => {
+    const { status, stdout, stderr } = pvm(['run', '--kernel', hello, ...args]);
+    expect(stderr).toMatch(message);
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+    expect([status, stdout]).toEqual([2, '']);
+  });
+});
+
+/** Runs a shell command on a terminal of its own, with keys typed as soon as it says `ready`. */
+const hasScript = spawnSync('script', ['--version']).status === 0;
+const onTerminal = (command: string) => startPvm([], ['script', '-qefc', command, '/dev/null']);
+
+describe.skipIf(!hasScript)('on a terminal', () => {
+  const run = (...args: string[]) => [process.execPath, BIN, 'run', ...args].map((word) => `'${word}'`).join(' ');
+
+  test('every key goes to the guest but Ctrl-A and the next; Ctrl-A X ends it with 0; the terminal is as it was', async () => {
+    const shell = onTerminal(`stty -a > ${folder}/before; ${run('--kernel', typewriter)}; echo "left $?"; stty -a > ${folder}/after`);
+    await shell.says('>');
+    shell.child.stdin.write('a\x03\x1a\x04b');
+    await shell.says('a\x03\x1a\x04b');
+    shell.child.stdin.write('\x01h');
+    await shell.says('Ctrl-A X      ends the machine');
+    shell.child.stdin.write('c\x01\x01');
+    await shell.says('c\x01');
+    shell.child.stdin.write('\x01x');
+    await shell.says('left 0');
+    await shell.ended;
+    expect(readFileSync(`${folder}/after`, 'utf8')).toBe(readFileSync(`${folder}/before`, 'utf8'));
+  });
+
+  test.each([
+    ['SIGTERM', 'left 143'],
+    ['SIGINT', 'left 130'],
+  ])('%s leaves the terminal as it was', async (signal, left) => {
+    const shell = onTerminal(
+      `stty -a > ${folder}/before; sh -c 'echo "pid $$;"; exec ${run('--kernel', typewriter).replaceAll("'", '"')}'; echo "left $?"; stty -a > ${folder}/after`,
+    );
+    await shell.says('>');
+    process.kill(Number(/pid (\d+);/.exec(shell.stdout())?.[1]), signal);
+    await shell.says(left);
+    await shell.ended;
+    expect(readFileSync(`${folder}/after`, 'utf8')).toBe(readFileSync(`${folder}/before`, 'utf8'));
+  });
+
+  test('so does a guest that dies, and wrong input found late', async () => {
+    const dead = kernel('dead', [0x0f, 0x0b]);
+    const shell = onTerminal(
+      `stty -a > ${folder}/before; ${run('--kernel', dead)}; echo "left $?"; ${run('--kernel', fileWith('none', new Uint8Array(5000)))}; echo "then $?"; stty -a > ${folder}/after`,
+    );
+    await shell.ended;
+    expect(shell.stdout()).toMatch(/triple fault[\s\S]*left 70[\s\S]*neither a bzImage[\s\S]*then 2/);
+    expect(readFileSync(`${folder}/after`, 'utf8')).toBe(readFileSync(`${folder}/before`, 'utf8'));
+  });
+});
