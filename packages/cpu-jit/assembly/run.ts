@@ -1,7 +1,8 @@
 // The dispatcher: from RIP to compiled code or to the interpreter, until something must leave Wasm.
 import {
   BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REACH, BD_REACH_SHIFT, BD_REC, BD_REGION_PAGES, BD_TRACKED, BLOCK_HEAD_COUNT, BLOCK_HEADS,
-  C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, CS, EXC_STEP, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP, NEXT, NEXT_CHECK, NEXT_INTERPRET, MAX_BLOCK_INSNS, MXCSR_DEFAULT, MXCSR_ROUNDING_MASKS, R_HANDLER,
+  C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, C_JIT_INSNS, C_JIT_LEFT, CS, EXC_STEP, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP,
+  LEFT_CHECK, LEFT_DECLINED, LEFT_EXCEPTION, LEFT_EXIT, LEFT_LIMIT, LEFT_NO_REGION, NEXT, NEXT_CHECK, NEXT_INTERPRET, MAX_BLOCK_INSNS, MXCSR_DEFAULT, MXCSR_ROUNDING_MASKS, R_HANDLER,
   S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_DEBUG, S_EXC, S_EXIT_BLOCK, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_MXCSR, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
   SEG_LIMIT, SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER, S_WATCH, V_LEVELS, V_NATIVE, WATCH_CODE,
 } from "../src/layout";
@@ -146,6 +147,19 @@ function isReplaced(cpu: u32, entry: u32): bool {
   return true;
 }
 
+/** Compiled code came back with `reason` after `instructions`. */
+@inline
+function left(cpu: u32, reason: u32, instructions: u64): void {
+  store<u64>(cpu, load<u64>(cpu, C_JIT_INSNS) + instructions, C_JIT_INSNS);
+  let cause: u32 = LEFT_EXIT;
+  if (reason == NEXT) cause = LEFT_NO_REGION;
+  else if (reason == NEXT_INTERPRET) cause = LEFT_DECLINED;
+  else if (reason == EXIT_EXCEPTION) cause = LEFT_EXCEPTION;
+  else if (reason == EXIT_LIMIT) cause = LEFT_LIMIT;
+  else if (reason == NEXT_CHECK) cause = LEFT_CHECK;
+  count(cpu + (cause << 3), C_JIT_LEFT);
+}
+
 /** Is there something that `attention` would look at? */
 @inline
 function isDisturbed(cpu: u32): bool {
@@ -187,7 +201,9 @@ export function run(cpu: u32): u32 {
     if (region) {
       count(cpu, C_JIT_ENTRIES);
       store<u32>(cpu, TIER_COMPILED, S_TIER);
+      const first = load<u64>(cpu, S_ICOUNT);
       reason = call_indirect<u32>(region, cpu);
+      left(cpu, reason, load<u64>(cpu, S_ICOUNT) - first);
     } else {
       count(cpu, C_INTERP_BLOCKS);
       store<u32>(cpu, TIER_INTERPRETER, S_TIER);

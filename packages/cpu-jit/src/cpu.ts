@@ -17,6 +17,8 @@ import {
   C_INTERP_INSNS,
   C_JC_MISSES,
   C_JIT_ENTRIES,
+  C_JIT_INSNS,
+  C_JIT_LEFT,
   C_TLB_FLUSHES,
   C_TLB_MISSES,
   C_WALKS,
@@ -162,6 +164,8 @@ export interface CpuOptions {
   readonly jit?: 'off' | 'on' | 'sync';
   /** A compiled region is merged with its neighbours when it has been entered so often: a power of two. For tests; default 32,768. */
   readonly mergeAfter?: number;
+  /** Bytes of compiled Wasm that may be in use; when there are more, all are dropped. Default 64 MiB. */
+  readonly codeBytes?: number;
   /** Source of the TSC: retired instructions (default) or the host's clock, both nominally 1 tick = 1 ns. */
   readonly clock?: 'icount' | 'host';
   /** Sample which tier runs (`stats().samples`), from a thread of its own; default false. */
@@ -176,6 +180,9 @@ export interface CpuOptions {
   readonly switcher?: WebAssembly.Module;
 }
 
+/** Names of LEFT_*. */
+export const LEFT_NAMES = ['no region', 'declined', 'exception', 'limit', 'event check', 'VM exit'] as const;
+
 /** Counters since creation. */
 export interface CpuStats {
   /** Retired instructions. */
@@ -186,6 +193,10 @@ export interface CpuStats {
   readonly interpreterBlocks: number;
   readonly compiledEntries: number;
   readonly jumpCacheMisses: number;
+  /** Of `instructions`, those that compiled code retired. */
+  readonly compiledInstructions: number;
+  /** How often compiled code came back to the dispatcher, by LEFT_*; `LEFT_NAMES` says why that was. */
+  readonly compiledCodeLeft: readonly number[];
   /** Blocks and instructions decoded, pieces of code dropped because it changed. */
   readonly blocksDecoded: number;
   readonly instructionsDecoded: number;
@@ -323,7 +334,7 @@ export class CpuCore implements MemoryLayout {
       },
       compiler,
       FIRST_REGION,
-      options.mergeAfter,
+      { mergeAfter: options.mergeAfter, maxBytes: options.codeBytes },
     );
   }
 
@@ -776,8 +787,14 @@ export class CpuCore implements MemoryLayout {
     return { hpa, nextPage: () => this.runtime.translateExec(cpu, BigInt.asUintN(bits, (va | 0xfffn) + 1n)) >>> 0 };
   }
 
+  /** Forgets all translated and compiled code. */
+  private flushCode(): void {
+    if (this.jit?.isFull === true) this.jit.counts.evictions++;
+    this.code.flush();
+  }
+
   private decodeBlock(cpu: number): boolean {
-    if (this.code.full) this.code.flush();
+    if (this.code.full || this.jit?.isFull === true) this.flushCode();
     const source = this.sourceAt(cpu);
     if (source === undefined) return false;
     if (this.debugPoints.hasBreakpoints) this.debugPoints.decoding((cpu - CPU_BASE) / CPU_STRIDE, source.hpa);
@@ -816,6 +833,8 @@ export class CpuCore implements MemoryLayout {
       interpreterBlocks: count(C_INTERP_BLOCKS),
       compiledEntries: count(C_JIT_ENTRIES),
       jumpCacheMisses: count(C_JC_MISSES),
+      compiledInstructions: count(C_JIT_INSNS),
+      compiledCodeLeft: LEFT_NAMES.map((_, cause) => count(C_JIT_LEFT + cause * 8)),
       blocksDecoded: this.code.counts.blocks,
       instructionsDecoded: this.code.counts.instructions,
       codeInvalidations: this.code.counts.invalidated,

@@ -327,11 +327,27 @@ export const C_TLB_MISSES = 0x900;
 export const C_TLB_FLUSHES = 0x908;
 export const C_WALKS = 0x910;
 export const C_INTERP_BLOCKS = 0x918;
-export const C_INTERP_INSNS = 0x920;
+/** Instructions retired in compiled code. */
+export const C_JIT_INSNS = 0x920;
 export const C_JIT_ENTRIES = 0x928;
 export const C_JC_MISSES = 0x930;
 /** Exceptions and interrupts delivered by the CPU itself. */
 export const C_EVENTS = 0x938;
+/** Why compiled code came back to the dispatcher: u64 each, by LEFT_*. */
+export const C_JIT_LEFT = 0x940;
+/** Control went to code without a compiled region, or that the jump cache does not know yet; */
+export const LEFT_NO_REGION = 0;
+/** the region does not hold in this state of the CPU (control of SSE, segments): the interpreter does one block; */
+export const LEFT_DECLINED = 1;
+/** an instruction raised an exception, or must be run by itself; */
+export const LEFT_EXCEPTION = 2;
+/** the instruction limit: the end of a slice, a timer, or a result of the compiler; */
+export const LEFT_LIMIT = 3;
+/** an instruction after which events are looked at; */
+export const LEFT_CHECK = 4;
+/** an instruction that leaves the guest. */
+export const LEFT_EXIT = 5;
+export const LEFT_CAUSES = 6;
 
 /** Context numbers of the TLB arrays, u32 x TLB_ARRAYS; then per-array Bloom filter of code pages (512 bytes each). */
 export const T_CTX = 0xa00;

@@ -77,8 +77,14 @@ export interface JitCounts {
   /** Milliseconds in the code generator and in V8, on whatever thread. */
   emitMs: number;
   engineMs: number;
-  /** Milliseconds of this thread spent on finding regions and linking results. */
+  /** Milliseconds of this thread spent on finding regions and linking results, in all and at most at a time. */
   linkMs: number;
+  longestLinkMs: number;
+  /** Regions that run, and the bytes of their Wasm; the others were dropped because their code changed, or replaced. */
+  liveRegions: number;
+  liveBytes: number;
+  /** How often all were dropped because there was too much of them. */
+  evictions: number;
   /** Regions that could not be compiled, and why the last of them could not; they stay with the interpreter. */
   failures: number;
   failure: string | undefined;
@@ -110,8 +116,17 @@ const MAX_COPIED_INSNS = 64;
 const MAX_COPIES = 4;
 /** A region that is entered so often is merged with its neighbours: a crossing costs some ten nanoseconds, so this is a millisecond. */
 const MERGE_AFTER = 1 << 15;
+/** Machine code takes about three times as much again (benchmarks/README.md). */
+const MAX_BYTES = 64 << 20;
 /** How often a region is merged with others. */
 const MAX_MERGES = 12;
+
+export interface JitOptions {
+  /** A region is merged with its neighbours when it has been entered so often; default 32,768. */
+  readonly mergeAfter?: number | undefined;
+  /** Bytes of Wasm that may be in use; default 64 MiB. When there are more, all are dropped. */
+  readonly maxBytes?: number | undefined;
+}
 
 interface Pending {
   readonly desc: number;
@@ -123,10 +138,13 @@ interface Pending {
   readonly merges: number;
   /** HPAs where other regions start that it grows over, for control often comes from there or goes there. */
   readonly absorbed: ReadonlySet<number>;
+  /** What it takes the place of when it is linked. */
+  replaces: Pending | undefined;
   /** The code changed, or was forgotten, before the result came. */
   cancelled: boolean;
-  /** Once linked: table slots, and the descriptors of the blocks that they start at. */
+  /** Once linked: table slots, and the descriptors of the blocks that they start at; its part of the module's bytes. */
   readonly links: { readonly desc: number; readonly slot: number }[];
+  bytes: number;
 }
 
 /** How a region is formed anew. */
@@ -148,7 +166,21 @@ export interface CompiledRegion {
 
 /** Finds regions where blocks become hot, has them compiled, and links the results. */
 export class Jit {
-  readonly counts: JitCounts = { regions: 0, merges: 0, instructions: 0, bytes: 0, emitMs: 0, engineMs: 0, linkMs: 0, failures: 0, failure: undefined };
+  readonly counts: JitCounts = {
+    regions: 0,
+    merges: 0,
+    instructions: 0,
+    bytes: 0,
+    emitMs: 0,
+    engineMs: 0,
+    linkMs: 0,
+    longestLinkMs: 0,
+    liveRegions: 0,
+    liveBytes: 0,
+    evictions: 0,
+    failures: 0,
+    failure: undefined,
+  };
   private readonly host: JitHost;
   private readonly compiler: Compiler;
   private nextSlot: number;
@@ -167,8 +199,10 @@ export class Jit {
   private readonly stoppedAt = new Map<number, Set<Pending>>();
 
   private readonly mergeAfter: number;
+  private readonly maxBytes: number;
 
-  constructor(host: JitHost, compiler: Compiler, firstSlot: number, mergeAfter = MERGE_AFTER) {
+  constructor(host: JitHost, compiler: Compiler, firstSlot: number, { mergeAfter = MERGE_AFTER, maxBytes = MAX_BYTES }: JitOptions = {}) {
+    this.maxBytes = maxBytes;
     this.mergeAfter = mergeAfter;
     this.host = host;
     this.compiler = compiler;
@@ -192,9 +226,15 @@ export class Jit {
     else {
       const region = this.regionAt(cpu, hpa, mode);
       const rip = this.host.view.getBigUint64(cpu + S_RIP, true);
-      if (region !== undefined) this.request({ desc, region, rip, reforms: 0, merges: 0, absorbed: new Set() });
+      if (region !== undefined) this.request({ desc, region, rip, reforms: 0, merges: 0, absorbed: new Set(), replaces: undefined });
     }
-    this.counts.linkMs += performance.now() - start;
+    this.spent(start);
+  }
+
+  private spent(since: number): void {
+    const ms = performance.now() - since;
+    this.counts.linkMs += ms;
+    this.counts.longestLinkMs = Math.max(this.counts.longestLinkMs, ms);
   }
 
   /** Forms the region anew that ends at `hpa`, where the vCPU is, because it seemed cold; false when there is none that may grow. */
@@ -207,7 +247,7 @@ export class Jit {
     const { absorbed } = owner;
     const region = this.regionAt(cpu, owner.region.hpa, mode, { rip, before: owner, absorbed, maxInsns: owner.region.maxInsns });
     if (region === undefined || !region.blocks.has(offset)) return false;
-    this.request({ ...owner, region, rip, reforms: owner.reforms + 1 });
+    this.request({ ...owner, region, rip, reforms: owner.reforms + 1, replaces: owner });
     return true;
   }
 
@@ -229,7 +269,7 @@ export class Jit {
       pairs.sort((x, y) => weight(y) - weight(x));
       pairs.some(({ from, to }) => this.merge(cpu, from, to));
     }
-    this.counts.linkMs += performance.now() - start;
+    this.spent(start);
   }
 
   /** Has compiled code, and nothing that replaces it is on its way. */
@@ -247,7 +287,7 @@ export class Jit {
     const absorbed = new Set([...from.absorbed, ...to.absorbed, ...entryPoints(to.region)]);
     const region = this.regionAt(cpu, from.region.hpa, from.region.codeSize, { rip, before: from, absorbed, maxInsns: MAX_MERGED_INSNS });
     if (region === undefined || !region.blocks.has(stop.offset) || region.insnCount >= MAX_MERGED_INSNS) return false;
-    this.request({ ...from, region, merges: from.merges + 1, absorbed });
+    this.request({ ...from, region, merges: from.merges + 1, absorbed, replaces: from });
     return true;
   }
 
@@ -260,7 +300,7 @@ export class Jit {
     const { absorbed } = owner;
     const region = this.regionAt(cpu, owner.region.hpa, mode, { rip, before: owner, absorbed, maxInsns: owner.region.maxInsns });
     if (region === undefined) return false;
-    this.request({ ...owner, region, rip });
+    this.request({ ...owner, region, rip, replaces: owner });
     return true;
   }
 
@@ -311,9 +351,9 @@ export class Jit {
     });
   }
 
-  private request(wanted: Omit<Pending, 'cancelled' | 'links'>): void {
+  private request(wanted: Omit<Pending, 'cancelled' | 'links' | 'bytes'>): void {
     const { desc, region } = wanted;
-    const p: Pending = { ...wanted, cancelled: false, links: [] };
+    const p: Pending = { ...wanted, cancelled: false, links: [], bytes: 0 };
     const id = this.nextId++;
     this.pending.set(id, p);
     for (const hpa of entryPoints(region)) this.heads.set(hpa, p);
@@ -356,6 +396,34 @@ export class Jit {
       table.set(slot, null);
       this.freeSlots.push(slot);
     }
+    this.forget(p);
+  }
+
+  /** The code of `p` cannot be entered any more. */
+  private forget(p: Pending): void {
+    if (p.bytes === 0) return;
+    this.counts.liveRegions--;
+    this.counts.liveBytes -= p.bytes;
+    p.bytes = 0;
+  }
+
+  /** Lets the code of `p` go where other code has taken its place; all jumps are looked up anew. */
+  private retire(p: Pending): void {
+    const { u32, table } = this.host;
+    const kept = p.links.filter(({ desc, slot }) => u32[(desc + BD_FN) >>> 2] === slot);
+    if (kept.length === p.links.length) return;
+    for (const { desc, slot } of p.links) {
+      if (u32[(desc + BD_FN) >>> 2] === slot) continue;
+      table.set(slot, null);
+      this.freeSlots.push(slot);
+    }
+    p.links.splice(0, p.links.length, ...kept);
+    if (kept.length === 0) this.forget(p);
+  }
+
+  /** There is more compiled code than there may be: `CodeCache.flush` is due, which drops all of it. */
+  get isFull(): boolean {
+    return this.counts.liveBytes > this.maxBytes;
   }
 
   private install(r: CompileResult): void {
@@ -368,6 +436,7 @@ export class Jit {
       this.counts.failure = r.failure;
     }
     const instance = r.module === undefined ? undefined : new WebAssembly.Instance(r.module, { env: this.host.imports });
+    const insns = r.ids.reduce((sum, id) => sum + (this.pending.get(id)?.region.insnCount ?? 0), 0);
     for (const [i, id] of r.ids.entries()) {
       const p = this.pending.get(id);
       this.pending.delete(id);
@@ -381,11 +450,16 @@ export class Jit {
       this.counts.regions++;
       if (p.merges > 0) this.counts.merges++;
       this.counts.instructions += p.region.insnCount;
+      p.bytes = Math.ceil((r.bytes * p.region.insnCount) / insns);
+      this.counts.liveRegions++;
+      this.counts.liveBytes += p.bytes;
       this.link(p, p.desc, 0, instance.exports[functionName(i, 0)]);
       for (const [n, { offset, hpa }] of p.region.entries.entries()) {
         const desc = this.host.code.descriptor(hpa, p.region.codeSize);
         if (desc !== 0 && this.heads.get(hpa) === p) this.link(p, desc, pageDelta(p.region, offset), instance.exports[functionName(i, n + 1)]);
       }
+      if (p.replaces !== undefined) this.retire(p.replaces);
+      p.replaces = undefined;
     }
   }
 

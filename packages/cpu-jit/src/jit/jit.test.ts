@@ -1,0 +1,62 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { CpuCore } from '../cpu.ts';
+import { EXIT_HLT, INTERCEPT_HLT, S_HOT_THRESHOLD, V_INTERCEPTS, V_NATIVE } from '../layout.ts';
+
+const CODE = 0x1000;
+const SIZE = 0x2000;
+/** mov ecx, 40; loop: add eax, n (as often as `length` says); dec ecx; jnz loop; hlt */
+function program(n: number, length: number): Uint8Array {
+  const body = Array.from({ length }, () => [0x05, n & 0xff, (n >> 8) & 0xff, 0, 0]).flat();
+  const back = body.length + 2 + 6;
+  const jump = [0x0f, 0x85, ...[0, 8, 16, 24].map((shift) => (-back >> shift) & 0xff)];
+  return Uint8Array.from([0xb9, 40, 0, 0, 0, ...body, 0xff, 0xc9, ...jump, 0xf4]);
+}
+
+describe('compiled code', () => {
+  let core: CpuCore;
+  beforeAll(async () => {
+    core = await CpuCore.create({ ramBytes: 1 << 20, jit: 'sync', codeBytes: 100_000 });
+    core.u32[(core.cpuAddress(0) + S_HOT_THRESHOLD) >>> 2] = 16;
+    core.enterFlat(0, 'protected', { rip: 0n });
+    core.u32[(core.cpuAddress(0) + V_NATIVE) >>> 2] = 1;
+    core.u32[(core.cpuAddress(0) + V_INTERCEPTS) >>> 2] = INTERCEPT_HLT;
+  });
+  afterAll(() => core.dispose());
+
+  /** Runs a program at `at` and returns EAX. */
+  const run = (code: Uint8Array, at: number): number => {
+    core.u8.set(code, core.ramBase + at);
+    core.dirtyCode(core.ramBase + at, code.length);
+    core.setReg(0, 0, 0n);
+    core.setRip(0, BigInt(at));
+    expect(core.run(0)).toBe(EXIT_HLT);
+    return Number(core.getReg(0, 0));
+  };
+
+  it('of code that is overwritten goes, and its table slots are used again', () => {
+    const places = core.table.length;
+    for (let n = 1; n < 60; n++) expect(run(program(n, 20), CODE)).toBe(n * 20 * 40);
+    const { jit } = core.stats();
+    expect(jit?.regions).toBeGreaterThanOrEqual(59);
+    expect(jit?.liveRegions).toBeLessThan(5);
+    expect(jit?.evictions).toBe(0);
+    expect(core.table.length).toBe(places);
+  });
+
+  it('is bounded: all of it goes when there is too much', () => {
+    for (let n = 1; n < 80; n++) {
+      expect(run(program(n, 100), CODE + SIZE + n * SIZE)).toBe(n * 100 * 40);
+      // The last region comes on top.
+      expect(core.stats().jit?.liveBytes).toBeLessThan(140_000);
+    }
+    expect(core.stats().jit?.evictions).toBeGreaterThan(0);
+    expect(core.stats().jit?.liveRegions).toBeGreaterThan(0);
+  });
+
+  it('says how many instructions it retired, and why it came back', () => {
+    const { instructions, compiledInstructions, compiledCodeLeft, compiledEntries } = core.stats();
+    expect(compiledInstructions).toBeGreaterThan(Number(instructions) / 3);
+    expect(compiledInstructions).toBeLessThan(Number(instructions));
+    expect(compiledCodeLeft.reduce((sum, n) => sum + n, 0)).toBe(compiledEntries);
+  });
+});
