@@ -14,7 +14,6 @@ import {
   ACCESS_READ,
   C_EVENTS,
   C_INTERP_BLOCKS,
-  C_INTERP_INSNS,
   C_JC_MISSES,
   C_JIT_ENTRIES,
   C_JIT_INSNS,
@@ -42,6 +41,7 @@ import {
   JC_BASE,
   JC_CPU_SIZE,
   JC_REC,
+  LEFT_CAUSES,
   MAX_VCPUS,
   NEXT,
   NEXT_CHECK,
@@ -133,8 +133,9 @@ const KEPT_OVER_RESTART = [
   C_TLB_FLUSHES,
   C_WALKS,
   C_INTERP_BLOCKS,
-  C_INTERP_INSNS,
   C_JIT_ENTRIES,
+  C_JIT_INSNS,
+  ...Array.from({ length: LEFT_CAUSES }, (_, cause) => C_JIT_LEFT + cause * 8),
   C_JC_MISSES,
   C_EVENTS,
 ];
@@ -166,6 +167,8 @@ export interface CpuOptions {
   readonly mergeAfter?: number;
   /** Bytes of compiled Wasm that may be in use; when there are more, all are dropped. Default 64 MiB. */
   readonly codeBytes?: number;
+  /** What V8's profiler (`--cpu-prof`, `perf`) should call compiled guest code that starts at a virtual address. Default: no names, which are bytes to compile. */
+  readonly nameRegion?: ((rip: bigint) => string) | undefined;
   /** Source of the TSC: retired instructions (default) or the host's clock, both nominally 1 tick = 1 ns. */
   readonly clock?: 'icount' | 'host';
   /** Sample which tier runs (`stats().samples`), from a thread of its own; default false. */
@@ -330,6 +333,7 @@ export class CpuCore implements MemoryLayout {
         forgetLinks: () => {
           for (let v = 0; v < this.vcpus; v++) runtime.forgetLinks(this.cpuAddress(v));
         },
+        nameRegion: options.nameRegion,
         probeExec: (cpu, va) => runtime.probeExec(cpu, va),
       },
       compiler,

@@ -5,7 +5,7 @@ import { DESIGN_NAMES, type DesignName, designInfo } from './designs/index.ts';
 import { OPTIMISATIONS, type Optimisation } from './designs/optimisations.ts';
 import { PvmError } from './errors.ts';
 import type { LedgerTiming } from './ledger.ts';
-import { type Check, isBoolean, isBytes, isSize, isString, nearest, oneOf, parseSize, record, show } from './option-checks.ts';
+import { type Check, isBoolean, isBytes, isFunction, isSize, isString, nearest, oneOf, parseSize, record, show } from './option-checks.ts';
 import { type CheckedPcOptions, checkedPcOptions, PC_CHECKS, PC_ONLY, type PcOptions } from './pc/options.ts';
 import { GUEST_OF, type PlatformKind } from './platform/index.ts';
 import { type Input, isInput, isOutput, type Output, type OutputHandler, outputHandler } from './streams.ts';
@@ -51,6 +51,10 @@ export interface VmOptions extends PcOptions {
   clock?: 'host' | 'icount';
   /** `on`: compile hot code in a worker; `sync`: at once on this thread; `off`: interpret only. Default `on`. */
   jit?: 'on' | 'off' | 'sync';
+  /** Compiled code that may be in use, bytes of Wasm, like `memory`; machine code comes on top. When there is more, all is dropped. Default 64 MiB. */
+  codeMemory?: number | string;
+  /** What V8's profiler (`node --cpu-prof`, `perf`) should call compiled guest code that starts at a virtual address. Default: it has no names. */
+  nameRegion?: (rip: bigint) => string;
   /** Find out by sampling, on a thread of its own, how guest time divides between interpreter and compiled code. Default false. */
   sampleTiers?: boolean;
   /** The program's standard output and error. Default: dropped. */
@@ -100,6 +104,8 @@ export interface CheckedOptions extends CheckedPcOptions {
   readonly cpu: CpuLevel;
   readonly clock: 'host' | 'icount';
   readonly jit: 'on' | 'off' | 'sync';
+  readonly codeMemory: number;
+  readonly nameRegion: ((rip: bigint) => string) | undefined;
   readonly sampleTiers: boolean;
   readonly onConsole: OutputHandler;
   readonly onStderr: OutputHandler;
@@ -119,6 +125,8 @@ const MIB = 2 ** 20;
 const MIN_MEMORY = 8 * MIB;
 const MAX_MEMORY = 3.5 * 1024 * MIB;
 const MIN_SHADOW = 1 * MIB;
+const MIN_CODE = 1 * MIB;
+const MAX_CODE = 1024 * MIB;
 
 const isSink: Check = (v) => (isOutput(v) ? undefined : 'a function or a writable stream');
 
@@ -145,6 +153,8 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   cpu: oneOf(...CPU_LEVELS),
   clock: oneOf('host', 'icount'),
   jit: oneOf('on', 'off', 'sync'),
+  codeMemory: isSize,
+  nameRegion: isFunction,
   sampleTiers: isBoolean,
   onConsole: isSink,
   onStderr: isSink,
@@ -196,6 +206,8 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     cpu: options.cpu ?? 'v2',
     clock: options.clock ?? 'host',
     jit: options.jit ?? 'on',
+    codeMemory: size('codeMemory', options.codeMemory ?? 64 * MIB, MIN_CODE, MAX_CODE, 1),
+    nameRegion: options.nameRegion,
     sampleTiers: options.sampleTiers ?? false,
     onConsole: outputHandler(options.onConsole),
     onStderr: outputHandler(options.onStderr),

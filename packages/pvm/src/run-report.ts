@@ -1,3 +1,4 @@
+import { LEFT_NAMES } from '@pvm/cpu-jit';
 import type { CostProfile, ModelledCost } from './cost/cost-profile.ts';
 import { intervalCounters, runCounters } from './cost/counters.ts';
 import { PvmError, VmError } from './errors.ts';
@@ -150,7 +151,16 @@ function summaryJson(s: Summary) {
     shadowPagesBuilt: s.shadowPagesBuilt,
     tlbMisses: s.cpu.tlbMisses,
     tlbFlushes: s.cpu.tlbFlushes,
-    jit: s.cpu.jit === undefined ? undefined : { ...s.cpu.jit, compiledEntries: s.cpu.compiledEntries, jumpCacheMisses: s.cpu.jumpCacheMisses },
+    jit:
+      s.cpu.jit === undefined
+        ? undefined
+        : {
+            ...s.cpu.jit,
+            compiledEntries: s.cpu.compiledEntries,
+            jumpCacheMisses: s.cpu.jumpCacheMisses,
+            compiledInstructions: s.cpu.compiledInstructions,
+            left: Object.fromEntries(LEFT_NAMES.map((name, i) => [name, s.cpu.compiledCodeLeft[i] ?? 0])),
+          },
     unknownSyscalls: Object.fromEntries(s.unknownSyscalls),
   };
 }

@@ -133,6 +133,8 @@ export class Vm {
       vcpus: options.vcpus,
       cpu: options.cpu,
       jit: options.jit,
+      codeBytes: options.codeMemory,
+      nameRegion: options.nameRegion,
       clock: options.clock,
       sample: options.sampleTiers,
       ...(designInfo(options.design).switcher ? { switcher: await switcherModule() } : {}),

@@ -41,11 +41,13 @@ import { type Edge, type FlowNode, type NodeEnd, structure } from './structure.t
 export interface EntryCounter {
   readonly desc: number;
   readonly reportAfter: number;
+  /** What a profiler should call the region; absent: the module has no names. */
+  readonly name?: string;
 }
 
 /**
  * Compiles regions into one Wasm module that exports their functions, see `functionName`. With `counters` regions
- * count how often they are entered.
+ * count how often they are entered, and have the names that these give them.
  */
 export function compileRegions(regions: readonly Region[], counters: readonly EntryCounter[] = []): Uint8Array {
   const m = new binaryen.Module();
@@ -64,9 +66,24 @@ export function compileRegions(regions: readonly Region[], counters: readonly En
       m.addFunctionImport(name, 'env', name, binaryen.createType(params.map((p) => binaryen[p])), binaryen[result]);
     }
     m.addFunctionImport('host_syscall', 'env', 'host_syscall', binaryen.i32, binaryen.i32);
-    return addBranchHints(m.emitBinary());
+    return addBranchHints(
+      emit(
+        m,
+        counters.some(({ name }) => name !== undefined),
+      ),
+    );
   } finally {
     m.dispose();
+  }
+}
+
+/** Names of functions are a setting of all of Binaryen. */
+function emit(m: binaryen.Module, hasNames: boolean): Uint8Array {
+  binaryen.setDebugInfo(hasNames);
+  try {
+    return m.emitBinary();
+  } finally {
+    binaryen.setDebugInfo(false);
   }
 }
 
@@ -136,10 +153,11 @@ function addRegion(m: binaryen.Module, region: Region, index: number, imports: I
   const entries = region.entries.map(({ offset }) => indexOf.get(offset) ?? 0);
   body.push(e.finish(() => structure(b, m, nodes, LOCAL.label, entries)));
   const { parameters, locals } = fixedLocals(b, isSingle ? 1 : 3);
-  const name = isSingle ? functionName(index, 0) : `region${index}`;
+  // Two regions of a module may start at the same address, one of them in another address space.
+  const name = counter?.name !== undefined ? `${counter.name}#${index}` : isSingle ? functionName(index, 0) : `region${index}`;
   m.addFunction(name, parameters, b.i32, [...locals, ...e.extraLocals], m.block(null, body, b.i32));
   if (!isSingle) for (const [i, offset] of [0, ...region.entries.map((entry) => entry.offset)].entries()) addEntry(m, functionName(index, i), name, i, offset);
-  for (let i = 0; i <= entries.length; i++) m.addFunctionExport(functionName(index, i), functionName(index, i));
+  for (let i = 0; i <= entries.length; i++) m.addFunctionExport(isSingle ? name : functionName(index, i), functionName(index, i));
 }
 
 /** A function that enters a region of several entries at the one that is `offset` bytes from its first instruction. */

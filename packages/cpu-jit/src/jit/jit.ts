@@ -41,6 +41,8 @@ export interface CompileRequest {
   /** The compiled region says when it has been entered so often, a power of two, and each time again. */
   readonly reportAfter: number;
   readonly targets: Region['targets'];
+  /** For profilers; absent: nobody wants names. */
+  readonly name?: string;
 }
 
 /** What came of some requests. The module exports functions (see `functionName`) for `ids[i]`; it is missing when compiling failed, which is a bug of this package. */
@@ -98,6 +100,8 @@ export interface JitHost {
   readonly table: WebAssembly.Table;
   readonly imports: WebAssembly.ModuleImports;
   readonly code: CodeCache;
+  /** What a profiler should call the region that starts at a virtual address; absent: nobody asks. */
+  readonly nameRegion?: ((rip: bigint) => string) | undefined;
   /** Has every jump be looked up anew. */
   forgetLinks(): void;
   /** HPA of executable memory at a virtual address, 0 when it is not mapped now; has no side effects. */
@@ -376,6 +380,7 @@ export class Jit {
       isMerge: p.merges > 0,
       reportAfter: this.mergeAfter,
       targets: region.targets,
+      ...(this.host.nameRegion === undefined ? {} : { name: this.host.nameRegion(p.rip) }),
     });
     this.poll();
   }

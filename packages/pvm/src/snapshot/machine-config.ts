@@ -34,6 +34,8 @@ const ROLE: Readonly<Record<keyof VmOptions, 'machine' | 'boot' | 'host'>> = {
   stdin: 'host',
   jit: 'host',
   sampleTiers: 'host',
+  codeMemory: 'host',
+  nameRegion: 'host',
   onConsole: 'host',
   onStderr: 'host',
   onSerial: 'host',
