@@ -3,9 +3,8 @@ import { MODE_LA57, MODE_NX, MODE_SMEP } from './index.ts';
 import { TestMachine } from './testing/machine.ts';
 
 /*
- * One test for each class of bug a shadow MMU must not have (numbers as in the project's list). Not here, because the mechanism does not exist in this
- * shadow MMU: 2 and 3 need unsynchronised pages (every table write is emulated at once, nothing is linked late); the dirty-log half of 6 needs a
- * dirty log; the injection half of 19 belongs to the run loop.
+ * The classes of bugs a shadow MMU must not have (numbers as in the project's list), for PVM's pairs of roots and for several vCPUs. The same classes in every other
+ * mode, and which mode lacks which mechanism: bug-classes-all-modes.test.ts.
  */
 
 const P = 1n;
