@@ -9,12 +9,13 @@ import { JIT_OPTIONS, jitCommand } from './commands/jit.ts';
 import { MACHINE_OPTIONS } from './commands/machine-options.ts';
 import { runCommand } from './commands/run.ts';
 import { RUN_OPTIONS } from './commands/run-options.ts';
+import { snapshotCommand } from './commands/snapshot.ts';
 import { LIVE_OPTIONS, statCommand } from './commands/stat.ts';
 import { EXIT_GUEST, EXIT_USAGE, UsageError } from './errors.ts';
 import { endOnBrokenPipe } from './output.ts';
 import { splitProgram } from './split.ts';
 
-const COMMANDS = ['run', 'compare', 'stat', 'bench', 'calibrate', 'jit', 'demo'];
+const COMMANDS = ['run', 'compare', 'stat', 'bench', 'calibrate', 'jit', 'snapshot', 'demo'];
 const DESCRIPTION = `pvm - run x86-64 Linux programs in a PVM guest, and see what every VM exit cost
 
 Usage: pvm <command> [options]`;
@@ -34,9 +35,10 @@ export async function main(argv: readonly string[]): Promise<void> {
       .command(benchCommand)
       .command(calibrateCommand)
       .command(jitCommand(program))
+      .command(snapshotCommand)
       .command(demoCommand)
       .option('debug', { type: 'boolean', default: false, describe: 'Show a stack trace when pvm itself fails', global: true })
-      .demandCommand(1, 'name a command: run, compare, stat, bench, calibrate, jit or demo (pvm --help lists them)')
+      .demandCommand(1, 'name a command: run, compare, stat, bench, calibrate, jit, snapshot or demo (pvm --help lists them)')
       .strict()
       .recommendCommands()
       .wrap(Math.min(110, process.stdout.columns ?? 110))

@@ -51,7 +51,7 @@ export {
   renameHotExits,
   runReport,
 } from './run-report.ts';
-export { type SnapshotInfo, snapshotInfo } from './snapshot/info.ts';
+export { type SnapshotInfo, snapshotInfo, snapshotPlatform } from './snapshot/info.ts';
 export type { SaveOptions } from './snapshot/save-queue.ts';
 export { type Input, type Output, type OutputHandler, outputHandler } from './streams.ts';
 export { type Interval, isLevel, type PageTableCounters, type Summary, type TlbCounters } from './summary.ts';

@@ -19,10 +19,10 @@ import { UsageError } from '../errors.ts';
 /** Options that every command that builds a machine has. */
 export interface MachineArgs {
   readonly memory: string | undefined;
-  readonly shadowMemory: string;
+  readonly shadowMemory: string | undefined;
   readonly smp: number | undefined;
   readonly kvmPv: boolean | undefined;
-  readonly cpu: CpuLevel | 'max';
+  readonly cpu: CpuLevel | 'max' | undefined;
   readonly jit: 'on' | 'off' | 'sync';
   readonly abi: AbiChoice | undefined;
   readonly design: DesignName | undefined;
@@ -35,12 +35,12 @@ export interface MachineArgs {
 /** Their descriptions for yargs. */
 export const MACHINE_OPTIONS: Readonly<Record<string, Options>> = {
   memory: { alias: 'm', type: 'string', requiresArg: true, describe: 'Guest RAM, 8M to 3584M, a number alone in MiB; default 64M, with a stock kernel 512M' },
-  'shadow-memory': { type: 'string', default: '16M', requiresArg: true, describe: 'Memory for shadow page tables' },
+  'shadow-memory': { type: 'string', defaultDescription: '16M', requiresArg: true, describe: 'Memory for shadow page tables' },
   smp: { type: 'number', requiresArg: true, describe: 'vCPUs of a stock kernel, 1 to 8; default 1' },
   'kvm-pv': { type: 'boolean', describe: "Offer KVM's paravirtual interface to a stock kernel (default; --no-kvm-pv: hide it)" },
   cpu: {
     choices: [...CPU_LEVELS, 'max'],
-    default: 'v2',
+    defaultDescription: 'v2',
     requiresArg: true,
     describe: 'Processor level of the x86-64 psABI; v3 has AVX, AVX2, FMA, F16C, BMI; max: the highest there is',
   },
@@ -97,17 +97,18 @@ function parseOptimisations(a: MachineArgs): Partial<Record<Optimisation, boolea
 export function machineSettings(
   a: MachineArgs,
 ): Pick<VmOptions, 'memory' | 'shadowMemory' | 'vcpus' | 'kvmPv' | 'cpu' | 'jit' | 'abi' | 'design' | 'stock' | 'optimisations'> {
+  const optimisations = parseOptimisations(a);
   return {
     // As in QEMU, a number alone is in MiB.
     ...(a.memory === undefined ? {} : { memory: /^\d+$/.test(a.memory) ? `${a.memory}M` : a.memory }),
     ...(a.design === undefined ? {} : { design: a.design }),
     ...(a.stock === undefined ? {} : { stock: a.stock }),
-    shadowMemory: a.shadowMemory,
+    ...(a.shadowMemory === undefined ? {} : { shadowMemory: a.shadowMemory }),
     ...(a.smp === undefined ? {} : { vcpus: a.smp }),
     ...(a.kvmPv === undefined ? {} : { kvmPv: a.kvmPv }),
-    cpu: a.cpu === 'max' ? (CPU_LEVELS.at(-1) ?? 'v2') : a.cpu,
+    ...(a.cpu === undefined ? {} : { cpu: a.cpu === 'max' ? (CPU_LEVELS.at(-1) ?? 'v2') : a.cpu }),
     jit: a.jit,
     ...(a.abi === undefined ? {} : { abi: a.abi }),
-    optimisations: parseOptimisations(a),
+    ...(Object.keys(optimisations).length === 0 ? {} : { optimisations }),
   };
 }

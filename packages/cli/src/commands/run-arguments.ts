@@ -1,13 +1,14 @@
-import type { LedgerTiming, VmOptions } from '@pvm/pvm';
+import { type LedgerTiming, snapshotPlatform, type VmOptions } from '@pvm/pvm';
 import yargs from 'yargs';
 import { UsageError } from '../errors.ts';
 import { splitProgram } from '../split.ts';
 import { type MachineArgs, machineSettings } from './machine-options.ts';
 import { type PcArgs, pcSettings } from './pc-options.ts';
 import { ALL_RUN_OPTIONS } from './run-options.ts';
+import { checkSnapshotArgs, type SnapshotArgs } from './snapshot-options.ts';
 
-export interface RunArgs extends MachineArgs, PcArgs {
-  readonly clock: 'host' | 'icount';
+export interface RunArgs extends MachineArgs, PcArgs, SnapshotArgs {
+  readonly clock: 'host' | 'icount' | undefined;
   readonly env: readonly string[];
   readonly file: readonly string[];
   readonly stat: boolean;
@@ -22,7 +23,7 @@ export interface RunArgs extends MachineArgs, PcArgs {
   readonly profile: string | undefined;
   readonly ledger: LedgerTiming;
   readonly kernel: string | undefined;
-  readonly append: string;
+  readonly append: string | undefined;
   readonly reboot: boolean;
   readonly timeout: number | undefined;
   readonly maxInstructions: number | undefined;
@@ -47,10 +48,17 @@ function parseEnv(spec: string): [string, string] {
   return [spec.slice(0, equals), spec.slice(equals + 1)];
 }
 
+/** Whether the machine is a PC for a stock kernel; a restored one is what its snapshot says. @throws PvmError */
+export function isPc(a: SnapshotArgs, program: readonly string[]): boolean {
+  return a.restore === undefined ? program.length === 0 : snapshotPlatform(a.restore) === 'pc';
+}
+
 /** The part of `VmOptions` that the command line of `run` sets: everything but input and output. */
 export function runSettings(a: RunArgs, program: readonly string[]): VmOptions {
   const [path, ...args] = program;
-  if (path === undefined && a.kernel === undefined) throw new UsageError('run: name a program; for example: pvm run ./hello');
+  checkSnapshotArgs(a);
+  if (path !== undefined && a.restore !== undefined) throw new UsageError(`run: --restore goes on with what the snapshot is of; leave ${path} out`);
+  if (path === undefined && a.kernel === undefined && a.restore === undefined) throw new UsageError('run: name a program; for example: pvm run ./hello');
   if (path !== undefined) refuse(a, CONSOLES, (option) => `${option} is for a stock kernel; a program has the standard streams`);
   if (a.timeout !== undefined && !(a.timeout > 0 && a.timeout <= MAX_TIMEOUT))
     throw new UsageError(`--timeout: expected seconds, more than 0 and at most ${MAX_TIMEOUT}`);
@@ -58,13 +66,14 @@ export function runSettings(a: RunArgs, program: readonly string[]): VmOptions {
   return {
     ...machineSettings(a),
     ...(path === undefined ? {} : { program: path, args }),
-    clock: a.clock,
+    ...(a.clock === undefined ? {} : { clock: a.clock }),
     ...(a.env.length > 0 ? { env: Object.fromEntries(a.env.map(parseEnv)) } : {}),
     ...(a.file.length > 0 ? { files: Object.fromEntries(a.file.map(parseFile)) } : {}),
     ...pcSettings(a),
-    ...(path === undefined ? { reboot: a.reboot } : {}),
+    ...(isPc(a, program) ? { reboot: a.reboot } : {}),
     ...(a.kernel === undefined ? {} : { kernel: a.kernel }),
-    commandLine: a.append,
+    ...(a.append === undefined ? {} : { commandLine: a.append }),
+    ...(a.restore === undefined ? {} : { restore: a.restore }),
     ...(a.maxInstructions === undefined ? {} : { maxInstructions: a.maxInstructions }),
     ...(a.checkMmu === undefined ? {} : { checkMmu: a.checkMmu === '' || Number(a.checkMmu) }),
     ledger: a.ledger,
@@ -90,7 +99,7 @@ export async function parseRunArguments(words: readonly string[]): Promise<{ arg
 
 /** Options that connect a PC with the outside, and those that only `run` itself follows. */
 const CONSOLES = ['serial', 'virtioConsole', 'channel', 'vsock', 'vsockListen'] as const;
-const OUTSIDE = [...CONSOLES, 'timeout'] as const;
+const OUTSIDE = [...CONSOLES, 'timeout', 'save', 'restore'] as const;
 
 /** @throws UsageError when one of the `keys` was given */
 function refuse(a: RunArgs, keys: readonly (typeof OUTSIDE)[number][], why: (option: string) => string): void {

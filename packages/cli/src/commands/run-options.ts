@@ -1,13 +1,14 @@
 import type { Options } from 'yargs';
 import { MACHINE_OPTIONS } from './machine-options.ts';
 import { PC_OPTIONS } from './pc-options.ts';
+import { SNAPSHOT_OPTIONS } from './snapshot-options.ts';
 import { PROFILE_OPTION, SYMBOLS_OPTION, TABLE_OPTIONS } from './table-options.ts';
 
 /** Options of `run` beside those of every machine, for yargs. */
 export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
   clock: {
     choices: ['host', 'icount'],
-    default: 'host',
+    defaultDescription: 'host',
     requiresArg: true,
     describe: "The guest's clock: the host's, or one that counts instructions, which makes the run repeatable",
   },
@@ -29,13 +30,14 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
   },
   kernel: { type: 'string', requiresArg: true, describe: 'Without a program: the stock kernel to boot; with one: another PVM guest kernel (ELF64)' },
   ...PC_OPTIONS,
-  append: { type: 'string', default: '', requiresArg: true, describe: 'Kernel command line' },
+  append: { type: 'string', requiresArg: true, describe: 'Kernel command line' },
   reboot: {
     type: 'boolean',
     default: true,
     describe: 'A reset that the guest asks for, or a triple fault, restarts it; with --no-reboot it ends the machine',
     group: 'PC:',
   },
+  ...SNAPSHOT_OPTIONS,
   timeout: { type: 'number', requiresArg: true, describe: 'Stop after so many seconds, with exit code 124' },
   'jit-stats': { type: 'boolean', default: false, describe: 'Afterwards print what was compiled, what it cost, and why control left compiled code, to stderr' },
   'code-memory': {

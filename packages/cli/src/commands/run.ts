@@ -16,11 +16,12 @@ import type { Argv, CommandModule } from 'yargs';
 import { UsageError } from '../errors.ts';
 import { Ending } from '../host/ending.ts';
 import { note, PcHost, ProgramHost } from '../host/run-host.ts';
+import { Saver } from '../host/saver.ts';
 import { formatModelled } from '../modelled.ts';
 import { OutputFile } from '../output-file.ts';
 import { formatHotExits, formatSummary } from '../summary.ts';
 import { runSymbols } from '../symbols.ts';
-import { type RunArgs, runSettings } from './run-arguments.ts';
+import { isPc, type RunArgs, runSettings } from './run-arguments.ts';
 import { ALL_RUN_OPTIONS } from './run-options.ts';
 
 /** Files that a run writes when it is over. */
@@ -57,18 +58,21 @@ async function execute(a: RunArgs, program: readonly string[], files: RunFiles, 
   const isReported = a.stat || a.json || files.stat !== undefined || files.trace !== undefined || a.symbols.length > 0;
   const symbols = isReported ? await runSymbols(a, program) : new Symboliser();
   const end = new Ending(a.timeout);
-  const host = program.length > 0 ? new ProgramHost(a) : new PcHost(a, end);
+  const saver = new Saver(a, note);
+  const host = isPc(a, program) ? new PcHost(a, end, () => saver.now()) : new ProgramHost(a);
   let vm: Vm | undefined;
   try {
     const { stat, json } = a;
-    vm = await createVm({ ...settings, ...(await host.settings()), sampleTiers: stat || json, signal: end.signal });
+    vm = await createVm({ ...settings, ...saver.listen(await host.settings()), sampleTiers: stat || json, signal: end.signal });
     await host.attach(vm);
+    saver.attach(vm);
     const result = await vm.run().catch(async (error: unknown) => {
       if (error instanceof VmError && vm !== undefined) await writeFiles(files, vm, error, symbols);
       throw error;
     });
     host.restore();
     await writeFiles(files, vm, result, symbols);
+    if (end.exitCode === undefined) await saver.done();
     if (result.stopReason === 'instruction-limit')
       throw new PvmError('bad-option', `stopped after ${result.summary.instructions} instructions (--max-instructions)`);
     const how = end.exitCode === undefined && result.stopReason === 'panic' ? "the guest's kernel panicked" : end.message;
@@ -94,10 +98,11 @@ export function runCommand(program: readonly string[]): CommandModule<object, Ru
         .usage(
           `pvm run [options] PROGRAM [ARGS...]
 pvm run --kernel FILE [--initrd FILE] [--append LINE] [options]
+pvm run --restore FILE [options]
 
 Runs a static x86-64 Linux ELF as the user program of a PVM guest. Standard input and output and the exit code pass through.
 Without a program, boots a stock kernel on a PC; its first serial port is standard input and output. On a terminal, Ctrl-A X ends the machine,
-Ctrl-A P presses its power button (as SIGPWR does), Ctrl-A H shows help. QEMU's spellings of options (-kernel, -drive, -no-reboot) are taken.
+Ctrl-A P presses its power button (as SIGPWR does), Ctrl-A S saves a snapshot, Ctrl-A H shows help. QEMU's spellings of options (-kernel, -drive, -no-reboot) are taken.
 
 Exit codes of a machine: 0 it powered off, or was reset with --no-reboot; (value << 1) | 1 it wrote value to the debug-exit port; 71 its kernel
 panicked; 70 it cannot go on (triple fault); 124 --timeout; 129, 130, 143 SIGHUP, SIGINT, SIGTERM, which end it at once; 0 Ctrl-A X.`,
@@ -106,6 +111,8 @@ panicked; 70 it cannot go on (triple fault); 124 --timeout; 129, 130, 143 SIGHUP
         .example('pvm run ./hello world', 'Run a program with an argument')
         .example('pvm run --stat --clock icount ./busybox seq 5', 'Repeatable, and with the exit table')
         .example('pvm run --file notes.txt:/notes.txt ./busybox cat /notes.txt', 'Give the guest a file')
+        .example('pvm run --kernel vmlinuz --save vm.pvmsnap --save-on login: --save-exit ...', 'Boot to the prompt and save')
+        .example('pvm run --restore vm.pvmsnap', 'Go on from there')
         .example('pvm run --kernel vmlinuz --initrd initrd.img --append console=ttyS0 -m 512M', 'Boot a Linux distribution kernel') as unknown as Argv<RunArgs>,
     handler: async (a) => {
       runSettings(a, program);

@@ -50,6 +50,7 @@ export class PcHost implements RunHost {
   private readonly plan: ReturnType<typeof consolePlan>;
   private readonly vsock: ReturnType<typeof vsockPlan>;
   private readonly end: Ending;
+  private readonly save: () => void;
   private keyboard: Keyboard | undefined;
   private consoles: Consoles | undefined;
   private vm: Vm | undefined;
@@ -58,10 +59,11 @@ export class PcHost implements RunHost {
   private readonly onPower = () => this.vm?.devices?.pressPowerButton();
 
   /** @throws UsageError */
-  constructor(a: RunArgs, end: Ending) {
+  constructor(a: RunArgs, end: Ending, save: () => void) {
     this.plan = consolePlan(a);
     this.vsock = vsockPlan(a);
     this.end = end;
+    this.save = save;
   }
 
   async settings(): Promise<Partial<VmOptions>> {
@@ -102,6 +104,7 @@ export class PcHost implements RunHost {
       h: { what: 'shows this help', run: () => void process.stderr.write(keyboard.help()) },
       x: { what: 'ends the machine', run: () => this.end.end(0) },
       p: { what: 'presses the power button', run: this.onPower },
+      s: { what: 'saves a snapshot (--save FILE, or pvm.pvmsnap)', run: this.save },
     });
     return keyboard;
   }

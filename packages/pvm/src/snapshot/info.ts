@@ -1,3 +1,4 @@
+import type { PlatformKind } from '../platform/index.ts';
 import type { SnapshotHeader } from './format.ts';
 import { SnapshotReader } from './reader.ts';
 
@@ -7,6 +8,13 @@ export interface SnapshotInfo extends SnapshotHeader {
   readonly size: number;
   /** This build can restore it. */
   readonly isCurrent: boolean;
+}
+
+/** Which kind of machine a snapshot is of, by its header alone: the rest is checked when it is restored. @throws PvmError as `snapshotInfo` */
+export function snapshotPlatform(from: string | Uint8Array): PlatformKind {
+  const reader = SnapshotReader.open(from, { isHeaderEnough: true });
+  reader.close();
+  return reader.header.config.platform;
 }
 
 /**

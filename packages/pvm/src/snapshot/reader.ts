@@ -35,17 +35,17 @@ export class SnapshotReader {
   private readonly first: number;
 
   /** @throws PvmError `unreadable-file`, `bad-snapshot`, or `snapshot-mismatch` when another version wrote it */
-  static open(from: string | Uint8Array): SnapshotReader {
+  static open(from: string | Uint8Array, { isHeaderEnough = false } = {}): SnapshotReader {
     const source = new SnapshotSource(from);
     try {
-      return new SnapshotReader(source);
+      return new SnapshotReader(source, isHeaderEnough);
     } catch (e) {
       source.close();
       throw e;
     }
   }
 
-  private constructor(source: SnapshotSource) {
+  private constructor(source: SnapshotSource, isHeaderEnough: boolean) {
     this.source = source;
     this.size = source.size;
     const magic = source.read(0, Math.min(MAGIC.length, source.size));
@@ -54,9 +54,7 @@ export class SnapshotReader {
     const version = numbers.getUint32(MAGIC.length, true);
     if (version !== FORMAT_VERSION) throw mismatch(`${source.name}: has format ${version}, this version of pvm reads format ${FORMAT_VERSION}`);
     const body = source.size - DIGEST_SIZE;
-    const digest = body < PREFIX_SIZE ? new Uint8Array(0) : source.read(body, DIGEST_SIZE);
-    if (Buffer.compare(digest, body < PREFIX_SIZE ? Buffer.of(0) : source.digest(body)) !== 0)
-      throw badSnapshot(`${source.name}: is damaged or cut off: its checksum is wrong`);
+    if (body < PREFIX_SIZE || !(isHeaderEnough || isIntact(source, body))) throw badSnapshot(`${source.name}: is damaged or cut off: its checksum is wrong`);
     const length = numbers.getUint32(MAGIC.length + 4, true);
     if (length > MAX_HEADER_SIZE || PREFIX_SIZE + length > body) throw badSnapshot(`${source.name}: has an impossible header`);
     this.header = parseHeader(source.name, source.read(PREFIX_SIZE, length));
@@ -128,6 +126,10 @@ export class SnapshotReader {
       };
     }
   }
+}
+
+function isIntact(source: SnapshotSource, body: number): boolean {
+  return Buffer.compare(source.read(body, DIGEST_SIZE), source.digest(body)) === 0;
 }
 
 function parseHeader(name: string, bytes: Uint8Array): SnapshotHeader {
