@@ -1,10 +1,11 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { type CheckedOptions, checkOptions, type VmOptions } from '../options.ts';
+import { PC_ONLY } from '../pc/options.ts';
 import { badSnapshot, mismatch } from './format.ts';
 
 /** What an option is for a machine that is restored: `machine`: fixed by the snapshot; `boot`: over; `host`: chosen anew. */
-const ROLE: Readonly<Record<keyof VmOptions, 'machine' | 'boot' | 'host'>> = {
+const ROLE = {
   program: 'boot',
   args: 'boot',
   argv0: 'boot',
@@ -47,7 +48,8 @@ const ROLE: Readonly<Record<keyof VmOptions, 'machine' | 'boot' | 'host'>> = {
   signal: 'host',
   reboot: 'host',
   onRestart: 'host',
-};
+} as const satisfies Readonly<Record<keyof VmOptions, 'machine' | 'boot' | 'host'>>;
+type MachineOption = { [K in keyof typeof ROLE]: (typeof ROLE)[K] extends 'machine' ? K : never }[keyof typeof ROLE];
 
 /** Everything about a machine that its state depends on. */
 export type MachineConfig = ReturnType<typeof machineConfig>;
@@ -64,6 +66,7 @@ export function machineConfig(o: CheckedOptions) {
     cpu: o.cpu,
     clock: o.clock,
     vcpus: o.vcpus,
+    kvmPv: o.kvmPv,
     vsock: o.vsock,
     balloon: o.balloon,
     virtio: o.virtio,
@@ -71,7 +74,7 @@ export function machineConfig(o: CheckedOptions) {
     drives: o.drives.map(({ readOnly = false, snapshot = false, serial = null }) => ({ readOnly, snapshot, serial })),
     shares: o.shares.map(({ tag, readOnly = false }) => ({ tag, readOnly })),
     consolePorts: o.consolePorts.map(({ name = null }) => ({ name })),
-  };
+  } satisfies Readonly<Record<MachineOption | 'platform', unknown>>;
 }
 
 /** An image as it was: a disk that others wrote to is not the one that the guest remembers. */
@@ -131,11 +134,10 @@ export function restoredOptions(given: VmOptions, config: MachineConfig, sources
 function optionsOf(config: MachineConfig, sources: MachineSources, given: VmOptions): VmOptions {
   const { platform, abi, stock, drives, shares, consolePorts, ...same } = config;
   const isPc = platform === 'pc';
-  const { vcpus, vsock, balloon, virtio, debugExitPort, ...everywhere } = same;
   return {
-    ...everywhere,
+    ...(isPc ? same : Object.fromEntries(Object.entries(same).filter(([key]) => !PC_ONLY.some((name) => name === key)))),
     // Never loaded: it says which platform it is.
-    ...(isPc ? { kernel: new Uint8Array(0), vcpus, vsock, balloon, virtio, debugExitPort } : { program: new Uint8Array(0) }),
+    ...(isPc ? { kernel: new Uint8Array(0) } : { program: new Uint8Array(0) }),
     ...(abi === null ? {} : { abi }),
     ...(stock === null ? {} : { stock }),
     ...(drives.length === 0
