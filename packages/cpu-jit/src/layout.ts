@@ -48,10 +48,10 @@ export const PROFILE_COUNT = 8;
 export const PROFILE_LIST = 16;
 export const PROFILE_TARGETS = 14;
 export const BLOCK_DESCS = 0x0198_0000;
-export const BLOCK_DESC_SIZE = 64;
+export const BLOCK_DESC_SIZE = 128;
 export const BLOCK_DESC_COUNT = 131072;
 /** Arena of decoded instruction records, bump-allocated, emptied as a whole. */
-export const RECORD_ARENA = 0x0220_0000;
+export const RECORD_ARENA = 0x02a0_0000;
 export const RECORD_ARENA_END = 0x04c0_0000;
 
 /** Per 4 KiB frame of linear memory: u64 bitmap, one bit per 64 bytes that hold decoded code. */
@@ -466,11 +466,11 @@ export const BD_COUNT = 20;
 export const BD_PAGES = 24;
 export const BD_REGION_PAGES = 26;
 export const BD_PAGE_LIST = 28;
-export const BD_MAX_PAGES = 4;
+export const BD_MAX_PAGES = 11;
 /** Non-zero: code that notes floating-point exceptions was asked for in place of the region that starts here. u16. */
-export const BD_TRACKED = 60;
+export const BD_TRACKED = 124;
 /** How far direct branches of the block, and of a region that starts here, reach from its first byte, in units of 64 KiB, rounded up. u16. */
-export const BD_REACH = 62;
+export const BD_REACH = 126;
 export const BD_REACH_SHIFT = 16;
 
 // ---------------------------------------------------------------- decoded record (32 bytes)

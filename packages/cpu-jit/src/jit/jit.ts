@@ -286,9 +286,8 @@ export class Jit {
     const { rip } = from;
     const stop = from.region.stops.find(({ hpa }) => this.heads.get(hpa) === to);
     if (stop === undefined || from.region.codeSize !== to.region.codeSize) return false;
-    if (from.region.insnCount + to.region.insnCount > MAX_MERGED_INSNS) return false;
     if (this.host.probeExec(cpu, rip) >>> 0 !== from.region.hpa) return false;
-    const absorbed = new Set([...from.absorbed, ...to.absorbed, ...entryPoints(to.region)]);
+    const absorbed = new Set([...from.absorbed, ...to.absorbed, ...entryPoints(to.region), ...to.region.heads]);
     const region = this.regionAt(cpu, from.region.hpa, from.region.codeSize, { rip, before: from, absorbed, maxInsns: MAX_MERGED_INSNS });
     if (region === undefined || !region.blocks.has(stop.offset) || region.insnCount >= MAX_MERGED_INSNS) return false;
     this.request({ ...from, region, merges: from.merges + 1, absorbed, replaces: from });
@@ -335,6 +334,7 @@ export class Jit {
     if (mode !== 64 && !(mode === 32 && ((u32[(cpu + S_FLAT) >>> 2] ?? 0) & FLAT_ALWAYS) === FLAT_ALWAYS)) return undefined;
     const { before, absorbed, rip = view.getBigUint64(cpu + S_RIP, true), maxInsns = MAX_REGION_INSNS } = growth;
     const page = rip & ~0xfffn;
+    const held = new Set(before?.region.heads);
     return discover({
       ...regionCode(u8, hpa, mode),
       tracked: before?.region.tracked === true || notesExceptions(u32, cpu),
@@ -343,7 +343,7 @@ export class Jit {
       wasEntered: (_, at) => this.host.code.entries(at, mode) >= MIN_ENTRIES,
       startsOther: (_, at, isCall) => {
         if (this.host.code.hasBreakpoint(at)) return true;
-        if (absorbed?.has(at) === true) return false;
+        if (absorbed?.has(at) === true || held.has(at)) return false;
         const other = this.heads.get(at);
         // What is formed anew takes in the pieces that were compiled meanwhile.
         if (before !== undefined && other !== undefined && (other === before || (!isCall && other.region.insnCount <= MAX_ABSORBED_INSNS))) return false;

@@ -3,11 +3,11 @@ import type { Insn } from '../decoder/types.ts';
 /** Limits of a region. Larger ones compile slower than they gain (benchmarks/README.md). */
 export const MAX_REGION_INSNS = 400;
 /** The same for regions that take in others because control often goes from one to the other. */
-export const MAX_MERGED_INSNS = 700;
+export const MAX_MERGED_INSNS = 1000;
 /** Guest instructions a block; more blocks than the limit of instructions divided by it stay outside. */
 const INSNS_PER_BLOCK = 4;
-/** Pages a region may depend on beside the one it starts in (BD_MAX_PAGES). */
-export const MAX_REGION_PAGES = 4;
+/** Pages a region may depend on beside the one it starts in: BD_MAX_PAGES, less the one that a block itself may run into. */
+export const MAX_REGION_PAGES = 10;
 /** Places beside its start where a region can be entered. */
 export const MAX_REGION_ENTRIES = 64;
 
