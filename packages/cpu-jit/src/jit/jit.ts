@@ -448,7 +448,7 @@ export class Jit {
       if (p === undefined) continue;
       count(this.pendingBlocks, p.region.heads, -1);
       if (p.cancelled || instance === undefined) continue;
-      if (p.merges + p.reforms > 0) {
+      if (p.replaces !== undefined) {
         this.host.u32[(p.desc + BD_COUNT) >>> 2] = MIN_ENTRIES;
         this.host.forgetLinks();
       }
