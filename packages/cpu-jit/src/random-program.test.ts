@@ -100,28 +100,33 @@ describe('both tiers', () => {
   });
 });
 
-test('code compiled in the background may replace interpreted code at any time', async () => {
-  const tier = await Tier.create(true, true);
+test('code compiled in the background may replace interpreted code at any time, between interrupts, faults and changes of the code', async () => {
+  const [expecting, tier] = [await Tier.create(false), await Tier.create(true, true)];
+  for (const t of [expecting, tier]) t.takeInterrupts();
   const found: string[] = [];
   const ROUNDS = 6;
   let compiledEntries = 0;
+  let stops = 0;
   for (let n = 0; n < 10; n++) {
     const program = randomProgram(BigInt(3000 + n), { kinds: ['integer', 'sse'], size: 20 + n * 4, faults: n % 3 === 0 ? 40 : 0, selfModifying: n % 2 === 0 });
     const code = assemble(program.nodes);
-    interpreter.load(code, program.machine);
-    const expected = interpreter.run();
+    const options: RunOptions = { interval: n % 3 === 1 ? 0 : 9 + ((n * 7) % 31) };
+    expecting.load(code, program.machine);
+    const expected = expecting.run(options);
+    stops += expected.length - 1;
     tier.load(code, program.machine);
-    found.push(...compareRuns(expected, tier.run()));
+    found.push(...compareRuns(expected, tier.run(options)));
     // The compiler's thread needs a while to start.
     for (let round = 0; round < ROUNDS || (compiledEntries === 0 && round < 400); round++) {
       await new Promise((done) => setTimeout(done, (round % ROUNDS) * 5));
-      found.push(...compareRuns(expected, tier.again()).map((line) => `seed ${program.seed}, round ${round}: ${line}`));
+      found.push(...compareRuns(expected, tier.again(options)).map((line) => `seed ${program.seed}, round ${round}: ${line}`));
       compiledEntries += tier.core.stats(0).compiledEntries;
     }
   }
   expect(found).toEqual([]);
   expect(compiledEntries).toBeGreaterThan(0);
-  await tier.core.dispose();
+  expect(stops).toBeGreaterThan(20);
+  for (const t of [expecting, tier]) await t.core.dispose();
 });
 
 test('shrinking keeps what fails and drops the rest', () => {
