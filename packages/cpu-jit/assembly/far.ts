@@ -9,7 +9,7 @@ import {
 import { innerAttr, innerBase, innerLimit, innerSelector, innerStack, innerStack64 } from "./inner-stack";
 import { loadSys16 } from "./memory";
 import {
-  ATTR_BIG, ATTR_LONG, commitStack, currentStack, enterCode, longMode, popStack, protectedMode, pushStack, segmentAt, selectorOf, setCpl, setRflags,
+  ATTR_BIG, ATTR_LONG, commitStack, currentStack, enterCode, flatStack, longMode, popStack, protectedMode, pushStack, segmentAt, selectorOf, setCpl, setRflags,
   setSegment, setVirtual, skipStack,
 } from "./mode";
 import {
@@ -190,9 +190,11 @@ export function sys_callf(cpu: u32, selector: u32, offset: u64, size: u32): u32 
     size = gateSize;
     if (!(high & CONFORMING) && dpl() < load<u32>(cpu, S_CPL)) return callInner(cpu, selector, target, size, back);
   }
-  if (!checkTarget(cpu, target)) return failed();
-  currentStack(cpu);
-  if (!pushStack(cpu, size, selectorOf(cpu, CS)) || !pushStack(cpu, size, back)) return failed();
+  // As on Intel's processors: from compatibility to 64-bit code the stack has no base any more when the return address is pushed, and whether the target is
+  // in its segment is looked at after that.
+  if (longMode(cpu) && descriptorAttr() & ATTR_LONG) flatStack(load<u64>(cpu, RSP));
+  else currentStack(cpu);
+  if (!pushStack(cpu, size, selectorOf(cpu, CS)) || !pushStack(cpu, size, back) || !checkTarget(cpu, target)) return failed();
   commitStack(cpu);
   useDescriptor(cpu, CS, (selector & 0xfffc) | load<u32>(cpu, S_CPL));
   enterCode(cpu);

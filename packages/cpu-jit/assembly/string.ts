@@ -277,13 +277,14 @@ export function rep_cmps(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset
   const va2 = destination(cpu, addrSize);
   n = min(n, min(room(va1, get(cpu, RSI, addrSize), size, addrSize, backward), room(va2, get(cpu, RDI, addrSize), size, addrSize, backward)));
   if (misaligned(cpu, va1, size) || misaligned(cpu, va2, size)) return 0;
-  let p1: u32 = n ? readPtr(cpu, va1, size) : 0;
-  if (load<u32>(cpu, S_EXC)) return 0;
-  let a = p1 ? element(p1, size) : n ? element(cpu + S_EXIT_VALUE, size) : loadSized(cpu, va1, size);
-  if (load<u32>(cpu, S_EXC)) return 0;
+  // The destination faults first, as on Intel's processors.
   let p2: u32 = n ? readPtr(cpu, va2, size) : 0;
   if (load<u32>(cpu, S_EXC)) return 0;
   let b = p2 ? element(p2, size) : n ? element(cpu + S_EXIT_VALUE, size) : loadSized(cpu, va2, size);
+  if (load<u32>(cpu, S_EXC)) return 0;
+  let p1: u32 = n ? readPtr(cpu, va1, size) : 0;
+  if (load<u32>(cpu, S_EXC)) return 0;
+  let a = p1 ? element(p1, size) : n ? element(cpu + S_EXIT_VALUE, size) : loadSized(cpu, va1, size);
   if (load<u32>(cpu, S_EXC)) return 0;
   // Iterations done; a and b end as the last pair compared.
   let done: u32 = 1;

@@ -9,9 +9,9 @@
  */
 import { decode, forms } from '../src/decoder/index.ts';
 import { encode } from '../tests/encoder.ts';
-import { START, WINDOW, WINDOW_BYTES } from '../tests/int-vectors.ts';
 import { Native, type NativeCase } from '../tests/native-run.ts';
 import { CODE, DATA } from '../tests/program.ts';
+import { START, WINDOW, WINDOW_BYTES } from '../tests/window.ts';
 
 const UD = 6;
 const REFUSED_PREFIXES = [0x66, 0xf2, 0xf3, 0xf0, 0x48];

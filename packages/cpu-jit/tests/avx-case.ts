@@ -1,7 +1,7 @@
 /** Inputs of AVX test cases, computed from a seed so that the vectors need to hold results only. */
 import type { Insn } from '../src/decoder/types.ts';
 import { random } from '../src/testing/runtime-machine.ts';
-import { WINDOW, WINDOW_BYTES } from './int-vectors.ts';
+import { WINDOW, WINDOW_BYTES } from './window.ts';
 
 export const INPUT_CLASSES = ['integers', 'singles', 'doubles', 'halves'] as const;
 export type InputClass = (typeof INPUT_CLASSES)[number];

@@ -21,10 +21,10 @@ import {
 import { CPU, RAM_BASE, RuntimeMachine } from '../src/testing/runtime-machine.ts';
 import type { AvxState } from './avx-case.ts';
 import type { AvxCase, AvxEncoding } from './avx-vectors.ts';
-import { START, WINDOW, WINDOW_BYTES } from './int-vectors.ts';
 import { CODE_BYTES, DATA, DATA_BYTES } from './program.ts';
 import { regionFunctions } from './region-functions.ts';
 import { Tier } from './tiers.ts';
+import { START, WINDOW, WINDOW_BYTES } from './window.ts';
 
 const STATUS = 0x8d5;
 const GP = 13;
@@ -124,7 +124,7 @@ export async function compiledAvx(encodings: readonly AvxEncoding[], tracked: bo
   const functions = regionFunctions(
     machine,
     encodings.map((e) => e.code),
-    tracked,
+    { tracked },
   );
   const list = new Map(encodings.map((e, i) => [e, functions[i]]));
   const m = new Machine(machine.memory.buffer, CPU, RAM_BASE + WINDOW, tracked);

@@ -12,7 +12,7 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 import { decode } from '../src/decoder/index.ts';
 import type { Insn } from '../src/decoder/types.ts';
 import { type AvxState, INPUT_CLASSES, type InputClass, initialState } from './avx-case.ts';
-import { WINDOW_BYTES } from './int-vectors.ts';
+import { WINDOW_BYTES } from './window.ts';
 
 export interface AvxCase {
   readonly before: AvxState;

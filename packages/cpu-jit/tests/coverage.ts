@@ -3,11 +3,13 @@ import { type CodeSize, decode, formKey, type Insn } from '../src/decoder/index.
 import type { Form, Row } from '../src/decoder/types.ts';
 import { compileRegions } from '../src/jit/compile.ts';
 import type { Region } from '../src/jit/region.ts';
-import { FS, GS } from '../src/layout.ts';
+import { DS, SS } from '../src/layout.ts';
 import { semantics } from '../src/semantics/index.ts';
+import { isEstimate } from './silicon-parts.ts';
 import { VECTOR_SOURCES } from './vector-sources.ts';
 import { WITHOUT_VECTORS } from './without-vectors.ts';
 
+const RSP = 4;
 const RIP = 16;
 
 /** Cases by form of one code size. */
@@ -26,8 +28,8 @@ export interface Recording {
 function addressingOf(insn: Insn): string[] {
   const { mem } = insn;
   const found: string[] = [];
-  if (insn.seg === FS || insn.seg === GS) found.push(insn.seg === FS ? 'FS override' : 'GS override');
-  if (mem !== null && insn.addrSize === 4) found.push('32-bit address');
+  if (insn.seg !== DS && (insn.seg !== SS || mem?.base !== RSP)) found.push('other segment');
+  if (mem !== null && insn.addrSize < 8) found.push(insn.addrSize === 4 ? '32-bit address' : '16-bit address');
   if (mem === null) return found;
   if (mem.base === RIP) found.push('RIP-relative');
   else if (mem.index >= 0) found.push('base and index, scaled');
@@ -76,7 +78,8 @@ export function groupOf(row: Row): string {
   return { '1': 'one-byte map', '0f': 'map 0F', '0f38': 'map 0F 38', '0f3a': 'map 0F 3A' }[row.map];
 }
 
-export const isExempt = (form: Form): boolean => form.row.name in WITHOUT_VECTORS;
+/** Whether there is a reason why the form has no vectors in code of this size. Estimates are compared in 64-bit code, with their tolerance. */
+export const isExempt = (form: Form, codeSize: CodeSize): boolean => form.row.name in WITHOUT_VECTORS || (codeSize !== 64 && isEstimate(form.row.name));
 export const describeForm = (f: Form): string =>
   `${f.row.name} ${f.row.operands.join()} (${f.opSize * 8}-bit, ${f.isMem ? 'memory' : 'register'}${f.rep === 0 ? '' : f.rep === 2 ? ', REPNE' : ', REP'}, ${f.addrSize * 8}-bit address)`;
 

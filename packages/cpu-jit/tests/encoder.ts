@@ -1,7 +1,7 @@
-/** Encoder for tests: a decoder row and register numbers to bytes. 64-bit code only. */
-import { sizeClass } from '../src/decoder/forms.ts';
+/** Encoder for tests: a decoder row and register numbers to bytes. */
+import { type CodeSize, sizeClass } from '../src/decoder/forms.ts';
 import { needsModRm } from '../src/decoder/operands.ts';
-import type { Form } from '../src/decoder/types.ts';
+import type { AddrSize, Form } from '../src/decoder/types.ts';
 
 /** A memory operand: seg:[base + index * 2^scale + disp]. */
 export interface MemoryChoice {
@@ -12,10 +12,10 @@ export interface MemoryChoice {
   readonly scale: number;
   /** Signed 32 bits; for `Ob`, `Ov` operands a whole address. */
   readonly disp: number;
-  /** Segment override: FS or GS. */
   readonly segment?: SegmentOverride;
 }
-export type SegmentOverride = 'fs' | 'gs';
+/** Those of ES to DS mean nothing in 64-bit code. */
+export type SegmentOverride = 'es' | 'cs' | 'ss' | 'ds' | 'fs' | 'gs';
 
 /** What an encoding is made of besides its form. */
 export interface Fields {
@@ -31,8 +31,8 @@ export interface Fields {
   readonly segment?: SegmentOverride;
   /** Emit a REX prefix even if no bit of it is needed (then byte registers 4..7 are SPL, BPL, SIL, DIL). */
   readonly rex?: boolean;
-  /** 32-bit addresses; forms whose `addrSize` is 4 have them anyway. */
-  readonly addr32?: boolean;
+  /** Bytes of addresses; absent: the default. Forms that have an address size have that. */
+  readonly addrSize?: AddrSize;
 }
 
 /** Bytes of an instruction; `ripField`: offset of a RIP-relative displacement, -1: none. */
@@ -42,11 +42,11 @@ export interface Encoded {
 }
 
 const RIP = 16;
-const SEGMENT_PREFIX = { fs: 0x64, gs: 0x65 } as const;
+const SEGMENT_PREFIX = { es: 0x26, cs: 0x2e, ss: 0x36, ds: 0x3e, fs: 0x64, gs: 0x65 } as const;
 const PREFIX = { np: 0, nfx: 0, '66': 0x66, f3: 0xf3, f2: 0xf2 } as const;
 
 /** Encodes one instruction. The caller checks the result by decoding it: some combinations of fields have no encoding. */
-export function encode(form: Form, f: Fields): Encoded {
+export function encode(form: Form, f: Fields, codeSize: CodeSize = 64): Encoded {
   const { row, opSize } = form;
   const size = sizeClass(row);
   const isVex = row.vex === true;
@@ -61,10 +61,12 @@ export function encode(form: Form, f: Fields): Encoded {
   if (f.lock === true) bytes.push(0xf0);
   const segment = mem?.segment ?? f.segment;
   if (segment !== undefined) bytes.push(SEGMENT_PREFIX[segment]);
-  if (f.addr32 === true || (row.asz === true && form.addrSize === 4)) bytes.push(0x67);
+  const defaultAddr = (codeSize / 8) as AddrSize;
+  const addrSize = row.asz === true ? form.addrSize : (f.addrSize ?? defaultAddr);
+  if (addrSize !== defaultAddr) bytes.push(0x67);
   if (!isVex) {
-    const sized = size === 'v' || size === 'z' || size === 'd64';
-    if (sized && opSize === 2 && row.pfx !== '66') bytes.push(0x66);
+    const sized = size === 'v' || size === 'z' || size === 'd64' || (size === 'f64' && codeSize !== 64);
+    if (sized && opSize === (codeSize === 16 ? 4 : 2) && row.pfx !== '66') bytes.push(0x66);
     const mandatory = PREFIX[row.pfx ?? 'np'];
     if (mandatory !== 0) bytes.push(mandatory);
     if (form.rep !== 0) bytes.push(form.rep === 2 ? 0xf2 : 0xf3);
@@ -86,13 +88,13 @@ export function encode(form: Form, f: Fields): Encoded {
   bytes.push(opcodeRegister ? row.op | (f.rm & 7) : row.op);
   let ripField = -1;
   if (moffs && mem !== null) {
-    pushInt(bytes, BigInt(mem.disp), f.addr32 === true ? 4 : 8);
+    pushInt(bytes, BigInt(mem.disp), addrSize);
   } else if (hasModRm) {
     const reg = (row.ext ?? f.reg & 7) << 3;
     if (mem === null) bytes.push(0xc0 | reg | (row.rm ?? f.rm & 7));
     else {
       const at = bytes.length;
-      bytes.push(...memoryBytes(mem, reg));
+      bytes.push(...(addrSize === 2 ? memoryBytes16(mem, reg) : memoryBytes(mem, reg)));
       if (mem.base === RIP) ripField = at + 1;
     }
   }
@@ -118,9 +120,11 @@ function immediateBytes(operand: string, opSize: number): number {
     case 'Iz':
       return opSize === 2 ? 2 : 4;
     case 'Jz':
-      return 4;
+      return opSize === 2 ? 2 : 4;
     case 'Iv':
       return opSize;
+    case 'Ap':
+      return opSize + 2;
     default:
       return 0;
   }
@@ -144,5 +148,33 @@ function memoryBytes({ base, index, scale, disp }: MemoryChoice, reg: number): n
   else out.push((mod << 6) | reg | (base & 7));
   if (mod === 1) out.push(disp & 0xff);
   else if (mod === 2 || base < 0) pushInt(out, BigInt(disp), 4);
+  return out;
+}
+
+/** Base and index by ModRM.rm: -1 none (SDM vol. 2, table 2-1). */
+export const ADDRESSES_16: readonly (readonly [base: number, index: number])[] = [
+  [3, 6],
+  [3, 7],
+  [5, 6],
+  [5, 7],
+  [6, -1],
+  [7, -1],
+  [5, -1],
+  [3, -1],
+];
+
+/** ModRM and displacement of a 16-bit address. Throws `RangeError` for registers that none has. */
+function memoryBytes16({ base, index, disp }: MemoryChoice, reg: number): number[] {
+  const out: number[] = [];
+  if (base < 0) {
+    out.push(reg | 6);
+    pushInt(out, BigInt(disp), 2);
+    return out;
+  }
+  const rm = ADDRESSES_16.findIndex(([b, i]) => b === base && i === index);
+  if (rm < 0) throw new RangeError(`no 16-bit address has registers ${base} and ${index}`);
+  const mod = disp === 0 && rm !== 6 ? 0 : disp >= -128 && disp < 128 ? 1 : 2;
+  out.push((mod << 6) | reg | rm);
+  if (mod > 0) pushInt(out, BigInt(disp), mod === 1 ? 1 : 2);
   return out;
 }

@@ -1,4 +1,4 @@
-/** States that form vectors start from: everything user code can see, as 64-bit slots. */
+/** States that recorded cases start from: everything user code can see, as 64-bit slots. */
 import { Prng, SPECIAL } from './prng.ts';
 import { FS_BASE, GS_BASE } from './program.ts';
 
@@ -21,7 +21,11 @@ export const SLOT = {
   selectors: 69,
   fsBase: 70,
   gsBase: 71,
-  memory: 72,
+  /** Selectors of CS and SS, 16 bits each. */
+  codeStack: 72,
+  /** High halves of YMM0 low, YMM0 high, ... */
+  high: 73,
+  memory: 105,
 } as const;
 
 /** What operands of an instruction are, so that some of the states suit it. */
@@ -37,8 +41,8 @@ export function statesOf(kind: ValueKind): number[] {
   return Array.from({ length: STATES_PER_KIND }, (_, k) => first + k);
 }
 
-/** MXCSR: all exceptions masked, all of their flags set already; the first is what compiled code runs under. */
-export const MXCSR_STICKY = 0x1fbf;
+/** MXCSR: all exceptions masked, all of their flags set already. */
+const MXCSR_STICKY = 0x1fbf;
 
 const DOUBLES = [
   0n,
@@ -146,9 +150,13 @@ function makeState(number: number): BigUint64Array {
   // Lengths of explicit strings, in either of the registers and in both directions.
   if (kind === 'string') for (const n of [0, 2]) state[SLOT.gpr + n] = u64(BigInt(rng.below(40) - 20));
   state[SLOT.flags] = BigInt(rng.below(0x1000) & 0x8d5);
-  // One state in five runs under other rounding, flush-to-zero, denormals-are-zero, or with no exception noted yet.
+  // One state in five runs under other rounding, flush-to-zero or denormals-are-zero; half of the others with no exception noted yet.
   state[SLOT.mxcsr] = BigInt(
-    number % 5 !== 4 ? MXCSR_STICKY : 0x1f80 | (rng.below(4) << 13) | (rng.below(2) << 15) | (rng.below(2) << 6) | (rng.oneIn(4) ? 0x3f : 0),
+    number % 5 !== 4
+      ? (number & 1) === 0
+        ? MXCSR_STICKY
+        : 0x1f80
+      : 0x1f80 | (rng.below(4) << 13) | (rng.below(2) << 15) | (rng.below(2) << 6) | (rng.oneIn(4) ? 0x3f : 0),
   );
   for (let i = 0; i < 32; i++) state[SLOT.xmm + i] = word(rng, kind);
   for (let i = 0; i < 16; i += 2) {
@@ -167,6 +175,7 @@ function makeState(number: number): BigUint64Array {
       state[SLOT.memory + k + 1] = e | (rng.u64() << 16n);
     }
   }
+  for (let i = 0; i < 32; i++) state[SLOT.high + i] = word(rng, kind);
   return state;
 }
 

@@ -4,7 +4,8 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { CODE_BYTES, DATA_BYTES, STACK_BYTES } from './program.ts';
+import { type CodeMode, LDT, LONG_MODE, userDescriptor } from './code-modes.ts';
+import { CODE, CODE_BYTES, DATA_BYTES, STACK_BYTES } from './program.ts';
 
 export interface NativeState {
   readonly gprs: readonly bigint[];
@@ -22,13 +23,18 @@ export interface NativeCase extends NativeState {
   readonly codeAt: number;
   readonly data: Uint8Array;
   readonly dataAt: number;
+  /** The kind of code; absent: 64-bit. */
+  readonly mode?: CodeMode;
 }
 export interface NativeResult extends NativeState {
   /** Exception vector that ended it (13 at a HLT), 255: it ran for a second. */
   readonly trap: number;
   readonly error: number;
   readonly address: bigint;
+  /** Relative to the base of CS. */
   readonly rip: bigint;
+  readonly cs: number;
+  readonly ss: number;
   readonly x87: Uint8Array;
   /** Of ES, DS, FS, GS. */
   readonly selectors: readonly number[];
@@ -49,7 +55,8 @@ const HIGH = BASES + 16;
 const STATE_BYTES = HIGH + 256;
 /** x87 control word after FNINIT. */
 const INITIAL_CW = 0x37f;
-const RESULT_BYTES = 24;
+const HEADER_BYTES = 32;
+const RESULT_BYTES = 32;
 
 /** The compiled harness; undefined where gcc is missing. */
 export class Native {
@@ -74,7 +81,7 @@ export class Native {
 
   /** Runs all cases in one process. Throws `Error` when the harness fails. */
   run(cases: readonly NativeCase[]): NativeResult[] {
-    const input = Buffer.concat(cases.map(pack));
+    const input = Buffer.concat([Uint8Array.of(LDT.length, 0, 0, 0), ...LDT.map(userDescriptor), ...cases.map(pack)]);
     const output = spawnSync(this.path, [], { input, maxBuffer: 1 << 30 });
     if (output.status !== 0) throw new Error(`the native harness ended with ${output.status ?? output.signal ?? 'nothing'}: ${output.stderr.toString()}`);
     const bytes = new Uint8Array(output.stdout);
@@ -88,22 +95,28 @@ export class Native {
 }
 
 function pack(c: NativeCase): Uint8Array {
-  const out = new Uint8Array(16 + STATE_BYTES + c.code.length + c.data.length);
+  const out = new Uint8Array(HEADER_BYTES + STATE_BYTES + c.code.length + c.data.length);
   const view = new DataView(out.buffer);
-  [c.code.length, c.codeAt, c.data.length, c.dataAt].forEach((v, i) => {
+  const { segments } = c.mode ?? LONG_MODE;
+  const [es, cs, ss, ds, fs, gs] = segments;
+  [c.code.length, c.codeAt, c.data.length, c.dataAt, CODE + c.codeAt - cs.base].forEach((v, i) => {
     view.setUint32(i * 4, v, true);
   });
-  c.gprs.forEach((v, i) => {
-    view.setBigUint64(16 + i * 8, v, true);
+  [cs, ss, es, ds, fs, gs].forEach(({ selector }, i) => {
+    view.setUint16(20 + i * 2, selector, true);
   });
-  view.setBigUint64(16 + 128, BigInt(c.flags), true);
-  view.setUint32(16 + 136, c.mxcsr, true);
-  out.set(c.xmm, 16 + XMM);
-  if (c.high !== undefined) out.set(c.high, 16 + HIGH);
-  if (c.x87 === undefined) view.setUint16(16 + X87, INITIAL_CW, true);
-  else out.set(c.x87, 16 + X87);
-  out.set(c.code, 16 + STATE_BYTES);
-  out.set(c.data, 16 + STATE_BYTES + c.code.length);
+  const state = HEADER_BYTES;
+  c.gprs.forEach((v, i) => {
+    view.setBigUint64(state + i * 8, v, true);
+  });
+  view.setBigUint64(state + 128, BigInt(c.flags), true);
+  view.setUint32(state + 136, c.mxcsr, true);
+  out.set(c.xmm, state + XMM);
+  if (c.high !== undefined) out.set(c.high, state + HIGH);
+  if (c.x87 === undefined) view.setUint16(state + X87, INITIAL_CW, true);
+  else out.set(c.x87, state + X87);
+  out.set(c.code, state + STATE_BYTES);
+  out.set(c.data, state + STATE_BYTES + c.code.length);
   return out;
 }
 
@@ -119,6 +132,8 @@ function unpack(bytes: Uint8Array, at: number, dataLength: number): NativeResult
     error: view.getUint32(4, true),
     address: view.getBigUint64(8, true),
     rip: view.getBigUint64(16, true),
+    cs: view.getUint16(24, true),
+    ss: view.getUint16(26, true),
     gprs: Array.from({ length: 16 }, (_, n) => view.getBigUint64(state + n * 8, true)),
     flags: Number(view.getBigUint64(state + 128, true)),
     mxcsr: view.getUint32(state + 136, true),

@@ -1,6 +1,6 @@
 /** Random instructions of a form, for generated programs and vectors. */
-import { decode } from '../src/decoder/index.ts';
-import type { Form, Insn } from '../src/decoder/types.ts';
+import { type CodeSize, decode } from '../src/decoder/index.ts';
+import type { AddrSize, Form, Insn } from '../src/decoder/types.ts';
 import { type Encoded, encode, type Fields, type MemoryChoice, type SegmentOverride } from './encoder.ts';
 import type { Prng } from './prng.ts';
 
@@ -32,9 +32,12 @@ export interface RandomOptions {
   readonly gprs: readonly number[];
   /** Address of a memory operand of `size` bytes. */
   readonly mem: (size: number) => MemoryChoice;
-  readonly addr32?: boolean;
+  /** Bytes of addresses; absent: the default. */
+  readonly addrSize?: AddrSize;
   /** Of the implicit memory operand. */
   readonly segment?: SegmentOverride;
+  /** Absent: 64. */
+  readonly codeSize?: CodeSize;
 }
 
 export interface RandomInsn extends Encoded {
@@ -49,10 +52,12 @@ export function memorySize(form: Form): number {
 
 /** A random instruction of the form, checked by decoding it; undefined when twenty attempts had no valid encoding. */
 export function randomInsn(rng: Prng, form: Form, options: RandomOptions): RandomInsn | undefined {
+  const { codeSize = 64 } = options;
+  const registers = codeSize === 64 ? 16 : 8;
   for (let attempt = 0; attempt < 20; attempt++) {
     const number = (field: 'reg' | 'rm' | 'vvvv'): number => {
       const o = form.operands.find((x) => x.field === field);
-      if (o?.kind === 'xmm') return rng.below(16);
+      if (o?.kind === 'xmm') return rng.below(registers);
       if (o?.kind === 'mmx' || o?.kind === 'st') return rng.below(8);
       return rng.pick(options.gprs);
     };
@@ -64,14 +69,14 @@ export function randomInsn(rng: Prng, form: Form, options: RandomOptions): Rando
       mem: form.isMem ? options.mem(memorySize(form)) : null,
       imm: randomImmediate(rng),
       lock: lockable && rng.oneIn(4),
-      rex: rng.oneIn(3) && form.row.vex !== true,
-      addr32: options.addr32 === true,
+      rex: rng.oneIn(3) && form.row.vex !== true && codeSize === 64,
+      ...(options.addrSize === undefined ? {} : { addrSize: options.addrSize }),
       ...(options.segment === undefined ? {} : { segment: options.segment }),
     };
-    const encoded = encode(form, fields);
+    const encoded = encode(form, fields, codeSize);
     const bytes = new Uint8Array(16);
     bytes.set(encoded.bytes.subarray(0, 16));
-    const insn = decode(bytes, 0, 16, 64);
+    const insn = decode(bytes, 0, 16, codeSize);
     if (typeof insn === 'string' || insn.length !== encoded.bytes.length) continue;
     if (insn.rowIndex !== form.rowIndex || insn.opSize !== form.opSize || insn.isMem !== form.isMem || insn.rep !== form.rep || insn.vl !== form.vl) continue;
     if (insn.operands.some((o) => o.kind === 'gpr' && o.field !== 'fixed' && !options.gprs.includes(registerOf(insn, o.field, o.size)))) continue;

@@ -197,7 +197,7 @@ class ProgramGenerator {
       target = choice.target;
       return choice;
     };
-    const random = randomInsn(rng, form, { gprs, mem, addr32: rng.oneIn(20) && form.isMem });
+    const random = randomInsn(rng, form, { gprs, mem, ...(rng.oneIn(20) && form.isMem ? { addrSize: 4 } : {}) });
     if (random === undefined) return undefined;
     if (BIT_TESTS.has(form.row.name) && form.isMem) {
       const bit = random.insn.operands.find((o) => o.kind === 'gpr');

@@ -1,11 +1,12 @@
 /** Encodings compiled as one region each, as compiled code would run them, for tests that call them directly. */
 import { readFileSync } from 'node:fs';
-import { decode } from '../src/decoder/index.ts';
+import { type CodeSize, decode } from '../src/decoder/index.ts';
 import { compileRegions } from '../src/jit/compile.ts';
 import { discover, MAX_REGION_INSNS } from '../src/jit/region.ts';
+import { NEXT_INTERPRET } from '../src/layout.ts';
 import { RAM_BASE, type RuntimeMachine } from '../src/testing/runtime-machine.ts';
-import { START } from './int-vectors.ts';
 import { CODE, CODE_BYTES } from './program.ts';
+import { START } from './window.ts';
 
 const HLT = 0xf4;
 /** Encodings to a module. */
@@ -13,11 +14,17 @@ const BATCH = 250;
 
 export type RegionFunction = (cpu: number) => number;
 
-/** A function for each encoding, which is followed by HLTs and lies at START; `tracked`: code that notes floating-point exceptions. */
-export function regionFunctions(machine: RuntimeMachine, codes: readonly Uint8Array[], tracked = false): RegionFunction[] {
+/** What kind of code: its size, absent 64; `tracked`: it notes floating-point exceptions. */
+export interface RegionOptions {
+  readonly codeSize?: CodeSize;
+  readonly tracked?: boolean;
+}
+
+/** A function for each encoding, which is followed by HLTs and lies at START. */
+export function regionFunctions(machine: RuntimeMachine, codes: readonly Uint8Array[], options: RegionOptions = {}): RegionFunction[] {
   const imports = importsOf(machine);
   const functions: RegionFunction[] = [];
-  for (let i = 0; i < codes.length; i += BATCH) functions.push(...link(imports, codes.slice(i, i + BATCH), tracked));
+  for (let i = 0; i < codes.length; i += BATCH) functions.push(...link(imports, codes.slice(i, i + BATCH), options));
   return functions;
 }
 
@@ -31,20 +38,20 @@ function importsOf(machine: RuntimeMachine): WebAssembly.ModuleImports {
   return { ...runtime, ...interpreter.exports };
 }
 
-function link(imports: WebAssembly.ModuleImports, batch: readonly Uint8Array[], tracked: boolean): RegionFunction[] {
+function link(imports: WebAssembly.ModuleImports, batch: readonly Uint8Array[], { codeSize = 64, tracked = false }: RegionOptions): RegionFunction[] {
   const regions = batch.map((code) => {
     const bytes = new Uint8Array(CODE_BYTES).fill(HLT);
     bytes.set(code, START - CODE);
     const region = discover({
       hpa: RAM_BASE + START,
-      codeSize: 64,
+      codeSize,
       tracked,
       page: (delta) => {
         const at = START + delta * 4096;
         return at >= CODE && at < CODE + CODE_BYTES ? RAM_BASE + at : 0;
       },
       decode: (hpa) => {
-        const insn = decode(bytes, hpa - RAM_BASE - CODE, 15, 64);
+        const insn = decode(bytes, hpa - RAM_BASE - CODE, 15, codeSize);
         return typeof insn === 'string' ? undefined : insn;
       },
       wasEntered: () => true,
@@ -52,10 +59,12 @@ function link(imports: WebAssembly.ModuleImports, batch: readonly Uint8Array[], 
       maxInsns: MAX_REGION_INSNS,
       targets: () => [],
     });
-    if (region === undefined) throw new RangeError(`no region at ${Buffer.from(code).toString('hex')}`);
     return region;
   });
-  const module = new WebAssembly.Module(compileRegions(regions) as Uint8Array<ArrayBuffer>);
+  const made = regions.filter((r) => r !== undefined);
+  const module = new WebAssembly.Module(compileRegions(made) as Uint8Array<ArrayBuffer>);
   const { exports } = new WebAssembly.Instance(module, { env: imports });
-  return batch.map((_, i) => exports[`r${i}`] as RegionFunction);
+  let next = 0;
+  // What makes no region is the interpreter's.
+  return regions.map((r) => (r === undefined ? () => NEXT_INTERPRET : (exports[`r${next++}`] as RegionFunction)));
 }

@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import type { CodeSize } from '../src/decoder/index.ts';
 import { AVX_MODES_VECTORS, AVX_VECTORS, readAvxVectors } from './avx-vectors.ts';
-import { FORM_VECTORS, readFormVectors } from './form-vectors.ts';
-import { INT_VECTORS, readIntVectors } from './int-vectors.ts';
 import { readIntegerVectors } from './integer-vectors.ts';
+import { SILICON_FILES } from './silicon-parts.ts';
+import { readSiliconVectors, vectorFile } from './silicon-vectors.ts';
 import { readVectors } from './sse-vectors.ts';
 import { RECORD_SIZE, readVector } from './x87-replay.ts';
 
@@ -44,9 +44,14 @@ function readX87(file: string): Recorded[] {
 }
 
 export const VECTOR_SOURCES: readonly VectorSource[] = [
-  { file: 'int.bin.gz', codeSize: 64, read: () => readIntVectors(INT_VECTORS).map(({ code, cases }) => ({ code, cases: cases.length })) },
+  ...SILICON_FILES.map(
+    ({ mode, part }): VectorSource => ({
+      file: `${part.file}.bin.br`,
+      codeSize: mode.codeSize,
+      read: () => readSiliconVectors(mode, vectorFile(part.file)).map(({ instance, count }) => ({ code: instance.code, cases: count })),
+    }),
+  ),
   { file: 'integer.bin.gz', codeSize: 64, read: () => readIntegerVectors(url('integer.bin.gz')).map(({ code, cases }) => ({ code, cases: cases.length })) },
-  { file: 'forms.bin.gz', codeSize: 64, read: () => readFormVectors(FORM_VECTORS).map(({ code, cases }) => ({ code, cases: cases.length })) },
   { file: 'sse.bin.gz', codeSize: 64, read: () => readVectors(url('sse.bin.gz')).map(({ code, cases }) => ({ code, cases: cases.length })) },
   { file: 'avx.bin.gz', codeSize: 64, read: () => readAvxVectors(AVX_VECTORS).map(({ code, cases }) => ({ code, cases: cases.length })) },
   { file: 'avx-modes.bin.gz', codeSize: 64, read: () => readAvxVectors(AVX_MODES_VECTORS).map(({ code, cases }) => ({ code, cases: cases.length })) },

@@ -52,7 +52,7 @@ export function effectiveRep(row: Row, rep: Rep): Rep {
 export function memoryChoices(row: Row): readonly boolean[] {
   if (row.operands.some((spec) => /^(?:M|O|vm)/.test(spec))) return [true];
   if (row.mod !== undefined) return [row.mod === 'mem'];
-  return row.operands.some((spec) => /^[EQW]/.test(spec)) ? [false, true] : [false];
+  return row.operands.some((spec) => /^[EQW][a-z]/.test(spec)) ? [false, true] : [false];
 }
 
 /** Whether VEX.W means the width of a general register: outside 64-bit mode it is then taken to be 0. */
@@ -108,7 +108,9 @@ export function* forms(codeSize: CodeSize = 64): Generator<Form> {
   for (const [rowIndex, row] of rows.entries()) {
     if (!existsIn(row, codeSize)) continue;
     const reps = row.rep === undefined ? [0 as const] : COMPARING_STRINGS.has(row.name) ? [0 as const, 2 as const, 3 as const] : [0 as const, 3 as const];
-    const addrSizes = row.asz === undefined ? [defaultAddr] : [defaultAddr, otherAddr];
+    // A vector of indexes needs a SIB byte, which 16-bit addresses lack.
+    const isPossible = (size: AddrSize) => size !== 2 || !row.operands.some((spec) => spec.startsWith('vm'));
+    const addrSizes = row.asz === undefined ? [defaultAddr] : [defaultAddr, otherAddr].filter(isPossible);
     for (const opSize of operandSizes(sizeClass(row), codeSize)) {
       for (const isMem of memoryChoices(row)) {
         for (const rep of reps) {

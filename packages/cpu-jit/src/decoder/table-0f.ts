@@ -65,6 +65,6 @@ export const table0f = [
   { map: '0f', op: 0xc7, ext: 1, mod: 'mem', w: 1, name: 'cmpxchg16b', operands: ['Mdq'], lock: true, feature: 'cx16' },
   { map: '0f', op: 0xc7, ext: 6, mod: 'reg', pfx: 'nfx', name: 'rdrand', operands: ['Rv'], feature: 'rdrand' },
   { map: '0f', op: 0xc7, ext: 7, mod: 'reg', pfx: 'nfx', name: 'rdseed', operands: ['Rv'], feature: 'rdseed' },
-  { map: '0f', op: 0xc8, name: 'bswap', operands: ['Zy'] },
+  { map: '0f', op: 0xc8, name: 'bswap', operands: ['Zv'] },
   { map: '0f', op: 0xff, name: 'ud0', operands: ['Gv', 'Ev'], end: true },
 ] as const satisfies readonly Row[];

@@ -16,6 +16,13 @@ type Signature = { params: ValType[]; result: ValType | 'none' };
  * and Wasm locals; the output is compiled guest code). Integer operands of 1, 2 and 4 bytes are i32 values,
  * zero-extended; 8-byte operands are i64; 16-byte operands v128.
  */
+/** How `Emitter.address` checks and computes an address. */
+export interface AddressOptions {
+  readonly segment?: boolean;
+  readonly write?: boolean;
+  readonly align?: number;
+}
+
 export abstract class Emitter {
   /** The statements of the instruction being emitted. */
   protected body: binaryen.ExpressionRef[] = [];
@@ -259,13 +266,15 @@ export abstract class Emitter {
   abstract imm2(): Val;
   /** State-block offset of the segment base that applies to a string instruction's source, i32: S_ZERO or the base field of a segment. */
   abstract segmentOffset(): Val;
-  /** Linear address of memory operand `i`, i64. For POP to memory it already accounts for the incremented RSP. With `segment: false` the effective address (LEA). */
-  abstract address(i: number, options?: { segment?: boolean }): Val;
+  /** Linear address of memory operand `i`, i64. For POP to memory it already accounts for the incremented RSP. With `segment: false` the effective address (LEA);
+   *  with `write` the segment must be writable: `write` and `rmw` see to that themselves. `align`: outside flat code #GP(0) before anything else
+   *  unless the address is a multiple of it. */
+  abstract address(i: number, options?: AddressOptions): Val;
   /** Vector of indexes of a vector-indexed operand, by halves, and log2 of their scale, i32. `address` leaves them out. */
   abstract indexVector(half: number): Val;
   abstract indexScale(): Val;
-  /** Linear address of `size` bytes at `offset` (i64) in the segment that applies to the memory operand; may fault. */
-  abstract linear(offset: Val, size: number): Val;
+  /** Linear address of `size` bytes at `offset` (i64) in the segment that applies to the memory operand; may fault. `write`: it must be writable. */
+  abstract linear(offset: Val, size: number, options?: { write?: boolean }): Val;
   /** Immediate of the instruction as a constant or record field: i32, or i64 when `size` is 8. */
   abstract imm(size: number): Val;
   /** GPR by number, whole (i64) or its low `size` bytes. */

@@ -61,7 +61,7 @@ import {
   XCR0_AVX,
 } from '../layout.ts';
 import { conditionFromFlags } from './conditions.ts';
-import { Emitter, type FlagKind } from './emitter.ts';
+import { type AddressOptions, Emitter, type FlagKind } from './emitter.ts';
 import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName, tripleFromState } from './flag-functions.ts';
 import { hostLoad, hostStore, tlbAddress, tlbEntry, tlbHit, typeOfSize } from './tlb-path.ts';
 import type { Val, ValType } from './val.ts';
@@ -279,11 +279,14 @@ export class HandlerEmitter extends Emitter {
   imm2(): Val {
     return this.let(this.expr('i32', this.field8(R_VVVV)));
   }
-  address(i: number, options?: { segment?: boolean }): Val {
+  address(i: number, options?: AddressOptions): Val {
     const o = this.operand(i);
     if (o.kind !== 'mem') throw new Error(`${this.form.row.name}: operand ${i} is not memory`);
     const { m } = this;
-    if (this.codeSize !== 64) return this.segmentedAddress(o.size, options?.segment !== false);
+    if (this.codeSize !== 64) {
+      if (options?.write === true) this.requireWritable();
+      return this.segmentedAddress(o.size, options);
+    }
     const at = (offset: number) => m.i64.load(0, 8, m.i32.add(this.cpu(), this.field16(offset)));
     let ea = m.i64.add(at(R_BASE), m.i64.load32_s(R_DISP, 4, this.rec()));
     if (o.field !== 'vsib') ea = m.i64.add(ea, m.i64.shl(at(R_INDEX), m.i64.extend_u(this.field8(R_SCALE))));
@@ -291,12 +294,18 @@ export class HandlerEmitter extends Emitter {
     return this.let(this.expr('i64', ea));
   }
   /** 16- and 32-bit code: the offset is in S_EA already. */
-  private segmentedAddress(size: number, segment: boolean): Val {
+  private segmentedAddress(size: number, options?: AddressOptions): Val {
     const offset = this.let(this.expr('i64', this.m.i64.load(S_EA, 8, this.cpu())));
-    return segment ? this.linear(offset, size) : offset;
+    if (options?.segment === false) return offset;
+    if (options?.align !== undefined) {
+      const base = this.expr('i64', this.m.i64.load(SEG_BASE, 8, this.segmentPointer().take()));
+      this.if(this.ne(this.and(this.add(offset, base), this.i64(options.align - 1)), this.i64(0)), () => this.raise(VECTOR_GP, 0));
+    }
+    return this.linear(offset, size);
   }
-  linear(offset: Val, size: number): Val {
+  linear(offset: Val, size: number, options?: { write?: boolean }): Val {
     const { m } = this;
+    if (options?.write === true) this.requireWritable();
     if (this.codeSize === 64) return this.let(this.add(offset, this.expr('i64', m.i64.load(0, 8, m.i32.add(this.cpu(), this.field16(R_SEG))))));
     const record = this.segmentPointer();
     const field = (at: number) => this.expr('i64', m.i64.load32_u(at, 4, record.take()));
@@ -425,7 +434,9 @@ export class HandlerEmitter extends Emitter {
           hostStore(m, 16, m.local.get(host, b.i32), value(second), 16),
         ]),
         m.block(null, [
-          // The upper half is on the page that the store may run into: whether it can be written is known before anything is.
+          // Whether both halves can be written is known before anything is, and the lower address faults first.
+          m.drop(this.slowCall('loadw', 16, va)),
+          this.leaveOnFault(),
           m.drop(this.slowCall('loadw', 16, upper)),
           this.leaveOnFault(),
           this.slowCall('store', 16, va, value(first)),

@@ -1,9 +1,10 @@
 import type binaryen from 'binaryen';
 import type { Form, Insn, MemOperand, OperandForm } from '../decoder/types.ts';
-import type { Emitter } from '../emit/emitter.ts';
+import type { AddressOptions, Emitter } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { controlOffset, debugOffset, popAdjustment, segmentBaseOffset } from '../interp/record.ts';
 import {
+  CS,
   EXIT_EXCEPTION,
   EXIT_LIMIT,
   NEXT_CHECK,
@@ -263,7 +264,7 @@ export class RegionEmitter extends RegionMemory {
         else this.setXmm(n, this.expr('v128', m.i8x16.replace_lane(this.xmm(n).take(), 0, v.take())));
         return;
       case 'mem':
-        this.store(this.address(i), o.size, v);
+        this.store(this.address(i, { write: true }), o.size, v);
         return;
       default:
         throw new Error(`${this.form.row.name}: operand ${i} (${o.kind}) cannot be written`);
@@ -300,11 +301,12 @@ export class RegionEmitter extends RegionMemory {
   segmentRecord(i: number): Val {
     return this.i32(S_SEG + this.number(this.operand(i)) * SEG_STRIDE);
   }
-  address(i: number, options?: { segment?: boolean }): Val {
+  address(i: number, options?: AddressOptions): Val {
     const { m } = this;
     const { addrSize } = this.insn;
     const mem = this.operand(i).field === 'vsib' && this.insn.mem !== null ? { ...this.insn.mem, index: -1 } : this.insn.mem;
     if (mem === null) throw new Error(`${this.form.row.name}: operand ${i} is not memory`);
+    if (options?.write === true) this.requireWritable(mem.seg);
     const terms: binaryen.ExpressionRef[] = [];
     let disp = BigInt(mem.disp + popAdjustment(this.insn));
     if (mem.dispHigh !== undefined) disp = BigInt.asIntN(64, (BigInt(mem.dispHigh) << 32n) | BigInt(mem.disp >>> 0));
@@ -319,6 +321,10 @@ export class RegionEmitter extends RegionMemory {
     const isPlain = options?.segment === false || this.baseOf(mem.seg) === S_ZERO;
     return this.know(this.let(this.expr('i64', ea)), isPlain && addrSize === 8 ? this.symbolicAddress(mem, Number(disp)) : undefined);
   }
+  /** Code cannot be written; the other segments of compiled code can. */
+  private requireWritable(seg: number): void {
+    if (this.flat && seg === CS) this.if(this.i32(1), () => this.raise(VECTOR_GP, 0));
+  }
   /** The flat segments have no base in 32-bit code either. */
   private baseOf(seg: number): number {
     return segmentBaseOffset(seg, this.flat ? 64 : this.codeSize);
@@ -332,7 +338,8 @@ export class RegionEmitter extends RegionMemory {
     this.otherSegments |= 1 << seg;
     return m.i64.and(address, m.i64.const(0xffff_ffffn));
   }
-  linear(offset: Val): Val {
+  linear(offset: Val, _size: number, options?: { write?: boolean }): Val {
+    if (options?.write === true) this.requireWritable(this.insn.seg);
     return this.let(this.expr('i64', this.inSegment(offset.take(), this.insn.seg)));
   }
   indexVector(half: number): Val {

@@ -267,7 +267,7 @@ export abstract class RegionMemory extends RegionState {
     const size = this.size(i);
     const type = typeOfSize(size);
     this.prepareFlags();
-    const place = this.place(address ?? this.address(i), size, true);
+    const place = this.place(address ?? this.address(i, { write: true }), size, true);
     const old = this.newLocal(type);
     const node = hostLoad(m, size, this.host(place));
     const slow = this.slow('loadw', size, place, (call) => m.local.set(old, call));

@@ -78,6 +78,8 @@ function successors(insn: Insn, offset: number): number[] {
   return insn.row.name === 'jmp' || insn.row.name === 'call' ? [target] : [target, next];
 }
 
+/** A direct branch of 16-bit operand size, which clears the upper half of EIP: its target depends on where the code is. The interpreter runs it. */
+export const isTruncating = (insn: Insn): boolean => insn.opSize === 2 && insn.operands.some((o) => o.kind === 'rel');
 const isCall = (insn: Insn) => insn.row.name === 'call' || insn.row.name === 'call_ind';
 const isIndirect = (insn: Insn) => insn.row.name === 'jmp_ind' || insn.row.name === 'call_ind';
 
@@ -132,7 +134,7 @@ export function discover(source: RegionSource): Region | undefined {
       const hpa = hpaOf(offset);
       if (hpa === 0 || (offset !== at && isStop(offset, hpa))) break;
       const insn = source.decode(hpa, () => nextPage(offset));
-      if (insn === undefined) break;
+      if (insn === undefined || isTruncating(insn)) break;
       insns.set(offset, insn);
       if (insn.row.end === true) {
         const next = offset + insn.length;

@@ -39,7 +39,7 @@ const insertHalf: Semantics = (e) => {
 const extractHalf: Semantics = (e) => {
   const [low = zero(e), high = zero(e)] = registerHalves(e, 1);
   const chosen = byBit(e, imm8(e), 0, high, low);
-  if (e.isMem(0)) e.store(e.address(0), 16, chosen);
+  if (e.isMem(0)) e.store(e.address(0, { write: true }), 16, chosen);
   else writeVector(e, chosen);
 };
 /** VPERM2F128, VPERM2I128: each half is one of four, by two bits, or zero by bit 3 of its nibble. */
@@ -64,24 +64,25 @@ const maskedMove =
     const shape = laneBytes === 4 ? 'i32x4' : 'i64x2';
     const type = laneBytes === 4 ? 'i32' : 'i64';
     const isStore = e.isMem(0);
-    const address = e.let(e.address(isStore ? 0 : secondIndex(e)));
     const masks = registerHalves(e, 1).map((mask) => e.let(e.op(`${shape}.bitmask`, 'i32', mask)));
     const stored = isStore ? registerHalves(e, 2) : [];
     const loaded = masks.map(() => e.variable(zero(e)));
-    for (const [half, mask] of masks.entries()) {
-      for (let lane = 0; lane < 16 / laneBytes; lane++) {
-        e.if(e.and(mask, e.i32(1 << lane)), () => {
-          const at = e.let(e.add(address, e.i64(half * 16 + lane * laneBytes)));
-          const source = stored[half];
-          if (source !== undefined) e.store(at, laneBytes, e.op(`${shape}.extract_lane`, type, source, lane));
-          else {
-            const value = e.load(at, laneBytes);
-            const target = loaded[half];
-            target?.set(v(e, `${shape}.replace_lane`, target.get(), lane, value));
-          }
-        });
+    const move = (address: Val, half: number, lane: number) => {
+      const at = e.let(e.add(address, e.i64(half * 16 + lane * laneBytes)));
+      const source = stored[half];
+      if (source !== undefined) return e.store(at, laneBytes, e.op(`${shape}.extract_lane`, type, source, lane));
+      const value = e.load(at, laneBytes);
+      const target = loaded[half];
+      target?.set(v(e, `${shape}.replace_lane`, target.get(), lane, value));
+    };
+    // With an empty mask not even the segment is looked at.
+    const [anyLow = e.i32(0), anyHigh] = masks;
+    e.if(anyHigh === undefined ? anyLow : e.or(anyLow, anyHigh), () => {
+      const address = e.let(e.address(isStore ? 0 : secondIndex(e), { write: isStore }));
+      for (const [half, mask] of masks.entries()) {
+        for (let lane = 0; lane < 16 / laneBytes; lane++) e.if(e.and(mask, e.i32(1 << lane)), () => move(address, half, lane));
       }
-    }
+    });
     const [low, high] = loaded.map((x) => x.get());
     if (!isStore && low !== undefined) writeVector(e, low, high);
   };

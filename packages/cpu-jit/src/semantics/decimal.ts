@@ -46,10 +46,12 @@ function aam(e: Emitter): void {
 }
 function aad(e: Emitter): void {
   const ax = e.reg(RAX, AH_AL);
-  const sum = e.add(e.and(ax, e.i32(0xff)), e.mul(e.shrU(ax, e.i32(8)), e.imm(1)));
-  const r = e.let(e.trunc(sum, 1));
+  const al = e.let(e.and(ax, e.i32(0xff)));
+  const product = e.let(e.trunc(e.mul(e.shrU(ax, e.i32(8)), e.imm(1)), 1));
+  const r = e.let(e.trunc(e.add(al, product), 1));
   e.setReg(RAX, AH_AL, r);
-  e.setFlagsExplicit({ result: r, size: 1 });
+  // OF, AF and CF, which the manual leaves undefined, are the addition's on Intel's processors.
+  e.setFlags('add', 1, r, product, al);
 }
 
 /** Decimal arithmetic (SDM vol. 2, by mnemonic). SALC, undocumented, sets AL to CF in all bits. */

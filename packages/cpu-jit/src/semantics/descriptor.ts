@@ -82,12 +82,17 @@ function popSegment(e: Emitter): void {
   e.endBlock();
 }
 
+/** Memory operand `i` in two parts, of the operand size and of `second` bytes, each of which must lie within the segment when it is read. */
+function twoParts(e: Emitter, i: number, second: number): readonly [Val, () => Val] {
+  const size = e.form.opSize;
+  const offset = e.let(e.address(i, { segment: false }));
+  const part = (at: Val, bytes: number) => e.load(e.linear(at, bytes), bytes);
+  return [part(offset, size), () => part(e.let(e.add(offset, e.i64(size))), second)];
+}
 /** Far pointer in memory operand `i`: offset, then selector. */
 function farPointer(e: Emitter, i: number): { offset: Val; selector: Val } {
-  const size = e.form.opSize;
-  const address = e.let(e.address(i));
-  const offset = e.load(address, size);
-  return { offset, selector: e.load(e.let(e.add(address, e.i64(size))), 2) };
+  const [offset, selector] = twoParts(e, i, 2);
+  return { offset, selector: selector() };
 }
 
 /** LES, LDS, LSS, LFS, LGS. */
@@ -161,14 +166,14 @@ function arpl(e: Emitter): void {
   e.setStatusFlags(e.let(e.or(flags, e.shl(raise, e.i32(6)))));
 }
 
-/** BOUND: #BR unless lower <= index <= upper, signed. */
+/** BOUND: #BR unless lower <= index <= upper, signed. The upper bound is read only after the lower one was found to hold. */
 function bound(e: Emitter): void {
   const size = e.form.opSize;
   const index = e.let(e.sext32(e.read(0), size));
-  const address = e.let(e.address(1));
-  const lower = e.sext32(e.load(address, size), size);
-  const upper = e.sext32(e.load(e.let(e.add(address, e.i64(size))), size), size);
-  e.if(e.or(e.ltS(index, e.let(lower)), e.gtS(index, e.let(upper))), () => e.raise(VECTOR.BR));
+  const [lower, upper] = twoParts(e, 1, size);
+  const outOfRange = (isOutside: Val) => e.if(isOutside, () => e.raise(VECTOR.BR));
+  outOfRange(e.ltS(index, e.let(e.sext32(lower, size))));
+  outOfRange(e.gtS(index, e.let(e.sext32(upper(), size))));
 }
 
 /** Segment registers, descriptors and far transfers (SDM vol. 2, by mnemonic). */

@@ -40,6 +40,9 @@ const gather =
     const base = e.let(e.address(MEMORY, { segment: false }));
     const scale = e.indexScale();
     const count = e.form.vl / Math.max(indexBytes, elementBytes);
+    // The mask becomes all ones or zeros in each element, before anything can fault.
+    const whole = (half: number) => e.let(v(e, `${shapeOf(elementBytes)}.shr_s`, e.readXmm(MASK, half), e.i32(elementBytes * 8 - 1)));
+    for (const half of [0, 1]) e.writeXmm(MASK, half * 16 < e.form.vl ? whole(half) : zero(e), half);
     for (let i = 0; i < count; i++) element(e, base, scale, indexBytes, elementBytes, i);
     for (const half of [0, 1]) e.writeXmm(MASK, zero(e), half);
     // What is above the elements.

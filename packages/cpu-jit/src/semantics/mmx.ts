@@ -182,8 +182,7 @@ const maskmovq: Semantics = (e) => {
   guard(e);
   const selected = e.let(e.op('i8x16.bitmask', 'i32', wide(e, e.read(1))));
   const bytes = quadword(e, 0);
-  const base = e.let(e.op('i64.load', 'i64', 0, 8, e.add(e.expr('i32', e.cpu()), e.segmentOffset())));
-  const start = e.let(e.add(base, e.zext64(e.reg(RDI, e.form.addrSize))));
+  const start = e.linear(e.let(e.zext64(e.reg(RDI, e.form.addrSize))), 8, { write: true });
   for (let i = 0; i < 8; i++) {
     e.if(e.and(selected, e.i32(1 << i)), () => {
       const at = e.add(start, e.i64(i));

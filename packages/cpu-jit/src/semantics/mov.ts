@@ -41,8 +41,10 @@ export function byteSwap(e: Emitter, v: Val, size: number): Val {
   const z = e.or(e.shl(e.and(y, words), e.i64(16)), e.and(e.shrU(y, e.i64(16)), words));
   return e.rotl(z, e.i64(32));
 }
+/** With a 16-bit operand the manual leaves the result open; Intel's processors make it zero. */
 function bswap(e: Emitter): void {
-  e.write(0, e.let(byteSwap(e, e.read(0), e.size(0))));
+  if (e.size(0) === 2) e.write(0, e.i32(0));
+  else e.write(0, e.let(byteSwap(e, e.read(0), e.size(0))));
 }
 function movbe(e: Emitter): void {
   e.write(0, e.let(byteSwap(e, e.read(1), e.size(1))));
@@ -60,10 +62,13 @@ function setcc(cc: number): Semantics {
   return (e) => e.write(0, e.condition(cc));
 }
 
-/** PUSH of a segment register writes the selector zero-extended to the operand size. */
+/** PUSH of a segment register: in 64-bit code zero-extended; with a 32-bit operand the upper half of the slot is left alone, as Intel's processors do. */
 function pushSeg(e: Emitter): void {
   const size = e.form.opSize;
-  push(e, size, e.let(extend(e, e.read(0), 2, size, false)));
+  if (size !== 4) return push(e, size, e.let(extend(e, e.read(0), 2, size, false)));
+  const p = stackAt(e, -size);
+  e.store(stackAddress(e, p), 2, e.read(0));
+  setStack(e, p);
 }
 function pushOperand(e: Emitter): void {
   push(e, e.form.opSize, e.read(0));
@@ -90,7 +95,8 @@ function pusha(e: Emitter): void {
 /** POPA skips the stored SP. */
 function popa(e: Emitter): void {
   const size = e.form.opSize;
-  const loaded = ALL.map((n) => e.load(stackAddress(e, stackAt(e, size * (7 - n))), size));
+  const loaded: Val[] = [];
+  for (const n of ALL.toReversed()) loaded[n] = e.load(stackAddress(e, stackAt(e, size * (7 - n))), size);
   const after = stackAt(e, size * ALL.length);
   for (const n of ALL) {
     const v = loaded[n];
@@ -103,9 +109,7 @@ function popa(e: Emitter): void {
 function xlat(e: Emitter): void {
   const asz = e.form.addrSize;
   const offset = e.let(e.trunc(e.add(e.reg(RBX, asz), amount(e, asz, e.reg(RAX, 1))), asz));
-  const base = e.let(e.op('i64.load', 'i64', 0, 8, e.add(e.expr('i32', e.cpu()), e.segmentOffset())));
-  const linear = e.add(base, e.zext64(offset));
-  e.setReg(RAX, 1, e.load(e.let(e.codeSize === 64 ? linear : e.zext64(e.wrap(linear))), 1));
+  e.setReg(RAX, 1, e.load(e.linear(e.let(e.zext64(offset)), 1), 1));
 }
 
 const LAHF_FLAGS = SF | ZF | AF | PF | CF;

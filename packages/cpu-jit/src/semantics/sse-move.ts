@@ -5,7 +5,7 @@ import { MXCSR_TRACKED, MXCSR_VISIBLE, S_MXCSR } from '../layout.ts';
 import { RDI } from './common.ts';
 import { enterMmx, guard } from './mmx.ts';
 import { type FloatType, shuffleLanes, v, writeInteger, zero } from './sse-operands.ts';
-import { checkAligned, first, halves, lowSecond, registerHalves, secondIndex, unary, writeMerged, writeVector } from './vector.ts';
+import { alignedAddress, first, halves, lowSecond, registerHalves, secondIndex, unary, writeMerged, writeVector } from './vector.ts';
 
 /** A whole vector; `aligned` (MOVAPS, MOVDQA, MOVNTPS...): memory must be, in VEX forms too. */
 const moveVector =
@@ -18,8 +18,7 @@ const moveVector =
     }
   };
 function storeVector(e: Emitter, alignment: 'aligned' | 'unaligned'): void {
-  const address = e.let(e.address(0));
-  if (alignment === 'aligned') checkAligned(e, address, e.size(0));
+  const address = alignedAddress(e, 0, alignment, true);
   const [low, high] = registerHalves(e, 1);
   if (low === undefined) return;
   if (high === undefined) e.store(address, 16, low);
@@ -103,8 +102,7 @@ const stmxcsr: Semantics = (e) => e.write(0, e.let(e.and(e.state(S_MXCSR, 4), e.
 const maskmovdqu: Semantics = (e) => {
   const selected = e.let(e.op('i8x16.bitmask', 'i32', e.readXmm(1)));
   const bytes = e.let(e.readXmm(0));
-  const base = e.let(e.op('i64.load', 'i64', 0, 8, e.add(e.expr('i32', e.cpu()), e.segmentOffset())));
-  const start = e.let(e.add(base, e.zext64(e.reg(RDI, e.form.addrSize))));
+  const start = e.linear(e.let(e.zext64(e.reg(RDI, e.form.addrSize))), 16, { write: true });
   for (let i = 0; i < 16; i++) {
     e.if(e.and(selected, e.i32(1 << i)), () => {
       const at = e.add(start, e.i64(i));

@@ -63,8 +63,9 @@ const lods = string('rep_lods', (e, size) => {
 });
 
 const cmps = string('rep_cmps', (e, size) => {
-  const a = e.load(sourceAddress(e), size);
+  // As on Intel's processors, which fault for the destination first.
   const b = e.load(destinationAddress(e), size);
+  const a = e.load(sourceAddress(e), size);
   advance(e, RSI, RDI);
   e.setFlags('sub', size, e.let(e.trunc(e.sub(a, b), size)), b, a);
 });

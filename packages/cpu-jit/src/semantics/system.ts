@@ -128,8 +128,9 @@ function wrpkru(e: Emitter): void {
 
 /** FXSAVE and its kin are helpers `name(cpu, address, REX.W, ...)` that check alignment and feature bits themselves. */
 function stateHelper(name: string, kind?: number): Semantics {
+  const write = name.endsWith('save');
   return (e) => {
-    const args = [e.address(0), e.i32(e.form.opSize === 8 ? 1 : 0), ...(kind === undefined ? [] : [e.i32(kind)])];
+    const args = [e.address(0, { write }), e.i32(e.form.opSize === 8 ? 1 : 0), ...(kind === undefined ? [] : [e.i32(kind)])];
     e.call(name, 'none', args, { registers: true });
     e.checkException();
   };
@@ -144,6 +145,11 @@ function stateRestore(name: string): Semantics {
     restore(e);
     e.endBlock();
   };
+}
+
+/** #UD outside 64-bit code, before privilege is looked at. */
+function in64BitCode(f: Semantics): Semantics {
+  return (e) => (e.codeSize === 64 ? f(e) : e.raise(VECTOR.UD));
 }
 
 /** SGDT, SIDT: limit, then base (8 bytes in 64-bit mode, else 4). */
@@ -362,7 +368,7 @@ export const system: Record<string, Semantics> = {
   vmfunc: undefinedWhenNative(delegated(EXIT_EMULATE)),
   sysenter,
   sysexit: transferredAtCpl0(EXIT_EMULATE, 'sys_sysexit', (e) => [e.i32(e.form.opSize)], INTERCEPT_RETURN | INTERCEPT_SENSITIVE),
-  sysret: transferredAtCpl0(EXIT_EMULATE, 'sys_sysret', (e) => [e.i32(e.form.opSize)], INTERCEPT_RETURN | INTERCEPT_SENSITIVE),
+  sysret: in64BitCode(transferredAtCpl0(EXIT_EMULATE, 'sys_sysret', (e) => [e.i32(e.form.opSize)], INTERCEPT_RETURN | INTERCEPT_SENSITIVE)),
   iret,
   syscall: (e) => e.syscall(),
   int3: (e) => interrupt(e, e.i32(3), INT_BREAKPOINT),

@@ -43,8 +43,7 @@ export function registerHalves(e: Emitter, i: number): Val[] {
 /** Register or memory operand `i` by halves, as many as its size has. */
 export function halves(e: Emitter, i: number, alignment: 'aligned' | 'unaligned' = 'unaligned'): Val[] {
   if (!e.isMem(i)) return registerHalves(e, i);
-  const address = e.let(e.address(i));
-  if (alignment === 'aligned') checkAligned(e, address, e.size(i));
+  const address = alignedAddress(e, i, alignment);
   return e.size(i) === 32 ? [...e.loadPair(address)] : [e.let(e.load(address, 16))];
 }
 /** Second source by halves. In memory it must be aligned for legacy SSE, and may lie anywhere for VEX (SDM vol. 1, 14.9). */
@@ -60,8 +59,16 @@ export function lowSecond(e: Emitter): Val {
   return lowVector(e, secondIndex(e));
 }
 
+/** Address of memory operand `i`, which must be a multiple of its size if `aligned`; that is found out before segment limits are looked at. */
+export function alignedAddress(e: Emitter, i: number, alignment: 'aligned' | 'unaligned', write = false): Val {
+  if (alignment === 'unaligned') return e.let(e.address(i, { write }));
+  const address = e.let(e.address(i, { write, align: e.size(i) }));
+  if (e.codeSize === 64 || e.flat) checkAligned(e, address, e.size(i));
+  return address;
+}
+
 /** #GP(0) unless `address` is a multiple of `size` (SDM vol. 1, 4.1.1). */
-export function checkAligned(e: Emitter, address: Val, size: number): void {
+function checkAligned(e: Emitter, address: Val, size: number): void {
   e.if(e.and(e.wrap(address), e.i32(size - 1)), () => e.raise(13, 0));
 }
 

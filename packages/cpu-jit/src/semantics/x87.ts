@@ -156,7 +156,7 @@ function storesOf(helper: string, args: readonly number[], pops: number): Semant
     e.if(e.geS(status, e.i32(0)), () => {
       if (high === undefined) e.write(0, e.trunc(value, size));
       else {
-        const address = e.let(e.address(0));
+        const address = e.let(e.address(0, { write: true }));
         e.if(e.gtU(e.and(e.wrap(address), e.i32(0xfff)), e.i32(0x1000 - 10)), () => {
           e.call('probeWrite', 'i32', [address, e.i32(10)]);
           e.checkException();
@@ -170,9 +170,9 @@ function storesOf(helper: string, args: readonly number[], pops: number): Semant
   });
 }
 /** FNSTENV and its like; `wide` images have 32-bit fields. */
-function image(name: string, waits: boolean, after?: string): Semantics {
+function image(name: string, waits: boolean, write: boolean, after?: string): Semantics {
   return control(waits, (e) => {
-    e.call(name, 'none', [e.address(0), e.i32(e.form.opSize === 2 ? 0 : 1)]);
+    e.call(name, 'none', [e.address(0, { write }), e.i32(e.form.opSize === 2 ? 0 : 1)]);
     e.checkException();
     if (after !== undefined) e.call(after, 'none', []);
   });
@@ -270,10 +270,10 @@ export const x87: Record<string, Semantics> = {
   fnstcw: control(false, (e) => e.write(0, e.trunc(e.state(S_X87_CW, 4), 2))),
   fnstsw: control(false, (e) => e.write(0, statusWord(e))),
   fnstsw_ax: control(false, (e) => e.write(0, statusWord(e))),
-  fnstenv: image('fx_stenv', false),
-  fldenv: image('fx_ldenv', true),
-  fnsave: image('fx_save', false, 'fx_init'),
-  frstor: image('fx_rstor', true),
+  fnstenv: image('fx_stenv', false, true),
+  fldenv: image('fx_ldenv', true, false),
+  fnsave: image('fx_save', false, true, 'fx_init'),
+  frstor: image('fx_rstor', true, false),
 
   /** FWAIT: #NM needs both MP and TS. */
   wait: (e) => {

@@ -8,11 +8,11 @@ import { MXCSR_DEFAULT } from '../../src/layout.ts';
 import { type AvxState, type InputClass, initialState } from '../avx-case.ts';
 import { AVX_MODES_VECTORS, AVX_VECTORS, type AvxEncoding, decodeCode, packAvxVectors } from '../avx-vectors.ts';
 import { encode } from '../encoder.ts';
-import { START, WINDOW } from '../int-vectors.ts';
 import { Native, type NativeResult } from '../native-run.ts';
 import { Prng } from '../prng.ts';
 import { CODE, DATA } from '../program.ts';
 import { kindOf } from '../random-instruction.ts';
+import { START, WINDOW } from '../window.ts';
 
 /** Rounding down, up, to zero; FTZ; DAZ; both with rounding to zero; exceptions unmasked: all, and one by one. */
 const MODES = [0x3f80, 0x5f80, 0x7f80, 0x9f80, 0x1fc0, 0xffc0, 0x0000, 0x0f80, 0x9780, 0x1b80, 0x1e80, 0x1d00];
