@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { DESIGN_NAMES, type DesignName, designInfo, type PlatformKind } from '../packages/pvm/src/index.ts';
-import { computeRow, type DesignRow, linuxRows, loopRow } from './src/designs.ts';
+import { computeRow, type DesignRow, exitRow, linuxRows, loopRow } from './src/designs.ts';
 import { describeMachine } from './src/machine.ts';
 import { median } from './src/statistics.ts';
 import { formatTable } from './src/table.ts';
@@ -21,6 +21,14 @@ const ROWS: readonly DesignRow[] = [
   loopRow('cpuid', 'cpuid', 400_000),
   loopRow('msr-write', 'msr-write', 400_000),
   loopRow('pio-out', 'pio-out', 400_000),
+  exitRow('shadow fill', 'fault', 32, [
+    ['#PF', /^shadow$/],
+    ['EXCEPTION_NMI', /^#PF shadow$/],
+  ]),
+  exitRow('table write', 'fault', 32, [
+    ['#PF', /^table write$/],
+    ['EXCEPTION_NMI', /^#PF (table write|unsync)$/],
+  ]),
 ];
 
 const { values } = parseArgs({

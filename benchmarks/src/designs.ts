@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { benchPath } from '../../guests/src/index.ts';
 import { buildCpio } from '../../packages/machine/src/index.ts';
-import { createVm, type DesignName, type Result, type VmOptions } from '../../packages/pvm/src/index.ts';
+import { createVm, type DesignName, type ExitLedger, percentiles, type Result, type VmOptions } from '../../packages/pvm/src/index.ts';
 import { buildLinuxProgram, buildProgram } from './build.ts';
 
 /** One thing that is measured under several designs. */
@@ -21,15 +21,19 @@ const cpuNs = (): number => {
 };
 
 /** Hot code is compiled at once and on this thread, so that the second half of a run is steady state and its processor time all there is. */
-async function run(options: VmOptions): Promise<Result> {
+async function runVm(options: VmOptions): Promise<{ result: Result; ledger: ExitLedger }> {
   const vm = await createVm({ clock: 'icount', jit: 'sync', ...options });
   try {
     const result = await vm.run();
     if (result.exitCode !== 0) throw new Error(`the guest's program ended with exit code ${result.exitCode}`);
-    return result;
+    return { result, ledger: vm.ledger };
   } finally {
     await vm.dispose();
   }
+}
+
+async function run(options: VmOptions): Promise<Result> {
+  return (await runVm(options)).result;
 }
 
 /** A program of `programs/`: a round of the second half, in processor time, which the system counts in steps of some milliseconds. */
@@ -68,6 +72,20 @@ export function loopRow(name: string, kind: string, iterations: number, perItera
     measure: async (design) => {
       const { intervals } = await run({ design, program: benchPath, args: [kind, String(iterations)] });
       return (intervals.at(-1)?.cpuNs ?? Number.NaN) / (iterations * perIteration);
+    },
+  };
+}
+
+/** Exits of some kinds in a loop of the guest's `bench`: the median time from leaving the guest to entering it again. NaN under designs that have none. */
+export function exitRow(name: string, kind: string, iterations: number, reasons: readonly (readonly [reason: string, sub: RegExp])[]): DesignRow {
+  return {
+    name,
+    unit: 'ns',
+    measure: async (design) => {
+      const { ledger } = await runVm({ design, program: benchPath, args: [kind, String(iterations)], ledger: 'all' });
+      const rows = ledger.entries().filter((e) => reasons.some(([reason, sub]) => e.reason === reason && sub.test(e.sub)));
+      const most = rows.toSorted((a, b) => b.count - a.count)[0];
+      return most === undefined ? Number.NaN : percentiles(most).p50Ns;
     },
   };
 }

@@ -28,12 +28,11 @@ import { isLegal } from '../../abi/address-range.ts';
 import * as abi from '../../abi/constants.ts';
 import { installPvmCpuid } from '../../abi/cpuid.ts';
 import { emulate, emulateUser } from '../../abi/emulate.ts';
-import { hypercall, hypercallName } from '../../abi/hypercalls.ts';
+import { hypercall } from '../../abi/hypercalls.ts';
 import { KvmClock } from '../../abi/kvm-clock.ts';
 import { type AbiChoice, PvmVcpu } from '../../abi/pvm-vcpu.ts';
 import { vectorName } from '../../abi/vectors.ts';
 import { GuestPageFault } from '../../guest-memory.ts';
-import { errorClass, PAGE_FAULT } from '../../ledger/sub-reasons.ts';
 import type { ExitLedger } from '../../ledger.ts';
 import type { Platform } from '../../platform/index.ts';
 import type { PageTableCounters } from '../../summary.ts';
@@ -42,6 +41,7 @@ import { type Design, type DirectSwitches, type ExitOutcome, TripleFault } from 
 import { accessMmio } from '../mmio.ts';
 import { accessTable, createShadowMmu } from '../shadow.ts';
 import { NonPvmMode } from './non-pvm-mode.ts';
+import { internRows, type PvmRows } from './rows.ts';
 
 export interface PvmDesignOptions {
   readonly core: CpuCore;
@@ -73,7 +73,7 @@ export class PvmDesign implements Design {
   private readonly platform: Platform;
   private readonly vcpus: readonly PvmVcpu[];
   private readonly clocks: readonly KvmClock[];
-  private readonly rows: ReturnType<typeof internRows>;
+  private readonly rows: PvmRows;
   /** Until the vCPU reaches 64-bit code; undefined from then on. */
   private nonPvm: NonPvmMode | undefined;
   /** When the last walk began that ended in a #PF for the guest. */
@@ -372,32 +372,4 @@ export class PvmDesign implements Design {
     if (s.restoring) this.nonPvm = isNonPvm ? this.enterNonPvm() : undefined;
     if (this.nonPvm !== undefined) s.part('nonPvm', this.nonPvm);
   }
-}
-
-/** Ledger rows that are used often, looked up once. */
-function internRows(ledger: ExitLedger) {
-  const exceptions = new Map<number, number>();
-  const hypercalls = new Map<number, number>();
-  const faults = new Map<number, number>();
-  const once = (map: Map<number, number>, key: number, make: () => number) => {
-    const known = map.get(key);
-    if (known !== undefined) return known;
-    const row = make();
-    if (map.size < 64) map.set(key, row);
-    return row;
-  };
-  return {
-    syscall: ledger.row('SYSCALL'),
-    eretu: ledger.row('ERETU'),
-    int80: ledger.row('INT80'),
-    badInt: ledger.row('#GP', 'INT n'),
-    emulate: ledger.row('#GP', 'emulate'),
-    guestFault: (error: number) => once(faults, error, () => ledger.row('#PF', PAGE_FAULT.guest, errorClass(abi.VECTOR_PF, error))),
-    shadowFault: ledger.row('#PF', PAGE_FAULT.shadow),
-    tableWrite: ledger.row('#PF', PAGE_FAULT.tableWrite),
-    mmio: ledger.row('#PF', PAGE_FAULT.mmio),
-    exception: (vector: number, error = 0) =>
-      once(exceptions, vector * 0x1_0000 + (error & 0xffff), () => ledger.row(vectorName(vector), '', errorClass(vector, error))),
-    hypercall: (number: number) => once(hypercalls, number, () => ledger.row('HYPERCALL', hypercallName(number))),
-  };
 }
