@@ -5,6 +5,7 @@ import { BENCH_TABLE_OPTIONS } from './commands/bench-tables.ts';
 import { CALIBRATE_OPTIONS, calibrateCommand } from './commands/calibrate.ts';
 import { COMPARE_OPTIONS, compareCommand } from './commands/compare.ts';
 import { demoCommand } from './commands/demo.ts';
+import { IMAGE_OPTIONS, imageCommand } from './commands/image.ts';
 import { JIT_OPTIONS, jitCommand } from './commands/jit.ts';
 import { MACHINE_OPTIONS } from './commands/machine-options.ts';
 import { runCommand } from './commands/run.ts';
@@ -36,6 +37,7 @@ export async function main(argv: readonly string[]): Promise<void> {
       .command(calibrateCommand)
       .command(jitCommand(program))
       .command(snapshotCommand)
+      .command(imageCommand)
       .command(demoCommand)
       .option('debug', { type: 'boolean', default: false, describe: 'Show a stack trace when pvm itself fails', global: true })
       .demandCommand(1, 'name a command: run, compare, stat, bench, calibrate, jit, snapshot or demo (pvm --help lists them)')
@@ -69,6 +71,7 @@ function explain(message: string): string {
     ...Object.keys(LIVE_OPTIONS),
     ...Object.keys(COMPARE_OPTIONS),
     ...Object.keys(JIT_OPTIONS),
+    ...Object.keys(IMAGE_OPTIONS),
   ];
   return `unknown argument ${unknown}; did you mean ${nearest(unknown, known)}? (pvm --help lists commands, pvm COMMAND --help its options)`;
 }

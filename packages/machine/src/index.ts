@@ -4,7 +4,7 @@ export { Board, type BoardOptions, MAX_BOARD_VCPUS } from './board/board.ts';
 export type { MmioDevice, MmioSize } from './board/mmio-bus.ts';
 export type { InterruptSink } from './board/vcpu-interrupts.ts';
 export { BOOT_PARAMS_SIZE, type BootParams, buildBootParams } from './boot/boot-params.ts';
-export { buildCpio, type CpioFile } from './boot/cpio.ts';
+export { buildCpio, type CpioEntry, type CpioFile, cpioPieces } from './boot/cpio.ts';
 export { type ElfImage, type ElfSegment, parseElf64 } from './boot/elf64.ts';
 export { type EntryRegister, type EntryState, longModeEntry, protectedModeEntry, type SegmentState } from './boot/entry-state.ts';
 export { identityMapSize, writeIdentityMap } from './boot/identity-map.ts';

@@ -17,6 +17,7 @@ import { UsageError } from '../errors.ts';
 import { Ending } from '../host/ending.ts';
 import { note, PcHost, ProgramHost } from '../host/run-host.ts';
 import { Saver } from '../host/saver.ts';
+import { getImage, isImage } from '../image/images.ts';
 import { formatModelled } from '../modelled.ts';
 import { OutputFile } from '../output-file.ts';
 import { formatHotExits, formatSummary } from '../summary.ts';
@@ -88,8 +89,17 @@ async function execute(a: RunArgs, program: readonly string[], files: RunFiles, 
   }
 }
 
-/** `pvm run`; `program` is what follows its options. */
-export function runCommand(program: readonly string[]): CommandModule<object, RunArgs> {
+/** `pvm run NAME` is a stock kernel, and options as the image has them where none are given. @throws UsageError */
+async function withImage(a: RunArgs, words: readonly string[]): Promise<{ a: RunArgs; program: readonly string[] }> {
+  const [name = '', ...rest] = words;
+  if (a.kernel !== undefined || !(await isImage(name))) return { a, program: words };
+  if (rest.length > 0) throw new UsageError(`run ${name}: options come before the name of an image; do not know what to do with "${rest.join(' ')}"`);
+  const { kernel, initrd, append, memory } = await getImage(name);
+  return { a: { ...a, kernel, initrd: a.initrd ?? initrd, append: `${append} ${a.append}`.trim(), memory: a.memory ?? memory }, program: [] };
+}
+
+/** `pvm run`; `words` are what follows its options. */
+export function runCommand(words: readonly string[]): CommandModule<object, RunArgs> {
   return {
     command: 'run',
     describe: 'Run a static x86-64 Linux program, or boot a stock kernel: pvm run [options] PROGRAM [ARGS...]',
@@ -99,6 +109,7 @@ export function runCommand(program: readonly string[]): CommandModule<object, Ru
           `pvm run [options] PROGRAM [ARGS...]
 pvm run --kernel FILE [--initrd FILE] [--append LINE] [options]
 pvm run --restore FILE [options]
+pvm run [options] debian
 
 Runs a static x86-64 Linux ELF as the user program of a PVM guest. Standard input and output and the exit code pass through.
 Without a program, boots a stock kernel on a PC; its first serial port is standard input and output. On a terminal, Ctrl-A X ends the machine,
@@ -108,13 +119,15 @@ Exit codes of a machine: 0 it powered off, or was reset with --no-reboot; (value
 panicked; 70 it cannot go on (triple fault); 124 --timeout; 129, 130, 143 SIGHUP, SIGINT, SIGTERM, which end it at once; 0 Ctrl-A X.`,
         )
         .options(ALL_RUN_OPTIONS)
+        .example('pvm run debian', 'Fetch a small Debian where that is needed (pvm image), and boot it to a shell')
         .example('pvm run ./hello world', 'Run a program with an argument')
         .example('pvm run --stat --clock icount ./busybox seq 5', 'Repeatable, and with the exit table')
         .example('pvm run --file notes.txt:/notes.txt ./busybox cat /notes.txt', 'Give the guest a file')
         .example('pvm run --kernel vmlinuz --save vm.pvmsnap --save-on login: --save-exit ...', 'Boot to the prompt and save')
         .example('pvm run --restore vm.pvmsnap', 'Go on from there')
         .example('pvm run --kernel vmlinuz --initrd initrd.img --append console=ttyS0 -m 512M', 'Boot a Linux distribution kernel') as unknown as Argv<RunArgs>,
-    handler: async (a) => {
+    handler: async (given) => {
+      const { a, program } = await withImage(given, words);
       runSettings(a, program);
       if (a.profile !== undefined && !a.stat && !a.json)
         throw new UsageError('--profile belongs to --stat or --json; of a recorded run: pvm stat report FILE --profile');
