@@ -5,6 +5,7 @@ import { BENCH_TABLE_OPTIONS } from './commands/bench-tables.ts';
 import { CALIBRATE_OPTIONS, calibrateCommand } from './commands/calibrate.ts';
 import { COMPARE_OPTIONS, compareCommand } from './commands/compare.ts';
 import { demoCommand } from './commands/demo.ts';
+import { doctorCommand } from './commands/doctor.ts';
 import { IMAGE_OPTIONS, imageCommand } from './commands/image.ts';
 import { JIT_OPTIONS, jitCommand } from './commands/jit.ts';
 import { MACHINE_OPTIONS } from './commands/machine-options.ts';
@@ -16,7 +17,7 @@ import { EXIT_GUEST, EXIT_USAGE, UsageError } from './errors.ts';
 import { endOnBrokenPipe } from './output.ts';
 import { splitProgram } from './split.ts';
 
-const COMMANDS = ['run', 'compare', 'stat', 'bench', 'calibrate', 'jit', 'snapshot', 'demo'];
+const COMMANDS = ['run', 'compare', 'stat', 'bench', 'calibrate', 'jit', 'snapshot', 'image', 'doctor', 'completion', 'demo'];
 const DESCRIPTION = `pvm - run x86-64 Linux programs in a PVM guest, and see what every VM exit cost
 
 Usage: pvm <command> [options]`;
@@ -38,9 +39,11 @@ export async function main(argv: readonly string[]): Promise<void> {
       .command(jitCommand(program))
       .command(snapshotCommand)
       .command(imageCommand)
+      .command(doctorCommand)
+      .completion('completion', 'Print a script for completion in bash or zsh: pvm completion >> ~/.bashrc')
       .command(demoCommand)
       .option('debug', { type: 'boolean', default: false, describe: 'Show a stack trace when pvm itself fails', global: true })
-      .demandCommand(1, 'name a command: run, compare, stat, bench, calibrate, jit, snapshot or demo (pvm --help lists them)')
+      .demandCommand(1, 'name a command: run, compare, stat, bench, calibrate, jit, snapshot, image, doctor or demo (pvm --help lists them)')
       .strict()
       .recommendCommands()
       .wrap(Math.min(110, process.stdout.columns ?? 110))
