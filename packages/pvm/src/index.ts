@@ -20,7 +20,7 @@ export { PRIMITIVE_NAMES, PRIMITIVES, type Primitive, type Steps } from './cost/
 export type { PublishedFigures } from './cost/published.ts';
 export { loadCostProfile, PROFILE_NAMES, publishedFigures } from './cost/shipped.ts';
 export type { Debugger, DebugStop } from './debug/debugger.ts';
-export type { DesignInfo, StopReason } from './designs/design.ts';
+export type { DesignInfo, DirtyTracking, StopReason } from './designs/design.ts';
 export { DESIGN_NAMES, type DesignName, designInfo } from './designs/index.ts';
 export { OPTIMISATIONS, type Optimisation } from './designs/optimisations.ts';
 export { PvmError, type PvmErrorCode, VmError } from './errors.ts';

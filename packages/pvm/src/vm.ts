@@ -3,7 +3,7 @@ import { S_ICOUNT, S_LSTAR } from '@pvm/cpu-jit/layout';
 import { GuestRam } from '@pvm/machine';
 import { crashReport } from './crash-report.ts';
 import { Debugger } from './debug/debugger.ts';
-import { BrokenMmu, type Design, FailedEntry, type StopReason, TripleFault } from './designs/design.ts';
+import { BrokenMmu, type Design, type DirtyTracking, FailedEntry, type StopReason, TripleFault } from './designs/design.ts';
 import { designInfo } from './designs/index.ts';
 import { PvmError, VmError } from './errors.ts';
 import { type GuestImage, loadGuestImage } from './guest-image.ts';
@@ -438,6 +438,11 @@ export class Vm {
   /** The devices of a stock kernel's PC; undefined with a program. */
   get devices(): PcDevices | undefined {
     return this.platform.devices;
+  }
+
+  /** Which pages of RAM the guest and its devices write; undefined under designs that cannot tell (all but `kvm-ept`). */
+  get dirtyLog(): DirtyTracking | undefined {
+    return this.design.dirtyLog;
   }
 
   /** External interrupt for the guest: `vector` 32 to 255, delivered as soon as it takes interrupts. */

@@ -1,5 +1,6 @@
 import type { CpuCore, Saveable } from '@pvm/cpu-jit';
 import type { EntryState, GuestRam } from '@pvm/machine';
+import type { DirtyLogKind } from '@pvm/shadow-mmu';
 import type { ExitLedger } from '../ledger.ts';
 import type { CheckedOptions } from '../options.ts';
 import type { GuestTime, Platform, PlatformKind } from '../platform/index.ts';
@@ -53,6 +54,15 @@ export interface DirectSwitches {
   readonly returns: number;
   /** Absent: the design injects none. */
   readonly faults?: number;
+}
+
+/** Notes which pages of guest RAM are written, as live migration needs it. Addresses are guest-physical. */
+export interface DirtyTracking {
+  /** Starts to log writes to [gpa, gpa + bytes), whole 4 KiB pages, in place of an earlier log: by the CPU's dirty bits, or by an exit at the first write to each page. */
+  start(gpa: number, bytes: number, kind?: DirtyLogKind): void;
+  /** Pages written since the start or the last call: bit n of word w is page w * 32 + n of the range. @throws Error when no log is on */
+  take(): Uint32Array;
+  stop(): void;
 }
 
 /** What a design is made of. */
@@ -130,6 +140,8 @@ export interface Design extends Saveable {
   pageTables?(): PageTableCounters;
   /** Checks the invariants of the design's page tables; absent: it has none. @throws Error naming the first that is broken */
   checkMmu?(): void;
+  /** Absent: the design cannot note writes. */
+  readonly dirtyLog?: DirtyTracking;
   /** Shadow pages built, for the summary. */
   shadowPagesBuilt(): number;
 }

@@ -1,7 +1,7 @@
 import type { StateIo } from '@pvm/cpu-jit';
 import type { EntryState } from '@pvm/machine';
 import type { PageTableCounters } from '../summary.ts';
-import type { Design, DesignContext, DirectSwitches, ExitOutcome } from './design.ts';
+import type { Design, DesignContext, DirectSwitches, DirtyTracking, ExitOutcome } from './design.ts';
 
 /**
  * The design of a machine whose objects each drive one vCPU.
@@ -21,6 +21,7 @@ class PerVcpuDesign implements Design {
   readonly timerRow: number;
   readonly pageTables?: () => PageTableCounters;
   readonly checkMmu?: () => void;
+  readonly dirtyLog?: DirtyTracking;
   private readonly first: Design;
   private readonly vcpus: readonly Design[];
 
@@ -33,6 +34,7 @@ class PerVcpuDesign implements Design {
     this.interruptRow = first.interruptRow;
     this.timerRow = first.timerRow;
     if (first.pageTables !== undefined) this.pageTables = () => first.pageTables?.() ?? {};
+    if (first.dirtyLog !== undefined) this.dirtyLog = first.dirtyLog;
     if (first.checkMmu !== undefined) this.checkMmu = () => first.checkMmu?.();
   }
 

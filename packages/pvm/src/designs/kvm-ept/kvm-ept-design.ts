@@ -23,7 +23,7 @@ import {
 } from '@pvm/cpu-jit/layout';
 import { EPT_R, EPT_W, EPT_X, SECOND_LEVEL_FIXED, SecondLevel } from '@pvm/shadow-mmu';
 import type { PageTableCounters } from '../../summary.ts';
-import type { DesignContext } from '../design.ts';
+import type { DesignContext, DirtyTracking } from '../design.ts';
 import { apicAccessPage, VMX_FRAMES } from '../vmx/controls.ts';
 import { VmxDesign } from '../vmx/vmx-design.ts';
 
@@ -122,6 +122,15 @@ export class KvmEptDesign extends VmxDesign {
 
   override hostWrote(gpa: number, length: number): void {
     this.table.markDirty(gpa, length);
+  }
+
+  get dirtyLog(): DirtyTracking {
+    const { table } = this;
+    return {
+      start: (gpa, bytes, kind) => table.startDirtyLog(gpa, bytes, kind),
+      take: () => table.takeDirty(),
+      stop: () => table.stopDirtyLog(),
+    };
   }
 
   pageTables(): PageTableCounters {
