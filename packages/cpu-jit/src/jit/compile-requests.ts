@@ -32,9 +32,9 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
       startsOther: (offset) => stops.has(offset),
       targets: (offset) => r.targets.get(offset) ?? [],
     });
-    if (region === undefined) continue;
+    if (region === undefined || !r.entries.every(({ offset }) => region.blocks.has(offset))) continue;
     ids.push(r.id);
-    regions.push(region);
+    regions.push({ ...region, entries: r.entries });
     counters.push(r);
   }
   const wasm = compileRegions(regions, counters);

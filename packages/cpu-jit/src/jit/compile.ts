@@ -150,7 +150,11 @@ function addRegion(m: binaryen.Module, region: Region, index: number, imports: I
     body.unshift(m.if(m.i32.ne(held, m.i32.const(needed)), m.return(m.i32.const(NEXT_INTERPRET))));
   }
   if (counter !== undefined) body.unshift(...countEntry(m, counter, imports));
-  const entries = region.entries.map(({ offset }) => indexOf.get(offset) ?? 0);
+  const entries = region.entries.map(({ offset }) => {
+    const node = indexOf.get(offset);
+    if (node === undefined) throw new RangeError(`a region can be entered at ${offset}, where it has no block`);
+    return node;
+  });
   body.push(e.finish(() => structure(b, m, nodes, LOCAL.label, entries)));
   const { parameters, locals } = fixedLocals(b, isSingle ? 1 : 3);
   // Two regions of a module may start at the same address, one of them in another address space.

@@ -35,6 +35,8 @@ export interface CompileRequest {
   /** Offsets of the region's blocks, and the indirect targets in it: what the requester knows of the behaviour. */
   readonly leaders: readonly number[];
   readonly stops: readonly number[];
+  /** The functions of the result are in this order: what is discovered again may have more of them. */
+  readonly entries: Region['entries'];
   readonly maxInsns: number;
   /** It replaces a region that runs: code that is still interpreted goes first. */
   readonly isMerge: boolean;
@@ -376,6 +378,7 @@ export class Jit {
       pages: region.pages,
       leaders: [...region.blocks.keys()],
       stops: region.stops.map(({ offset }) => offset),
+      entries: region.entries,
       maxInsns: region.maxInsns,
       isMerge: p.merges > 0,
       reportAfter: this.mergeAfter,

@@ -1,0 +1,31 @@
+import { expect, it } from 'vitest';
+import { compileRequests } from './compile-requests.ts';
+
+it('a region has the entries that were asked for, in their order, whatever its code offers', () => {
+  // 0: call 20; 5: call 20; 10: dec ecx; 12: jnz 0; 14: hlt; another region starts at 20
+  const code = [0xe8, 15, 0, 0, 0, 0xe8, 10, 0, 0, 0, 0xff, 0xc9, 0x75, 0xf2, 0xf4];
+  const u8 = new Uint8Array(0x3000);
+  u8.set(code, 0x1000);
+  const [result] = compileRequests(u8, [
+    {
+      id: 7,
+      desc: 0,
+      insnCount: 5,
+      hpa: 0x1000,
+      codeSize: 64,
+      tracked: false,
+      maxInsns: 100,
+      pages: [],
+      leaders: [0, 5, 10, 14],
+      stops: [20],
+      entries: [{ offset: 10, hpa: 0x100a }],
+      isMerge: false,
+      reportAfter: 1 << 15,
+      targets: new Map(),
+    },
+  ]);
+  expect(result).toMatchObject({ ids: [7] });
+  expect(result?.failure).toBeUndefined();
+  const functions = result?.module === undefined ? [] : WebAssembly.Module.exports(result.module).map(({ name }) => name);
+  expect(functions).toEqual(['r0', 'r0_1']);
+});
