@@ -175,7 +175,7 @@ export function checkGivenOptions(options: VmOptions): void {
   const given = options as unknown as Readonly<Record<string, unknown>>;
   if (typeof given !== 'object' || given === null) throw new PvmError('bad-option', 'createVm expects an object of options');
   for (const [key, value] of Object.entries(given)) {
-    const check = (CHECKS as Readonly<Record<string, Check | undefined>>)[key];
+    const check = Object.hasOwn(CHECKS, key) ? (CHECKS as Readonly<Record<string, Check | undefined>>)[key] : undefined;
     if (check === undefined) throw new PvmError('bad-option', `unknown option "${key}"; did you mean "${nearest(key, Object.keys(CHECKS))}"?`);
     if (value === undefined) continue;
     const expected = check(value);
