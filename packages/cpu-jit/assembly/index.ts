@@ -1,7 +1,7 @@
 // Entry of the Wasm runtime: what generated code and TypeScript may call.
 export {
   load8, load16, load32, load64, load128, loadw8, loadw16, loadw32, loadw64, loadw128, store8, store16, store32, store64, store128,
-  loadSys16, loadSys32, loadSys64, storeSys8, storeSys16, storeSys32, storeSys64, probeExec, probeWrite, translate, translateExec,
+  loadSys16, loadSys32, loadSys64, storeSys8, storeSys16, storeSys32, storeSys64, probeExec, probeSpan, probeWrite, translate, translateExec,
 } from "./memory";
 export {
   forgetLinks, jumpCacheFlush, newContext, protectFrame, selectArray, setPkru, tlbFlushAll, tlbFlushArray, tlbFlushNonGlobal,

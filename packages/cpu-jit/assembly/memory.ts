@@ -281,6 +281,13 @@ export function probeWrite(cpu: u32, va: u64, size: u32): u32 {
   return load<u32>(cpu, S_EXC) ? 0 : 1;
 }
 
+/** Before a masked store from `first` to `last`, in at most two pages, both of which it writes: the fault, if any, that it raises. As on silicon
+ *  the first byte is looked at first, then the last one. */
+export function probeSpan(cpu: u32, first: u64, last: u64): void {
+  rmwPtr(cpu, first, 1, ACCESS_RMW | ACCESS_PROBE);
+  if (!load<u32>(cpu, S_EXC)) rmwPtr(cpu, last, 1, ACCESS_RMW | ACCESS_PROBE);
+}
+
 /** Loads and stores of `size` 1, 2, 4 or 8 bytes. */
 export function loadSized(cpu: u32, va: u64, size: u32): u64 {
   if (size == 8) return load64(cpu, va);

@@ -1,6 +1,7 @@
 /** AVX data movement that SSE has no counterpart of: broadcasts, 128-bit halves, masked moves, clearing of registers. */
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
+import { requireSpan } from './masked-store.ts';
 import { imm8, shuffleLanes, v, zero } from './sse-operands.ts';
 import { first, halves, lowSecond, registerHalves, second, secondIndex, writeVector } from './vector.ts';
 
@@ -55,8 +56,7 @@ const permuteHalves: Semantics = (e) => {
 };
 
 /**
- * VMASKMOVPx, VPMASKMOVx: lanes whose sign in the mask (VEX.vvvv) is set are moved, the others not accessed. A store that faults
- * in a second page has stored what lies in the first.
+ * VMASKMOVPx, VPMASKMOVx: lanes whose sign in the mask (VEX.vvvv) is set are moved, the others not accessed.
  */
 const maskedMove =
   (laneBytes: 4 | 8): Semantics =>
@@ -66,6 +66,10 @@ const maskedMove =
     const isStore = e.isMem(0);
     const masks = registerHalves(e, 1).map((mask) => e.let(e.op(`${shape}.bitmask`, 'i32', mask)));
     const stored = isStore ? registerHalves(e, 2) : [];
+    if (isStore) {
+      const all = masks.reduceRight((high, low) => e.or(e.shl(high, e.i32(16 / laneBytes)), low));
+      requireSpan(e, address, e.let(all), laneBytes);
+    }
     const loaded = masks.map(() => e.variable(zero(e)));
     const move = (address: Val, half: number, lane: number) => {
       const at = e.let(e.add(address, e.i64(half * 16 + lane * laneBytes)));

@@ -7,6 +7,7 @@ import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { S_CR0, S_X87_SW, S_X87_TAGS, S_X87_TOP } from '../layout.ts';
 import { RDI } from './common.ts';
+import { requireBytes } from './masked-store.ts';
 import { IOTA, imm8, laneMask, shuffle, shuffleLanes, splat, swizzle, v, zero } from './sse-operands.ts';
 
 const UD = 6;
@@ -177,12 +178,13 @@ const move: Semantics = (e) => {
   e.write(0, toMmx || e.size(0) === 8 ? value : e.wrap(value));
   if (!toMmx) enterMmx(e);
 };
-/** MASKMOVQ: the bytes of operand 0 whose mask byte in operand 1 is negative, to DS:rDI. Bytes that stay are not accessed. */
+/** MASKMOVQ: the bytes of operand 0 whose mask byte in operand 1 is negative, to DS:rDI. */
 const maskmovq: Semantics = (e) => {
   guard(e);
   const selected = e.let(e.op('i8x16.bitmask', 'i32', wide(e, e.read(1))));
   const bytes = quadword(e, 0);
   const start = e.linear(e.let(e.zext64(e.reg(RDI, e.form.addrSize))), 8, { write: true });
+  requireBytes(e, start, 8);
   for (let i = 0; i < 8; i++) {
     e.if(e.and(selected, e.i32(1 << i)), () => {
       const at = e.add(start, e.i64(i));

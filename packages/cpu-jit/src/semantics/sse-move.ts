@@ -3,6 +3,7 @@ import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { MXCSR_TRACKED, MXCSR_VISIBLE, S_MXCSR } from '../layout.ts';
 import { RDI } from './common.ts';
+import { requireBytes } from './masked-store.ts';
 import { enterMmx, guard } from './mmx.ts';
 import { type FloatType, shuffleLanes, v, writeInteger, zero } from './sse-operands.ts';
 import { alignedAddress, first, halves, lowSecond, registerHalves, secondIndex, unary, writeMerged, writeVector } from './vector.ts';
@@ -98,11 +99,12 @@ const ldmxcsr: Semantics = (e) => {
 };
 const stmxcsr: Semantics = (e) => e.write(0, e.let(e.and(e.state(S_MXCSR, 4), e.i32(MXCSR_VISIBLE))));
 
-/** MASKMOVDQU: the bytes of operand 0 whose mask byte in operand 1 is negative, to DS:rDI. Bytes that stay are not accessed. */
+/** MASKMOVDQU: the bytes of operand 0 whose mask byte in operand 1 is negative, to DS:rDI. */
 const maskmovdqu: Semantics = (e) => {
   const selected = e.let(e.op('i8x16.bitmask', 'i32', e.readXmm(1)));
   const bytes = e.let(e.readXmm(0));
   const start = e.linear(e.let(e.zext64(e.reg(RDI, e.form.addrSize))), 16, { write: true });
+  requireBytes(e, start, 16);
   for (let i = 0; i < 16; i++) {
     e.if(e.and(selected, e.i32(1 << i)), () => {
       const at = e.add(start, e.i64(i));
