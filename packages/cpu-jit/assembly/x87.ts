@@ -149,6 +149,10 @@ export function fx_sign(cpu: u32, and: u32, xor: u32): void {
 }
 
 // ------------------------------------------------------------------ comparing
+/** The operation clears C1 for a stack underflow only. The manual has FCOMI clear it always; silicon does not. */
+function keepC1(cpu: u32): void {
+  if (!(fl & SF)) flag(load<u32>(cpu, S_X87_SW) & C1);
+}
 /** Exceptions and pops of a comparison; an unmasked exception prevents the pops, not the result. */
 function compareEnd(cpu: u32, result: u32, pops: u32): u32 {
   if (end(cpu) & BEFORE) return result;
@@ -173,7 +177,9 @@ export function fx_com(cpu: u32, i: u32, quiet: u32, pops: u32): void {
 }
 /** FCOMI, FUCOMI...: ZF, PF, CF at their EFLAGS positions. */
 export function fx_comi(cpu: u32, i: u32, quiet: u32, pops: u32): u32 {
-  return compareEnd(cpu, compareSt(cpu, i, quiet), pops);
+  const result = compareSt(cpu, i, quiet);
+  keepC1(cpu);
+  return compareEnd(cpu, result, pops);
 }
 function compareZ(cpu: u32, denormal: bool, pops: u32): void {
   let result = UNORDERED;
@@ -225,6 +231,7 @@ export function fx_st_st(cpu: u32, i: u32, pops: u32): void {
 /** D9 D8+i, not documented: FSTP that raises nothing; of an empty register it only pops. */
 export function fx_st_unchecked(cpu: u32, i: u32): void {
   const a = at(cpu, 0);
+  setCodes(cpu, C1, 0);
   if (!isEmpty(cpu, 0)) putSt(cpu, i, sOf(a), mOf(a));
   pop(cpu);
 }
@@ -250,6 +257,7 @@ export function fx_cmov(cpu: u32, i: u32, taken: u32): void {
     const a = at(cpu, taken != 0 ? i : 0);
     setZ(sOf(a), mOf(a));
   }
+  keepC1(cpu);
   endPut(cpu, 0, 0);
 }
 /** FINCSTP (1), FDECSTP (7). */
@@ -257,8 +265,9 @@ export function fx_rotate(cpu: u32, by: u32): void {
   store<u32>(cpu, (topOf(cpu) + by) & 7, S_X87_TOP);
   setCodes(cpu, C1, 0);
 }
-/** FFREE, FFREEP (`pops` 1). */
+/** FFREE, FFREEP (`pops` 1). C1, which the manual leaves undefined, becomes 0. */
 export function fx_free(cpu: u32, i: u32, pops: u32): void {
+  setCodes(cpu, C1, 0);
   store<u32>(cpu, load<u32>(cpu, S_X87_TAGS) & ~(1 << ((topOf(cpu) + i) & 7)), S_X87_TAGS);
   for (; pops != 0; pops--) pop(cpu);
 }

@@ -84,6 +84,40 @@ describe.each(['off', 'sync'] as const)('x87 instructions with the JIT %s', (jit
     core.dispose();
   });
 
+  test.each([
+    ['fcmovbe, taken', [0xda, 0xd1], 0xff, 1],
+    ['fcmovnbe, not taken', [0xdb, 0xd1], 0xff, 1],
+    ['fcmovbe of an empty register', [0xda, 0xd1], 0x01, 0],
+    ['fucomi', [0xdb, 0xe9], 0xff, 1],
+    ['fcomip', [0xdf, 0xf1], 0xff, 1],
+    ['fucomip of a NaN', [0xdf, 0xef], 0xff, 1],
+    ['fcomi of an empty register', [0xdb, 0xf1], 0x01, 0],
+    ['fcom', [0xd8, 0xd1], 0xff, 0],
+    ['ffree', [0xdd, 0xc1], 0xff, 0],
+    ['ffreep', [0xdf, 0xc1], 0xff, 0],
+    ['fstp st(1) as d9 d9', [0xd9, 0xd9], 0xff, 0],
+    ['fstp st(1)', [0xdd, 0xd9], 0xff, 0],
+    ['fxch', [0xd9, 0xc9], 0xff, 0],
+    ['fincstp', [0xd9, 0xf7], 0xff, 0],
+    ['fnop', [0xd9, 0xd0], 0xff, 1],
+  ] as const)('C1 that was set, after %s, is as on silicon', async (_, [escape, modrm], tags, c1) => {
+    const core = await createCore(jit);
+    const { view } = core;
+    const cpu = core.cpuAddress(0);
+    for (let turn = 0; turn < 2; turn++) {
+      for (let i = 0; i < 8; i++) put(view, cpu + S_X87 + i * 16, i === 7 ? { m: 0xc000_0000_0000_0001n, s: 0x7fff } : { m: 1n << 63n, s: 0x3fff + i });
+      view.setUint32(cpu + S_X87_CW, 0x37f, true);
+      view.setUint32(cpu + S_X87_SW, 0x200, true);
+      view.setUint32(cpu + S_X87_TOP, 0, true);
+      view.setUint32(cpu + S_X87_TAGS, tags, true);
+      core.setRflags(0, 0x43n);
+      core.setRip(0, BigInt(CODE + (((escape & 7) << 8) | modrm) * 8));
+      expect(core.run(0)).toBe(EXIT_HLT);
+      expect((view.getUint32(cpu + S_X87_SW, true) >> 9) & 1).toBe(c1);
+    }
+    await core.dispose();
+  });
+
   test('give a compiled long double program the result it has natively', async () => {
     const core = await CpuCore.create({ ramBytes: 1 << 20, jit });
     core.u8.set(gunzipSync(readFileSync(new URL('../../tests/vectors/x87-program.bin.gz', import.meta.url))), core.ramBase + CODE);
