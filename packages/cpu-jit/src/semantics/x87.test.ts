@@ -100,7 +100,7 @@ describe.each(['off', 'sync'] as const)('x87 instructions with the JIT %s', (jit
     ['fxch', [0xd9, 0xc9], 0xff, 0],
     ['fincstp', [0xd9, 0xf7], 0xff, 0],
     ['fnop', [0xd9, 0xd0], 0xff, 1],
-  ] as const)('C1 that was set, after %s, is as on silicon', async (_, [escape, modrm], tags, c1) => {
+  ] as const)('C1 that was set, after %s, is as on silicon', async (_, [opcode, modrm], tags, c1) => {
     const core = await createCore(jit);
     const { view } = core;
     const cpu = core.cpuAddress(0);
@@ -111,7 +111,7 @@ describe.each(['off', 'sync'] as const)('x87 instructions with the JIT %s', (jit
       view.setUint32(cpu + S_X87_TOP, 0, true);
       view.setUint32(cpu + S_X87_TAGS, tags, true);
       core.setRflags(0, 0x43n);
-      core.setRip(0, BigInt(CODE + (((escape & 7) << 8) | modrm) * 8));
+      core.setRip(0, BigInt(CODE + (((opcode & 7) << 8) | modrm) * 8));
       expect(core.run(0)).toBe(EXIT_HLT);
       expect((view.getUint32(cpu + S_X87_SW, true) >> 9) & 1).toBe(c1);
     }
