@@ -66,10 +66,6 @@ const maskedMove =
     const isStore = e.isMem(0);
     const masks = registerHalves(e, 1).map((mask) => e.let(e.op(`${shape}.bitmask`, 'i32', mask)));
     const stored = isStore ? registerHalves(e, 2) : [];
-    if (isStore) {
-      const all = masks.reduceRight((high, low) => e.or(e.shl(high, e.i32(16 / laneBytes)), low));
-      requireSpan(e, address, e.let(all), laneBytes);
-    }
     const loaded = masks.map(() => e.variable(zero(e)));
     const move = (address: Val, half: number, lane: number) => {
       const at = e.let(e.add(address, e.i64(half * 16 + lane * laneBytes)));
@@ -83,6 +79,8 @@ const maskedMove =
     const [anyLow = e.i32(0), anyHigh] = masks;
     e.if(anyHigh === undefined ? anyLow : e.or(anyLow, anyHigh), () => {
       const address = e.let(e.address(isStore ? 0 : secondIndex(e), { write: isStore }));
+      const all = () => e.let(masks.reduceRight((high, low) => e.or(e.shl(high, e.i32(16 / laneBytes)), low)));
+      if (isStore) requireSpan(e, address, all(), laneBytes);
       for (const [half, mask] of masks.entries()) {
         for (let lane = 0; lane < 16 / laneBytes; lane++) e.if(e.and(mask, e.i32(1 << lane)), () => move(address, half, lane));
       }

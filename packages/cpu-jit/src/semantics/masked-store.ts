@@ -2,13 +2,13 @@
 import type { Emitter } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 
-/** Both ends of a store that is not accessed in between; `mask` has a bit for each of its lanes of `laneBytes` bytes, from `address` on. */
+/** Both ends of a store; `mask`, not 0, has a bit for each of its lanes of `laneBytes` bytes, from `address` on. */
 export function requireSpan(e: Emitter, address: Val, mask: Val, laneBytes: number): void {
   const at = (lane: Val, byte: number) => e.let(e.add(address, e.zext64(e.add(e.mul(lane, e.i32(laneBytes)), e.i32(byte)))));
   const first = at(e.op('i32.ctz', 'i32', mask), 0);
   const last = at(e.sub(e.i32(31), e.op('i32.clz', 'i32', mask)), laneBytes - 1);
   const crosses = e.ne(e.shrU(first, e.i64(12)), e.shrU(last, e.i64(12)));
-  e.if(e.and(crosses, e.ne(mask, e.i32(0))), () => {
+  e.if(crosses, () => {
     e.call('probeSpan', 'none', [first, last]);
     e.checkException();
   });
