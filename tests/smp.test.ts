@@ -4,7 +4,8 @@ import { createVm, DESIGN_NAMES, designInfo, type VmOptions } from '../packages/
 import { runStock } from '../packages/pvm/src/testing/stock-guest.ts';
 
 /** What guests/smp says when all is well; it stops at the first check that fails. */
-const report = (vcpus: number) => [
+const paravirtual = ['ok the paravirtual clock is the same on all CPUs', 'ok paravirtual IPIs', 'ok kicks', 'ok steal time'];
+const report = (vcpus: number, more = paravirtual) => [
   `${vcpus} CPUs`,
   'ok identity',
   'ok IPIs go to and fro',
@@ -17,6 +18,7 @@ const report = (vcpus: number) => [
   'ok TSCs in step',
   'ok a timer each',
   'ok IPIs wake CPUs from HLT',
+  ...more,
   'ok INIT and start-up of running CPUs',
   'all passed',
   '',
@@ -71,6 +73,10 @@ it.each([
   } finally {
     await vm.dispose();
   }
+});
+
+it("has nothing of KVM's interface when that is hidden", async () => {
+  expect((await run(2, { kvmPv: false })).serial).toEqual(report(2, []));
 });
 
 it('passes the checks with two and with eight vCPUs', async () => {

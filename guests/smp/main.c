@@ -2,7 +2,7 @@
  * Checks a machine with several CPUs by itself and says so on COM1: a line for each check that passed, one that begins with FAIL for the first that did not.
  * The boot CPU leads: it gives all CPUs the same job and waits until all are done.
  */
-#include "machine.h"
+#include "kvm.h"
 
 #define VECTOR_PING 0x40
 #define VECTOR_PONG 0x41
@@ -11,8 +11,6 @@
 #define VECTOR_WAKE 0x44
 #define VECTOR_NMI 2
 #define ROUNDS 200
-
-typedef void job(u32 cpu);
 
 static u32 cpus;
 static volatile u32 started;
@@ -35,13 +33,13 @@ static void fail(const char *what, u64 got, u64 expected)
 	power_off();
 }
 
-static void expect(const char *what, u64 got, u64 expected)
+void expect(const char *what, u64 got, u64 expected)
 {
 	if (got != expected)
 		fail(what, got, expected);
 }
 
-static void passed(const char *what)
+void passed(const char *what)
 {
 	print("ok ");
 	print(what);
@@ -72,23 +70,34 @@ HANDLER(on_timer)
 }
 HANDLER(on_wake)
 {
-	wakes[cpu_index()]++;
-	end_of_interrupt();
+	u32 cpu = cpu_index();
+	wakes[cpu]++;
+	kvm_end_of_interrupt(cpu);
 }
 HANDLER(on_nmi)
 {
 	nmis[cpu_index()]++;
 }
 
-/* All CPUs do the job; the boot CPU comes back when they are done. */
-static void together(job *what)
+void begin(job *what)
 {
 	current_job = what;
 	jobs_done = 0;
 	__atomic_add_fetch(&job_number, 1, __ATOMIC_SEQ_CST);
-	what(0);
+}
+
+void finish(void)
+{
 	while (jobs_done != cpus - 1)
 		pause();
+}
+
+/* The boot CPU comes back when all are done. */
+void together(job *what)
+{
+	begin(what);
+	what(0);
+	finish();
 }
 
 void secondary_main(u32 cpu)
@@ -144,14 +153,21 @@ static void check_ipis(void)
 	passed("IPIs go to and fro");
 }
 
+u32 wake_count(void)
+{
+	u32 sum = 0;
+	for (u32 cpu = 0; cpu < cpus; cpu++)
+		sum += wakes[cpu];
+	return sum;
+}
+
 static void await_wakes(u32 expected)
 {
-	for (u32 sum = 0; sum != expected; pause()) {
-		sum = 0;
-		for (u32 cpu = 0; cpu < cpus; cpu++)
-			sum += wakes[cpu];
+	u32 sum;
+	while ((sum = wake_count()) != expected) {
 		if (sum > expected)
 			fail("interrupts of a broadcast", sum, expected);
+		pause();
 	}
 }
 
@@ -309,9 +325,7 @@ static void sleep_until_woken(u32 cpu)
 
 static void check_wakes(void)
 {
-	current_job = sleep_until_woken;
-	jobs_done = 0;
-	job_number++;
+	begin(sleep_until_woken);
 	while (asleep != cpus - 1)
 		pause();
 	for (u32 cpu = cpus - 1; cpu > 0; cpu--) {
@@ -369,6 +383,8 @@ void boot_main(void)
 		expect("timer interrupts", timers[cpu], 3);
 	passed("a timer each");
 	check_wakes();
+	if (has_kvm())
+		check_kvm(cpus, VECTOR_WAKE);
 	check_restart();
 	print("all passed\n");
 	power_off();

@@ -23,13 +23,13 @@ export class KvmClock implements Saveable {
   readonly tsc: () => bigint;
   /** Nanoseconds since 1970 UTC. */
   readonly wallClock: () => bigint;
-  /** Nanoseconds since power-on. */
-  private readonly uptime: () => bigint;
+  /** Nanoseconds since power-on when the vCPU's TSC shows a value: one sample, or the clocks of vCPUs would differ by what lies between two. */
+  private readonly uptime: (tsc: bigint) => bigint;
   private systemTime = 0n;
   private wallClockGpa = 0n;
 
-  /** @param uptime default: what the TSC says */
-  constructor(ram: GuestRam, tsc: () => bigint, wallClock: () => bigint, uptime = tsc) {
+  /** @param uptime default: the TSC counts it */
+  constructor(ram: GuestRam, tsc: () => bigint, wallClock: () => bigint, uptime = (ticks: bigint) => ticks) {
     this.ram = ram;
     this.tsc = tsc;
     this.wallClock = wallClock;
@@ -79,8 +79,9 @@ export class KvmClock implements Saveable {
     const { view } = this.ram;
     const version = this.beginUpdate(gpa);
     view.setUint32(gpa + 4, 0, true);
-    view.setBigUint64(gpa + 8, this.tsc(), true);
-    view.setBigUint64(gpa + 16, this.uptime(), true);
+    const tsc = this.tsc();
+    view.setBigUint64(gpa + 8, tsc, true);
+    view.setBigUint64(gpa + 16, this.uptime(tsc), true);
     // ns = ((ticks << 1) * 2^31) >> 32.
     view.setUint32(gpa + 24, 0x8000_0000, true);
     view.setInt8(gpa + 28, 1);
@@ -101,7 +102,7 @@ export class KvmClock implements Saveable {
   private writeWallClock(gpa: number): void {
     const { view } = this.ram;
     const version = this.beginUpdate(gpa);
-    const boot = this.wallClock() - this.uptime();
+    const boot = this.wallClock() - this.uptime(this.tsc());
     view.setUint32(gpa + 4, Number((boot / BILLION) & 0xffff_ffffn), true);
     view.setUint32(gpa + 8, Number(boot % BILLION), true);
     view.setUint32(gpa, version, true);

@@ -25,7 +25,7 @@ beforeEach(() => {
   const [first] = board.apics.apics;
   if (first === undefined) throw new Error('a board has an APIC');
   apic = first;
-  pv = new KvmPv({ ram, apic, now: () => now, wallClock: () => EPOCH + BigInt(now), tsc: () => BigInt(now) + 77n });
+  pv = new KvmPv({ ram, apic, tsc: () => BigInt(now) + 77n, tscToNs: (tsc) => Number(tsc - 77n), wallClock: () => EPOCH + BigInt(now) });
 });
 
 /** An edge-triggered interrupt, which the vCPU takes. */

@@ -14,10 +14,11 @@ const POLL_ENABLED = 1n;
 export interface KvmPvParts {
   readonly ram: GuestRam;
   readonly apic: LocalApic;
-  /** Nanoseconds since power-on, and since 1970 UTC; the vCPU's TSC. */
-  now(): number;
-  wallClock(): bigint;
+  /** The vCPU's TSC, and nanoseconds since power-on when it shows a value. */
   tsc(): bigint;
+  tscToNs(tsc: bigint): number;
+  /** Nanoseconds since 1970 UTC. */
+  wallClock(): bigint;
 }
 
 /** KVM's paravirtual interface of one vCPU: its MSRs, and what they set up in guest memory. */
@@ -30,8 +31,8 @@ export class KvmPv implements Saveable {
   /** KVM_HC_KICK_CPU came and no HLT has used it up. */
   private isKicked = false;
 
-  constructor({ ram, apic, now, wallClock, tsc }: KvmPvParts) {
-    this.clock = new KvmClock(ram, tsc, wallClock, () => BigInt(Math.floor(now())));
+  constructor({ ram, apic, tsc, tscToNs, wallClock }: KvmPvParts) {
+    this.clock = new KvmClock(ram, tsc, wallClock, (ticks) => BigInt(Math.floor(tscToNs(ticks))));
     this.eoi = new PvEoi(ram, apic);
     this.steal = new StealTime(ram);
   }

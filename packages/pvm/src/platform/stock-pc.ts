@@ -93,7 +93,7 @@ export class StockPc implements Platform {
 
   private createKvmPv(apic: LocalApic, vcpu: number, clock: MachineClock): KvmPv {
     const { ram, time } = this.services;
-    return new KvmPv({ ram, apic, now: () => clock.now(), wallClock: () => this.wallClock(clock), tsc: () => time.tsc(vcpu) });
+    return new KvmPv({ ram, apic, tsc: () => time.tsc(vcpu), tscToNs: (tsc) => clock.tscToNs(vcpu, tsc), wallClock: () => this.wallClock(clock) });
   }
 
   private kvmHost(): KvmHost {
