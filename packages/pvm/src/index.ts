@@ -11,6 +11,7 @@ export {
   counted,
   type ModelledCost,
   PROFILE_SCHEMA,
+  type Price,
   type ProfileDocument,
   parseCostProfile,
 } from './cost/cost-profile.ts';

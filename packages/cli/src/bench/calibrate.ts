@@ -1,17 +1,28 @@
 import type { BenchKind } from '@pvm/guests';
-import { counted, type DesignName, type Equation, fitPrices, PROFILE_SCHEMA, type Primitive, type ProfileDocument, relativeError } from '@pvm/pvm';
+import {
+  counted,
+  type DesignName,
+  type Equation,
+  fitPrices,
+  PRIMITIVE_NAMES,
+  PROFILE_SCHEMA,
+  type Price,
+  type Primitive,
+  type ProfileDocument,
+  relativeError,
+} from '@pvm/pvm';
 import { type Measured, machinesFor, measureProgram } from './measure.ts';
 
 /** Loops that together determine every primitive. */
 const LOOPS: readonly (readonly [kind: BenchKind, iterations: number])[] = [
-  ['getpid', 200_000],
-  ['hypercall', 20_000],
-  ['exception', 20_000],
-  ['msr-read', 20_000],
-  ['cpuid', 20_000],
-  ['cpuid-synthetic', 20_000],
-  ['pio-in', 20_000],
-  ['fault', 32],
+  ['getpid', 1_000_000],
+  ['hypercall', 200_000],
+  ['exception', 100_000],
+  ['msr-read', 100_000],
+  ['cpuid', 200_000],
+  ['cpuid-synthetic', 200_000],
+  ['pio-in', 100_000],
+  ['fault', 96],
 ];
 const DESIGNS: readonly DesignName[] = ['bare', 'kvm-ept', 'pvm'];
 /** Without a hypervisor there is nothing of an exit to learn from. */
@@ -49,7 +60,12 @@ export async function calibrate(name: string, host: string, scale: number, progr
       equations.push(equation(design, kind, await measureProgram(design, kind, Math.max(1, Math.round(iterations * scale)), undefined, machinesFor(scale))));
     }
   }
-  const primitives = Object.fromEntries([...fitPrices(equations)].map(([primitive, ns]) => [primitive, { ns, basis: 'fitted' as const }]));
+  const prices = fitPrices(equations);
+  const primitives: Partial<Record<Primitive, Price>> = {};
+  for (const primitive of PRIMITIVE_NAMES) {
+    const ns = prices.get(primitive);
+    if (ns !== undefined) primitives[primitive] = { ns, basis: 'fitted' };
+  }
   const profile: ProfileDocument = {
     schema: PROFILE_SCHEMA,
     name,

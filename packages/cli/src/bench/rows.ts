@@ -41,7 +41,7 @@ function paper(table: TableName, row: string, columns = COLUMNS, which = KPTI_ON
 }
 const none = (): undefined => undefined;
 
-const trip = (name: string, kind: (BenchKind & string) | ((design: DesignName) => BenchKind), iterations = 20_000): TableRow => ({
+const trip = (name: string, kind: (BenchKind & string) | ((design: DesignName) => BenchKind), iterations = 100_000): TableRow => ({
   name,
   workload: { on: 'program', kind, iterations },
   paper: paper('table1', name, TABLE1_COLUMNS),
@@ -61,7 +61,7 @@ const TABLE1: Table = {
 };
 
 const DIRECT_COLUMNS = { ...COLUMNS, pvm: 'pvm-bm-direct-switch' };
-const getpid: Workload = { on: 'program', kind: 'getpid', iterations: 200_000 };
+const getpid: Workload = { on: 'program', kind: 'getpid', iterations: 1_000_000 };
 const TABLE2: Table = {
   title: 'Table 2: getpid',
   model: 'prediction',
@@ -124,7 +124,7 @@ const FIGURE10: Table = {
   title: 'Figure 10: allocate 1 MiB, touch each page, release (one process; an operation is one page)',
   model: 'prediction',
   rows: [
-    { name: 'our kernel', workload: { on: 'program', kind: 'fault', iterations: 64 }, paper: none },
+    { name: 'our kernel', workload: { on: 'program', kind: 'fault', iterations: 96 }, paper: none },
     { name: 'Linux', workload: { on: 'linux', row: 'allocate', iterations: 4 }, paper: none },
   ],
   notes: ['The figure has no numbers to compare with: at one process kvm-ept is best and pvm slower.', ...LINUX_NOTES.slice(0, 1)],

@@ -11,6 +11,9 @@ interface CalibrateArgs {
   readonly scale: number;
 }
 
+/** Above this error of any loop the prices are not worth much. */
+const POOR_FIT_PERCENT = 50;
+
 /** Options of `calibrate`, for yargs. */
 export const CALIBRATE_OPTIONS = {
   out: { type: 'string', requiresArg: true, describe: 'Write the profile to this file; default: standard output, and the table to standard error' },
@@ -26,6 +29,9 @@ async function run(a: CalibrateArgs): Promise<void> {
     const host = `${cpus()[0]?.model ?? 'an unknown processor'}, Node ${process.version}`;
     const { profile, residuals } = await calibrate(a.name, host, a.scale, (loop) => void process.stderr.write(`${loop}\n`));
     const text = `${JSON.stringify(profile, undefined, 2)}\n`;
+    const worst = Math.max(...residuals.map((r) => Math.abs(r.errorPercent)));
+    if (worst > POOR_FIT_PERCENT)
+      process.stderr.write(`The prices explain one loop only within ${worst.toFixed(0)} %: was this machine busy? Calibrate again when it is quiet.\n`);
     // What is written must be what --profile takes.
     parseCostProfile(text, a.out ?? 'the profile');
     const prices = (Object.entries(profile.primitives) as [Primitive, { ns: number }][]).map(([p, { ns }]) => [p, ns.toFixed(1), PRIMITIVES[p]]);
