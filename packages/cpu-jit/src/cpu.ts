@@ -855,6 +855,11 @@ export class CpuCore implements MemoryLayout {
     return Promise.all(found.map(dumpRegion));
   }
 
+  /** Settles when no hot code waits to be compiled, or after two minutes; undefined: none does. For measurements of what is steady. */
+  compiled(): Promise<void> | undefined {
+    return this.jit?.idle();
+  }
+
   /** Ends the compiler thread; the object must not be used afterwards. */
   async dispose(): Promise<void> {
     await Promise.all([this.jit?.dispose(), this.sampler?.dispose()]);

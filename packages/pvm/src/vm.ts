@@ -532,10 +532,18 @@ export class Vm {
   }
 
   // ------------------------------------------------------------ counts
-  /** The exits of both requests stay outside: the first is over when the interval begins, the second not yet counted when it ends. */
-  private mark(operations: number, id: number): void {
-    if (operations > 0) this.afterExit = () => this.marks.begin(id, operations);
-    else this.marks.end(id);
+  /**
+   * The exits of both requests stay outside: the first is over when the interval begins, the second not yet counted when it ends. An
+   * interval begins when the compiler has caught up, so that it measures what is steady.
+   */
+  private mark(operations: number, id: number): Promise<void> | undefined {
+    if (operations === 0) this.marks.end(id);
+    else {
+      const compiled = this.core.compiled();
+      if (compiled !== undefined) return compiled.then(() => this.marks.begin(id, operations));
+      this.afterExit = () => this.marks.begin(id, operations);
+    }
+    return undefined;
   }
 
   /** Retired instructions as a number; read as two words, for this is done at exits. */

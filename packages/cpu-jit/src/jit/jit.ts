@@ -170,6 +170,10 @@ export interface CompiledRegion {
   readonly region: Region;
 }
 
+/** How long `Jit.idle` waits at most, and how often it looks. */
+const MAX_IDLE_WAIT_MS = 120_000;
+const IDLE_POLL_MS = 2;
+
 /** Finds regions where blocks become hot, has them compiled, and links the results. */
 export class Jit {
   readonly counts: JitCounts = {
@@ -206,6 +210,8 @@ export class Jit {
 
   private readonly mergeAfter: number;
   private readonly maxBytes: number;
+  private isDisposed = false;
+  private isWaitInVain = false;
 
   constructor(host: JitHost, compiler: Compiler, firstSlot: number, { mergeAfter = MERGE_AFTER, maxBytes = MAX_BYTES }: JitOptions = {}) {
     this.maxBytes = maxBytes;
@@ -315,7 +321,31 @@ export class Jit {
   }
 
   dispose(): Promise<void> {
+    this.isDisposed = true;
     return this.compiler.dispose();
+  }
+
+  /** Settles when no region waits for the compiler any more, or after `MAX_IDLE_WAIT_MS`; undefined: none does, or one such wait was in vain. */
+  idle(): Promise<void> | undefined {
+    this.poll();
+    return this.isWaitInVain || !this.isBusy() ? undefined : this.waitForCompiler();
+  }
+
+  /** Requests whose code has vanished are never answered. */
+  private isBusy(): boolean {
+    return [...this.pending.values()].some((p) => !p.cancelled);
+  }
+
+  private async waitForCompiler(): Promise<void> {
+    const end = performance.now() + MAX_IDLE_WAIT_MS;
+    while (!this.isDisposed && this.isBusy()) {
+      if (performance.now() > end) {
+        this.isWaitInVain = true;
+        return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, IDLE_POLL_MS));
+      if (!this.isDisposed) this.poll();
+    }
   }
 
   /** The regions with compiled code that hold the instruction at virtual address `rip`, largest first; several functions may have a copy. */

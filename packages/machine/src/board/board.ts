@@ -59,8 +59,8 @@ export interface BoardOptions {
   onPowerOff?(): void;
   /** The guest wrote the debug-exit port; `code` is `(value << 1) | 1`. */
   onDebugExit?(code: number): void;
-  /** A program marked the begin of interval `id` of so many operations; 0: its end. */
-  onMark?(operations: number, id: number): void;
+  /** A program marked the begin of interval `id` of so many operations; 0: its end. It goes on when the promise settles. */
+  onMark?(operations: number, id: number): Promise<void> | undefined;
   /** An interrupt, NMI, INIT or SIPI waits for a vCPU: leave HLT, cut a run short. May be called while the vCPU runs. */
   kick?(vcpu: number): void;
   /** The next deadline moved forward: a run limited to the old one must be cut short. */

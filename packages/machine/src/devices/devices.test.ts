@@ -141,7 +141,11 @@ describe('small devices', () => {
 describe('the mark port', () => {
   it('takes number and operations of an interval in one write of 32 bits, and only that', () => {
     const marks: string[] = [];
-    const { board } = testBoard({ onMark: (operations, id) => marks.push(`${id}: ${operations}`) });
+    const onMark = (operations: number, id: number) => {
+      marks.push(`${id}: ${operations}`);
+      return undefined;
+    };
+    const { board } = testBoard({ onMark });
     board.writePort(0x508, 4, (200 << 24) | 0xff_ffff);
     board.writePort(0x508, 4, 200 << 24);
     board.writePort(0x508, 1, 7);

@@ -9,9 +9,9 @@ const OPERATIONS_BITS = 24;
 export class MarkPort implements PortDevice {
   readonly name = 'mark';
   readonly ports = [{ first: MARK_PORT, last: MARK_PORT + 3 }];
-  private readonly onMark: (operations: number, id: number) => void;
+  private readonly onMark: (operations: number, id: number) => Promise<void> | undefined;
 
-  constructor(onMark: (operations: number, id: number) => void) {
+  constructor(onMark: (operations: number, id: number) => Promise<void> | undefined) {
     this.onMark = onMark;
   }
 
@@ -19,8 +19,8 @@ export class MarkPort implements PortDevice {
     return size === 4 ? 0xffff_ffff : size === 2 ? 0xffff : 0xff;
   }
 
-  write(port: number, size: PortSize, value: number): undefined {
-    if (size === 4 && port === MARK_PORT) this.onMark(value & ((1 << OPERATIONS_BITS) - 1), value >>> OPERATIONS_BITS);
+  write(port: number, size: PortSize, value: number): Promise<void> | undefined {
+    return size === 4 && port === MARK_PORT ? this.onMark(value & ((1 << OPERATIONS_BITS) - 1), value >>> OPERATIONS_BITS) : undefined;
   }
 
   state(): void {}

@@ -22,7 +22,10 @@ function setup() {
     wallClock: () => 12345n,
     random: (b) => b.fill(7),
     terminals: () => 2,
-    mark: (operations, id) => log.marks.push([operations, id]),
+    mark: (operations, id) => {
+      log.marks.push([operations, id]);
+      return undefined;
+    },
     sleep: async (ns) => void log.marks.push(['sleep', ns]),
   });
   const request = async (command: number, gpa = 0, length = 0, arg2 = 0): Promise<number> => {

@@ -47,8 +47,8 @@ export interface HostChannelBackend {
   random(buffer: Uint8Array): void;
   /** Bit 0 stdin, 1 stdout, 2 stderr is a terminal. */
   terminals(): number;
-  /** A measured interval of so many operations begins; 0: it ends. */
-  mark(operations: number, id: number): void;
+  /** A measured interval of so many operations begins; 0: it ends. A promise suspends the vCPU until it settles. */
+  mark(operations: number, id: number): Promise<void> | undefined;
   /** Let `ns` nanoseconds pass on the guest's clock. */
   sleep(ns: number): Promise<void> | undefined;
 }
@@ -91,8 +91,9 @@ export class HostChannel implements PortDevice {
     }
     if (command === TTY) return finish(this.backend.terminals());
     if (command === MARK) {
-      this.backend.mark(length, view.getUint32(request + 24, true));
-      return finish(0);
+      const wait = this.backend.mark(length, view.getUint32(request + 24, true));
+      finish(0);
+      return wait;
     }
     if (command === SLEEP) {
       finish(0);

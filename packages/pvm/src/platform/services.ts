@@ -25,8 +25,8 @@ export interface PlatformServices {
   deadlineMoved(): void;
   /** The vCPU does not go on before `ready`: a receiver of output is slow. */
   hold(ready: Promise<void>): void;
-  /** The program marks the begin of interval `id` of so many operations; 0: its end. */
-  mark(operations: number, id: number): void;
+  /** The program marks the begin of interval `id` of so many operations; 0: its end. It goes on when the promise settles. */
+  mark(operations: number, id: number): Promise<void> | undefined;
   /** System calls that the embedded kernel does not know: number -> count. */
   unknownSyscalls(calls: ReadonlyMap<number, number>): void;
 }
