@@ -1,7 +1,7 @@
 // RDMSR and WRMSR of the registers the CPU knows; all others leave the guest (EXIT_MSR_*).
 import {
   CLOCK_HOST, EXIT_MSR_READ, EXIT_MSR_WRITE, FS, GS, INTERCEPT_MSR, S_APIC_BASE, S_CSTAR, S_EFER, S_GPR, S_KERNEL_GS_BASE, S_LSTAR, S_MSR, S_PAT,
-  S_SEG, S_SFMASK, S_STAR, S_SYSENTER_CS, S_SYSENTER_EIP, S_SYSENTER_ESP, S_TSC_AUX, S_TSC_OFFSET, SEG_BASE, SEG_STRIDE, V_INTERCEPTS, V_MSR_BITMAP,
+  S_SEG, S_SFMASK, S_STAR, S_SYSENTER_CS, S_SYSENTER_EIP, S_SYSENTER_ESP, S_TSC_AUX, S_TSC_OFFSET, SEG_BASE, SEG_STRIDE, V_INTERCEPTS, V_MSR_BITMAP, MAXPHYADDR,
 } from "../src/layout";
 import { GP, done, fail, isCanonical } from "./cpu";
 import { setEfer } from "./control";
@@ -106,6 +106,7 @@ export function sys_wrmsr(cpu: u32): u32 {
   if (held >= 0) {
     // Last-branch records (never filled in) and single-step on branches.
     if (held == AT_DEBUGCTL && value >> 2) return fail(cpu, GP, 0);
+    if (held <= <i32>AT_MTRR_DEF_TYPE && !isMtrr(held, value)) return fail(cpu, GP, 0);
     store<u64>(cpu + (<u32>held << 3), value, S_MSR);
     return done(cpu);
   }
@@ -117,7 +118,25 @@ export function sys_wrmsr(cpu: u32): u32 {
     store<u64>(cpu, adjust + delta, S_MSR + (AT_TSC_ADJUST << 3));
     return done(cpu);
   }
+  // IA32_MTRRCAP says what there is.
+  if (msr == 0xfe) return fail(cpu, GP, 0);
   return EXIT_MSR_WRITE;
+}
+
+/** Uncacheable, write-combining, -through, -protected or -back (SDM vol. 3, table 12-8). */
+function isMemoryType(type: u32): bool {
+  return type <= 1 || (type >= 4 && type <= 6);
+}
+/** May the MTRR at this place of S_MSR be written so: types that there are, reserved bits clear (SDM vol. 3, 12.11.2)? */
+function isMtrr(held: i32, value: u64): bool {
+  if (held == <i32>AT_MTRR_DEF_TYPE) return !(value & ~0xcff) && isMemoryType(<u32>value & 0xff);
+  if (held >= <i32>AT_MTRR_FIXED) {
+    for (let i = 0; i < 8; i++) if (!isMemoryType(<u32>(value >> (i << 3)) & 0xff)) return false;
+    return true;
+  }
+  if (value >> MAXPHYADDR) return false;
+  // Bases are even, masks odd.
+  return held & 1 ? !(value & 0x7ff) : !(value & 0xf00) && isMemoryType(<u32>value & 0xff);
 }
 
 /** Every byte a memory type: 0, 1, 4, 5, 6 or 7. */
