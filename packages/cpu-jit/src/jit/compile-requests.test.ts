@@ -14,14 +14,18 @@ it('a region has the entries that were asked for, in their order, whatever its c
       hpa: 0x1000,
       codeSize: 64,
       tracked: false,
-      maxInsns: 100,
       pages: [],
-      leaders: [0, 5, 10, 14],
-      stops: [20],
+      blocks: [
+        [0, 5],
+        [5, 10],
+        [10, 14],
+        [14, 15],
+      ],
       entries: [{ offset: 10, hpa: 0x100a }],
+      returnSites: [],
+      targets: new Map(),
       isMerge: false,
       reportAfter: 1 << 15,
-      targets: new Map(),
     },
   ]);
   expect(result).toMatchObject({ ids: [7] });

@@ -1,8 +1,9 @@
 import { setFlagsFromString } from 'node:v8';
+import type { Insn } from '../decoder/index.ts';
 import { compileRegions, type EntryCounter } from './compile.ts';
 import { regionCode } from './guest-code.ts';
 import type { CompileRequest, CompileResult } from './jit.ts';
-import { discover, type Region } from './region.ts';
+import type { GuestBlock, RegionCode } from './region.ts';
 
 /** Compiles requests; when that fails for several together, one by one, so that a bad one does not take the others with it. */
 export function compileRequests(u8: Uint8Array, requests: readonly CompileRequest[]): CompileResult[] {
@@ -14,27 +15,43 @@ export function compileRequests(u8: Uint8Array, requests: readonly CompileReques
   }
 }
 
+/** The code of the region that `r` asks for, undefined when it is not there any more. */
+function codeOf(u8: Uint8Array, r: CompileRequest): RegionCode | undefined {
+  const code = regionCode(u8, r.hpa, r.codeSize);
+  const first = r.hpa & 0xfff;
+  const pages = new Map([[0, r.hpa - first], ...r.pages.map(({ delta, hpa }) => [delta, hpa] as const)]);
+  const pageOf = (offset: number) => pages.get((first + offset) >> 12) ?? 0;
+  const blocks = new Map<number, GuestBlock>();
+  for (const [start, end] of r.blocks) {
+    const insns: Insn[] = [];
+    let offset = start;
+    while (offset < end) {
+      const within = (first + offset) & 0xfff;
+      const at = offset;
+      const page = pageOf(at);
+      const insn = page === 0 ? undefined : code.decode(page + within, () => pageOf(at + 4096 - within));
+      if (insn === undefined) return undefined;
+      insns.push(insn);
+      offset += insn.length;
+    }
+    if (offset !== end) return undefined;
+    blocks.set(start, { start, end, insns });
+  }
+  const { hpa, codeSize, tracked, entries, returnSites, targets } = r;
+  return { hpa, codeSize, tracked, blocks, entries, returnSites, targets };
+}
+
 /** Compiles requests into one module. Requests whose code has vanished meanwhile are left out of the result. */
 function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): CompileResult {
   const start = performance.now();
   const ids: number[] = [];
-  const regions: Region[] = [];
+  const regions: RegionCode[] = [];
   const counters: EntryCounter[] = [];
   for (const r of requests) {
-    const leaders = new Set(r.leaders);
-    const stops = new Set(r.stops);
-    const region = discover({
-      ...regionCode(u8, r.hpa, r.codeSize),
-      tracked: r.tracked,
-      maxInsns: r.maxInsns,
-      page: (delta) => r.pages.find((p) => p.delta === delta)?.hpa ?? 0,
-      wasEntered: (offset) => leaders.has(offset),
-      startsOther: (offset) => stops.has(offset),
-      targets: (offset) => r.targets.get(offset) ?? [],
-    });
-    if (region === undefined || !r.entries.every(({ offset }) => region.blocks.has(offset))) continue;
+    const region = codeOf(u8, r);
+    if (region === undefined) continue;
     ids.push(r.id);
-    regions.push({ ...region, entries: r.entries });
+    regions.push(region);
     counters.push(r);
   }
   const wasm = compileRegions(regions, counters);

@@ -32,7 +32,7 @@ import { semantics } from '../semantics/index.ts';
 import { addBranchHints } from './branch-hints.ts';
 import { functionName } from './function-name.ts';
 import { jumpCacheIndex } from './jump-cache.ts';
-import type { Region } from './region.ts';
+import type { RegionCode } from './region.ts';
 import { type BlockCode, RegionEmitter } from './region-emitter.ts';
 import { fixedLocals, type Imports, LOCAL } from './region-state.ts';
 import { type Edge, type FlowNode, type NodeEnd, structure } from './structure.ts';
@@ -49,7 +49,7 @@ export interface EntryCounter {
  * Compiles regions into one Wasm module that exports their functions, see `functionName`. With `counters` regions
  * count how often they are entered, and have the names that these give them.
  */
-export function compileRegions(regions: readonly Region[], counters: readonly EntryCounter[] = []): Uint8Array {
+export function compileRegions(regions: readonly RegionCode[], counters: readonly EntryCounter[] = []): Uint8Array {
   const m = new binaryen.Module();
   try {
     m.setFeatures(WASM_FEATURES);
@@ -106,7 +106,7 @@ function countEntry(m: binaryen.Module, { desc, reportAfter }: EntryCounter, imp
   ];
 }
 
-function addRegion(m: binaryen.Module, region: Region, index: number, imports: Imports, counter: EntryCounter | undefined): void {
+function addRegion(m: binaryen.Module, region: RegionCode, index: number, imports: Imports, counter: EntryCounter | undefined): void {
   const b = binaryen;
   const first = region.blocks.get(0)?.insns[0];
   if (first === undefined) throw new RangeError('a region has at least one instruction');

@@ -22,7 +22,7 @@ import { functionName } from './function-name.ts';
 import { isTiny, observedTargets, regionCode } from './guest-code.ts';
 import { discover, MAX_MERGED_INSNS, MAX_REGION_INSNS, type Region } from './region.ts';
 
-/** A region to compile, as it is sent to a compiler: enough to find the same instructions again in the shared memory. */
+/** A region to compile, as it is sent to a compiler, which decodes the instructions again from the shared memory. */
 export interface CompileRequest {
   readonly id: number;
   /** Address of the descriptor of its first block, whose count of entries says how hot it is by now. */
@@ -32,17 +32,15 @@ export interface CompileRequest {
   readonly codeSize: 16 | 32 | 64;
   readonly tracked: boolean;
   readonly pages: Region['pages'];
-  /** Offsets of the region's blocks, and the indirect targets in it: what the requester knows of the behaviour. */
-  readonly leaders: readonly number[];
-  readonly stops: readonly number[];
-  /** The functions of the result are in this order: what is discovered again may have more of them. */
+  /** Offsets of its blocks: of the first instruction, and after the last one. */
+  readonly blocks: readonly (readonly [start: number, end: number])[];
   readonly entries: Region['entries'];
-  readonly maxInsns: number;
+  readonly returnSites: Region['returnSites'];
+  readonly targets: Region['targets'];
   /** It replaces a region that runs: code that is still interpreted goes first. */
   readonly isMerge: boolean;
   /** The compiled region says when it has been entered so often, a power of two, and each time again. */
   readonly reportAfter: number;
-  readonly targets: Region['targets'];
   /** For profilers; absent: nobody wants names. */
   readonly name?: string;
 }
@@ -406,13 +404,12 @@ export class Jit {
       codeSize: region.codeSize,
       tracked: region.tracked,
       pages: region.pages,
-      leaders: [...region.blocks.keys()],
-      stops: region.stops.map(({ offset }) => offset),
+      blocks: [...region.blocks.values()].map(({ start, end }) => [start, end] as const),
       entries: region.entries,
-      maxInsns: region.maxInsns,
+      returnSites: region.returnSites,
+      targets: region.targets,
       isMerge: p.merges > 0,
       reportAfter: this.mergeAfter,
-      targets: region.targets,
       ...(this.host.nameRegion === undefined ? {} : { name: this.host.nameRegion(p.rip) }),
     });
     this.poll();

@@ -21,7 +21,7 @@ import {
   SEG_STRIDE,
   V_LEVELS,
 } from '../layout.ts';
-import type { GuestBlock, Region } from './region.ts';
+import type { GuestBlock, RegionCode } from './region.ts';
 import { FAULT, RegionMemory } from './region-memory.ts';
 import { type Imports, LOCAL, type Symbolic } from './region-state.ts';
 
@@ -82,9 +82,9 @@ export class RegionEmitter extends RegionMemory {
   /** Index of the last instruction of the block that replaces all flags. */
   private lastReplacer = -1;
   private insns: readonly Insn[] = [];
-  private readonly region: Region;
+  private readonly region: RegionCode;
 
-  constructor(b: typeof binaryen, m: binaryen.Module, region: Region, first: Insn, imports: Imports) {
+  constructor(b: typeof binaryen, m: binaryen.Module, region: RegionCode, first: Insn, imports: Imports) {
     super(b, m, imports);
     this.codeSize = region.codeSize;
     this.flat = region.codeSize === 32;

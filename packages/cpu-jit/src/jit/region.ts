@@ -49,6 +49,9 @@ export interface Region {
   readonly heads: readonly number[];
 }
 
+/** What is compiled of a region. */
+export type RegionCode = Pick<Region, 'hpa' | 'codeSize' | 'tracked' | 'blocks' | 'entries' | 'returnSites' | 'targets'>;
+
 /** Where the guest's code is, by offset from the region's first instruction, and what is known of its behaviour. */
 export interface RegionSource {
   readonly hpa: number;
@@ -124,6 +127,8 @@ export function discover(source: RegionSource): Region | undefined {
       return false;
     }
     if (isStop(offset, hpa, isCall)) return false;
+    // A branch may have stopped here before a call made a copy.
+    stops.delete(offset);
     leaders.add(offset);
     work.push(offset);
     return true;
