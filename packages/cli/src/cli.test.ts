@@ -72,6 +72,15 @@ describe('run', () => {
     expect(stdout).toContain('--two');
     expect(status).toBe(0);
   });
+  test('--jit-stats says which share of the instructions was compiled, --gdb where to connect', () => {
+    const { status, stdout, stderr } = pvm(['run', '--jit', 'sync', '--jit-stats', '--gdb', '0', testPrograms.hello]);
+    expect(status).toBe(0);
+    expect(stdout).not.toContain('instructions');
+    expect(stderr).toMatch(/^pvm: gdb can connect: target remote 127\.0\.0\.1:\d+$/m);
+    const [, compiled, interpreted] = /^instructions +[\d,]+: compiled ([\d.]+) %, interpreted ([\d.]+) %$/m.exec(stderr) ?? [];
+    expect(Number(compiled) + Number(interpreted)).toBeCloseTo(100, 0);
+    expect(stderr).toMatch(/^ {2}no region +[\d,]+ \(/m);
+  });
 });
 
 describe('wrong input gets one line on stderr and exit code 2', () => {

@@ -1,4 +1,4 @@
-import { formatTable, type RunReport, type Summary } from '@pvm/pvm';
+import { formatTable, LEFT_NAMES, type RunReport, type Summary } from '@pvm/pvm';
 
 const ms = (n: number) => (n >= 1000 ? `${(n / 1000).toFixed(2)} s` : `${n.toFixed(1)} ms`);
 const count = (n: number | bigint) => n.toLocaleString('en-US');
@@ -27,6 +27,44 @@ export function formatSummary(s: Summary): string {
     ['shadow pages', `${count(s.shadowPagesBuilt)} built`],
   ];
   for (const [n, calls] of s.unknownSyscalls) rows.push(['unknown syscall', `number ${n}, ${count(calls)} times (answered -ENOSYS)`]);
+  const width = Math.max(...rows.map(([name]) => name.length));
+  return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n');
+}
+
+/** What was compiled, what it cost, and how well it carries the guest, for people. */
+export function formatJitStats(s: Summary): string {
+  const { cpu } = s;
+  const { jit } = cpu;
+  if (jit === undefined) return 'Nothing was compiled: --jit off.';
+  const share = (n: number, of: number) => (of === 0 ? '0 %' : `${((100 * n) / of).toFixed(1)} %`);
+  const total = Number(s.instructions);
+  const left = cpu.compiledCodeLeft.map((n, i) => [`  ${LEFT_NAMES[i] ?? ''}`, `${count(n)} (${share(n, cpu.compiledEntries)})`] satisfies [string, string]);
+  const rate = s.compileMs > 0 ? `${count(Math.round((jit.instructions / s.compileMs) * 1000))} instructions/s` : '';
+  const rows: [string, string][] = [
+    [
+      'instructions',
+      `${count(s.instructions)}: compiled ${share(cpu.compiledInstructions, total)}, interpreted ${share(total - cpu.compiledInstructions, total)}`,
+    ],
+    ['run time', `${ms(s.runMs)}: ${guestTime(s)}, hypervisor ${ms(s.hypervisorMs)}`],
+    [
+      'regions',
+      `${count(jit.regions)} compiled (${count(jit.merges)} by merging others), ${count(jit.liveRegions)} in use; all dropped ${count(jit.evictions)} times for want of room`,
+    ],
+    ['guest code in them', `${count(jit.instructions)} instructions, of ${count(cpu.instructionsDecoded)} that were decoded`],
+    ['Wasm', `${count(jit.bytes)} bytes, ${count(jit.liveBytes)} in use`],
+    ['code generator', ms(jit.emitMs)],
+    ["V8's compiler", ms(jit.engineMs)],
+    ['throughput', rate],
+    ['stalls', `${ms(jit.linkMs)} in all, ${ms(jit.longestLinkMs)} the longest, to find regions and link them`],
+    [
+      'entered from outside',
+      `${count(cpu.compiledEntries)} times, ${count(Math.round(cpu.compiledInstructions / Math.max(1, cpu.compiledEntries)))} instructions each; left because of`,
+    ],
+    ...left,
+    ['jump cache misses', count(cpu.jumpCacheMisses)],
+    ['code that changed', `${count(cpu.codeInvalidations)} pieces dropped`],
+    ...(jit.failures === 0 ? [] : [['failures', `${count(jit.failures)}: ${jit.failure ?? ''}`] satisfies [string, string]]),
+  ];
   const width = Math.max(...rows.map(([name]) => name.length));
   return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n');
 }

@@ -22,6 +22,9 @@ test.each([
   ['a vsock port that is none', ['--vsock', 'http:tcp:localhost:80'], /expected a port/],
   ['an address with a port beyond all', ['--vsock', '80:tcp:localhost:99999'], /unix:PATH or tcp:HOST:PORT/],
   ['no time at all', ['--timeout', '0'], /expected seconds, more than 0/],
+  ['a port for gdb that is none', ['--gdb', 'localhost:gdb'], /--gdb localhost:gdb: expected a port, 0 to 65535, or HOST:PORT/],
+  ['a port for gdb beyond all', ['--gdb', '70000'], /expected a port, 0 to 65535/],
+  ['a wait for nothing', ['--wait'], /--wait belongs to --gdb PORT/],
   ['a balloon of nothing known', ['--balloon=big'], /expected a size such as 64M/],
   ['a serial port beside a program', ['--serial', 'none', './prog'], /--serial is for a stock kernel/],
 ])('refuses %s', async (_, words, message) => {

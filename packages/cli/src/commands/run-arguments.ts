@@ -1,6 +1,7 @@
 import { type LedgerTiming, snapshotPlatform, type VmOptions } from '@pvm/pvm';
 import yargs from 'yargs';
 import { UsageError } from '../errors.ts';
+import { parseGdbAddress } from '../host/gdb.ts';
 import { splitProgram } from '../split.ts';
 import { type MachineArgs, machineSettings } from './machine-options.ts';
 import { type PcArgs, pcSettings } from './pc-options.ts';
@@ -26,6 +27,11 @@ export interface RunArgs extends MachineArgs, PcArgs, SnapshotArgs {
   readonly append: string | undefined;
   readonly reboot: boolean;
   readonly timeout: number | undefined;
+  readonly jitStats: boolean;
+  readonly codeMemory: string | undefined;
+  readonly perfMap: boolean;
+  readonly gdb: string | undefined;
+  readonly wait: boolean;
   readonly maxInstructions: number | undefined;
   readonly checkMmu: string | undefined;
   readonly debugConsole: boolean;
@@ -62,6 +68,8 @@ export function runSettings(a: RunArgs, program: readonly string[]): VmOptions {
   if (path !== undefined) refuse(a, CONSOLES, (option) => `${option} is for a stock kernel; a program has the standard streams`);
   if (a.timeout !== undefined && !(a.timeout > 0 && a.timeout <= MAX_TIMEOUT))
     throw new UsageError(`--timeout: expected seconds, more than 0 and at most ${MAX_TIMEOUT}`);
+  if (a.gdb !== undefined) parseGdbAddress(a.gdb);
+  else if (a.wait) throw new UsageError('--wait belongs to --gdb PORT');
   if (a.trace !== undefined && !(a.traceLimit > 0)) throw new UsageError(`--trace-limit ${a.traceLimit}: expected a number of exits, 1 to 16777216`);
   return {
     ...machineSettings(a),
@@ -77,6 +85,7 @@ export function runSettings(a: RunArgs, program: readonly string[]): VmOptions {
     ...(a.maxInstructions === undefined ? {} : { maxInstructions: a.maxInstructions }),
     ...(a.checkMmu === undefined ? {} : { checkMmu: a.checkMmu === '' || Number(a.checkMmu) }),
     ledger: a.ledger,
+    ...(a.codeMemory === undefined ? {} : { codeMemory: a.codeMemory }),
     ...(a.trace === undefined ? {} : { traceLimit: a.traceLimit }),
   };
 }

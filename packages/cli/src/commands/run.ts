@@ -2,6 +2,7 @@ import {
   type CostProfile,
   createVm,
   formatLedger,
+  type GdbServer,
   loadCostProfile,
   modelRun,
   PvmError,
@@ -15,12 +16,13 @@ import {
 import type { Argv, CommandModule } from 'yargs';
 import { UsageError } from '../errors.ts';
 import { Ending } from '../host/ending.ts';
+import { listenForGdb } from '../host/gdb.ts';
 import { note, PcHost, ProgramHost } from '../host/run-host.ts';
 import { Saver } from '../host/saver.ts';
 import { getImage, isImage } from '../image/images.ts';
 import { formatModelled } from '../modelled.ts';
 import { OutputFile } from '../output-file.ts';
-import { formatHotExits, formatSummary } from '../summary.ts';
+import { formatHotExits, formatJitStats, formatSummary } from '../summary.ts';
 import { runSymbols } from '../symbols.ts';
 import { isPc, type RunArgs, runSettings } from './run-arguments.ts';
 import { ALL_RUN_OPTIONS } from './run-options.ts';
@@ -44,6 +46,7 @@ async function writeFiles(files: RunFiles, vm: Vm, ended: Result | VmError, symb
 }
 
 function print(a: RunArgs, vm: Vm, result: Result, symbols: Symboliser, profile: CostProfile | undefined): void {
+  if (a.jitStats) process.stderr.write(`\n${formatJitStats(result.summary)}\n`);
   if (!a.json && !a.stat) return;
   const report = runReport(vm, result, symbols);
   const modelled = profile === undefined ? undefined : modelRun(profile, report);
@@ -56,17 +59,25 @@ function print(a: RunArgs, vm: Vm, result: Result, symbols: Symboliser, profile:
 
 async function execute(a: RunArgs, program: readonly string[], files: RunFiles, profile: CostProfile | undefined): Promise<void> {
   const settings = runSettings(a, program);
-  const isReported = a.stat || a.json || files.stat !== undefined || files.trace !== undefined || a.symbols.length > 0;
+  const isReported = a.stat || a.json || files.stat !== undefined || files.trace !== undefined || a.symbols.length > 0 || a.perfMap;
   const symbols = isReported ? await runSymbols(a, program) : new Symboliser();
   const end = new Ending(a.timeout);
   const saver = new Saver(a, note);
   const host = isPc(a, program) ? new PcHost(a, end, () => saver.now()) : new ProgramHost(a);
   let vm: Vm | undefined;
+  let gdb: GdbServer | undefined;
   try {
     const { stat, json } = a;
-    vm = await createVm({ ...settings, ...saver.listen(await host.settings()), sampleTiers: stat || json, signal: end.signal });
+    vm = await createVm({
+      ...settings,
+      ...saver.listen(await host.settings()),
+      ...(a.perfMap ? { nameRegion: (rip: bigint) => nameOf(rip, symbols, vm) } : {}),
+      sampleTiers: stat || json || a.jitStats,
+      signal: end.signal,
+    });
     await host.attach(vm);
     saver.attach(vm);
+    if (a.gdb !== undefined) gdb = await listenForGdb(vm, a.gdb, a.wait);
     const result = await vm.run().catch(async (error: unknown) => {
       if (error instanceof VmError && vm !== undefined) await writeFiles(files, vm, error, symbols);
       throw error;
@@ -80,13 +91,21 @@ async function execute(a: RunArgs, program: readonly string[], files: RunFiles, 
     if (how !== undefined) note(how);
     print(a, vm, result, symbols, profile);
     process.exitCode = end.exitCode ?? result.exitCode;
+    await gdb?.close(process.exitCode);
   } finally {
     end.dispose();
     host.restore();
     await vm?.dispose();
+    await gdb?.close(1);
     await host.close();
     process.stdin.destroy();
   }
+}
+
+/** What profilers show for guest code. */
+function nameOf(rip: bigint, symbols: Symboliser, vm: Vm | undefined): string {
+  const symbol = symbols.find(rip, { syscallEntry: vm?.syscallEntry ?? 0n });
+  return `guest:0x${rip.toString(16)}${symbol === undefined ? '' : `:${symbol}`}`;
 }
 
 /** `pvm run NAME` is a stock kernel, and options as the image has them where none are given. @throws UsageError */
