@@ -118,7 +118,8 @@ export class SnapshotReader {
       const packed = source.read(at + SECTION_HEADER_SIZE, stored);
       at += SECTION_HEADER_SIZE + stored;
       yield async () => {
-        const data = await unpack(packed, { maxOutputLength: Math.max(1, size) }).catch((e: unknown) => {
+        // One buffer of the right size, not many small ones put together afterwards.
+        const data = await unpack(packed, { maxOutputLength: Math.max(1, size), chunkSize: Math.max(64, size) }).catch((e: unknown) => {
           throw badSnapshot(`${source.name}: a section cannot be unpacked`, e);
         });
         if (data.length !== size) throw badSnapshot(`${source.name}: a section has ${data.length} bytes, and should have ${size}`);
