@@ -61,6 +61,13 @@ const steps: Step[] = [
     command: script('packages/cli/scripts/build-page.ts'),
     cwd: 'packages/cli',
   },
+  {
+    name: 'configuration schema',
+    inputs: ['packages/cli/src/config.ts', 'packages/cli/src/commands', 'packages/cli/scripts/build-schema.ts', 'packages/pvm/src'],
+    outputs: ['packages/cli/build/vm.schema.json'],
+    command: script('packages/cli/scripts/build-schema.ts'),
+    cwd: 'packages/cli',
+  },
   ...PACKAGES.map(
     (folder): Step => ({
       name: folder,

@@ -1,5 +1,6 @@
 import { nearest } from '@pvm/pvm';
 import { ALL_RUN_OPTIONS, RUN_VALUE_OPTIONS } from './commands/run-options.ts';
+import { readConfig } from './config.ts';
 import { UsageError } from './errors.ts';
 
 /** Names of long options that QEMU spells with one dash: `-kernel`, `-no-reboot`. */
@@ -11,6 +12,15 @@ function longSpelling(word: string): string {
   if (name === undefined || /^m\d/.test(name)) return word;
   if (!LONG_NAMES.includes(name)) throw new UsageError(`unknown option -${name}; did you mean --${nearest(name, LONG_NAMES)}?`);
   return `-${word}`;
+}
+
+/** With the words of the configuration that --config names before those of the command line. @throws UsageError */
+function configured(own: readonly string[], program: readonly string[]): { own: string[]; program: string[] } {
+  const file = own.findLast((word) => word.startsWith('--config='))?.slice('--config='.length);
+  if (file === undefined) return { own: [...own], program: [...program] };
+  const [command = 'run', ...given] = own;
+  const config = readConfig(file, given);
+  return { own: [command, ...config.own, ...given], program: program.length > 0 ? [...program] : config.program };
 }
 
 /**
@@ -27,8 +37,8 @@ export function splitProgram(argv: readonly string[]): { own: string[]; program:
   const own = ['run'];
   for (let i = 1; i < argv.length; i++) {
     const given = argv[i] ?? '';
-    if (given === '--') return { own, program: argv.slice(i + 1) };
-    if (!given.startsWith('-') || given === '-') return { own, program: argv.slice(i) };
+    if (given === '--') return configured(own, argv.slice(i + 1));
+    if (!given.startsWith('-') || given === '-') return configured(own, argv.slice(i));
     const word = longSpelling(given);
     if (!RUN_VALUE_OPTIONS.has(word)) {
       own.push(word);
@@ -40,5 +50,5 @@ export function splitProgram(argv: readonly string[]): { own: string[]; program:
     // With "=", a value may begin with a dash.
     own.push(...(word.startsWith('--') ? [`${word}=${value}`] : [word, value]));
   }
-  return { own, program: [] };
+  return configured(own, []);
 }

@@ -6,6 +6,8 @@ import { PROFILE_OPTION, SYMBOLS_OPTION, TABLE_OPTIONS } from './table-options.t
 
 /** Options of `run` beside those of every machine, for yargs. */
 export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
+  config: { type: 'string', requiresArg: true, describe: 'Read options from a JSON file: long names as keys, and program; those given here win' },
+  'print-config': { type: 'boolean', default: false, describe: 'Print everything that counts as such a file, and run nothing' },
   clock: {
     choices: ['host', 'icount'],
     defaultDescription: 'host',

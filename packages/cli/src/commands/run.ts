@@ -14,6 +14,7 @@ import {
   VmError,
 } from '@pvm/pvm';
 import type { Argv, CommandModule } from 'yargs';
+import { effectiveConfig } from '../config.ts';
 import { UsageError } from '../errors.ts';
 import { Ending } from '../host/ending.ts';
 import { listenForGdb } from '../host/gdb.ts';
@@ -146,6 +147,10 @@ panicked; 70 it cannot go on (triple fault); 124 --timeout; 129, 130, 143 SIGHUP
         .example('pvm run --restore vm.pvmsnap', 'Go on from there')
         .example('pvm run --kernel vmlinuz --initrd initrd.img --append console=ttyS0 -m 512M', 'Boot a Linux distribution kernel') as unknown as Argv<RunArgs>,
     handler: async (given) => {
+      if (given.printConfig) {
+        process.stdout.write(`${JSON.stringify(effectiveConfig(given, words), null, 2)}\n`);
+        return;
+      }
       const { a, program } = await withImage(given, words);
       runSettings(a, program);
       if (a.profile !== undefined && !a.stat && !a.json)
