@@ -22,7 +22,13 @@ export function isInput(value: unknown): boolean {
 /** One function for all kinds of output; none drops it. */
 export function outputHandler(output: Output | undefined): OutputHandler {
   if (output === undefined) return () => undefined;
-  if (typeof output === 'function') return output;
+  if (typeof output === 'function') {
+    // Functions that return something else, as arrow functions often do, hold nothing.
+    return (chunk) => {
+      const held: unknown = output(chunk);
+      return held instanceof Promise ? held : undefined;
+    };
+  }
   return output instanceof WritableStream ? webOutput(output) : nodeOutput(output);
 }
 

@@ -516,6 +516,11 @@ export class Vm {
     return this.core.u64[(this.core.cpuAddress(BOOT_VCPU) + S_LSTAR) >>> 3] ?? 0n;
   }
 
+  /** For `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
   /** Stops the machine and lets its memory go. */
   async dispose(): Promise<void> {
     if (this.state === 'running') this.halt('aborted', 130, 0);

@@ -60,6 +60,15 @@ describe('the PC of a stock kernel', () => {
     expect([plain.devices?.vsock, plain.devices?.balloon]).toEqual([undefined, undefined]);
   });
 
+  it('takes a function that returns what is no promise', async () => {
+    const pieces: Uint8Array[] = [];
+    const { vm } = await machine([...echo, ...powerOff], { stdin: 'x', onSerial: (chunk) => void pieces.push(chunk) });
+    await vm.run();
+    const returning = ((chunk: Uint8Array) => pieces.push(chunk)) as unknown as (chunk: Uint8Array) => void;
+    expect(await (await machine([...echo, ...powerOff], { stdin: 'y', onSerial: returning })).vm.run()).toMatchObject({ stopReason: 'poweroff' });
+    expect(Buffer.concat(pieces).toString()).toBe('xy');
+  });
+
   it("takes streams of the Web and of Node for its console, and waits for a slow reader's", async () => {
     const code = [...echo, ...echo, ...echo, ...powerOff];
     let web = '';
