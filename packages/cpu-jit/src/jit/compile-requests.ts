@@ -41,15 +41,19 @@ function codeOf(u8: Uint8Array, r: CompileRequest): RegionCode | undefined {
   return { hpa, codeSize, tracked, blocks, entries, returnSites, targets };
 }
 
-/** Compiles requests into one module. Requests whose code has vanished meanwhile are left out of the result. */
+/** Compiles requests into one module. Requests whose code has vanished meanwhile are named in the result. */
 function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): CompileResult {
   const start = performance.now();
   const ids: number[] = [];
+  const vanished: number[] = [];
   const regions: RegionCode[] = [];
   const counters: EntryCounter[] = [];
   for (const r of requests) {
     const region = codeOf(u8, r);
-    if (region === undefined) continue;
+    if (region === undefined) {
+      vanished.push(r.id);
+      continue;
+    }
     ids.push(r.id);
     regions.push(region);
     counters.push(r);
@@ -57,7 +61,7 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
   const wasm = compileRegions(regions, counters);
   const emitted = performance.now();
   const module = compileOptimised(wasm);
-  return { ids, module, bytes: wasm.length, emitMs: emitted - start, engineMs: performance.now() - emitted };
+  return { ids, vanished, module, bytes: wasm.length, emitMs: emitted - start, engineMs: performance.now() - emitted };
 }
 
 /**

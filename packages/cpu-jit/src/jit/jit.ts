@@ -48,6 +48,8 @@ export interface CompileRequest {
 /** What came of some requests. The module exports functions (see `functionName`) for `ids[i]`; it is missing when compiling failed, which is a bug of this package. */
 export interface CompileResult {
   readonly ids: readonly number[];
+  /** Requests whose code has vanished meanwhile. */
+  readonly vanished?: readonly number[];
   readonly module?: WebAssembly.Module;
   /** Message of the failure. */
   readonly failure?: string;
@@ -471,6 +473,11 @@ export class Jit {
       this.counts.failure = r.failure;
     }
     const instance = r.module === undefined ? undefined : new WebAssembly.Instance(r.module, { env: this.host.imports });
+    for (const id of r.vanished ?? []) {
+      const p = this.pending.get(id);
+      this.pending.delete(id);
+      if (p !== undefined) count(this.pendingBlocks, p.region.heads, -1);
+    }
     const insns = r.ids.reduce((sum, id) => sum + (this.pending.get(id)?.region.insnCount ?? 0), 0);
     for (const [i, id] of r.ids.entries()) {
       const p = this.pending.get(id);
