@@ -64,6 +64,7 @@ function lines(serial: string): string[] {
     .replaceAll('\r', '')
     .replaceAll(/^\[ *\d+\.\d{6}\] /gm, '')
     .replaceAll(/audit\(\d+\.\d+:/g, 'audit(TIME:')
+    .replaceAll(/sched offset of \d+ cycles/g, 'sched offset of N cycles')
     .replaceAll(/Marking stable \(.*$/gm, 'Marking stable')
     .split('\n')
     .toSorted();

@@ -296,6 +296,7 @@ export class WalkerMachine {
     this.selectPrivilege(0, user);
     this.ac = ac;
     this.set(GUEST, S_RFLAGS, ac ? RFLAGS_AC : 0);
+    rt.alignment(GUEST);
     this.mmio = -1;
     const va = va64(low, high);
     let hpa = 0;
