@@ -122,7 +122,7 @@ const MAX_COPIED_INSNS = 64;
 const MAX_COPIES = 4;
 /** A region that is entered so often is merged with its neighbours: a crossing costs some ten nanoseconds, so this is a millisecond. */
 const MERGE_AFTER = 1 << 15;
-/** Machine code takes about three times as much again (benchmarks/README.md). */
+/** Bytes of Wasm; V8's machine code comes on top. */
 const MAX_BYTES = 64 << 20;
 /** How often a region is merged with others. */
 const MAX_MERGES = 12;

@@ -30,6 +30,8 @@ export class Debugger {
   private breakpoints = new Set<bigint>();
   private watchpoints: Watchpoint[] = [];
   private wantsPause = false;
+  /** Breakpoints that nobody wants any more may still be in place. */
+  private isStale = false;
   private stopped: DebugStop | undefined;
   private readonly waiting: (() => void)[] = [];
   private resumed: { promise: Promise<void>; resolve: () => void } | undefined;
@@ -119,9 +121,6 @@ export class Debugger {
   }
 
   // ------------------------------------------------------------ for the run loop
-  /** Breakpoints that nobody wants any more may still be in place. */
-  private isStale = false;
-
   /** Before the guest is entered from the event loop. @returns true: it must not be */
   holds(vcpu: number): boolean {
     if (this.isStale) this.arm();

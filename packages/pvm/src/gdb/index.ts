@@ -21,7 +21,7 @@ export function serveGdb(vm: Vm, { host = '127.0.0.1', port }: { readonly host?:
     monitor: {
       help: { help: 'this list', run: () => '' },
       exits: { help: 'the exits so far, as `pvm run --stat` prints them', run: () => formatLedger(vm.ledger) },
-      counts: { help: 'retired instructions of each vCPU', run: () => `${vm.stats().instructions} instructions` },
+      counts: { help: 'retired instructions of all vCPUs together', run: () => `${vm.stats().instructions} instructions` },
     },
   });
 }
