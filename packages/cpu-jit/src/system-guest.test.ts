@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { CpuCore, NO_LIMIT } from './cpu.ts';
+import { CpuCore } from './cpu.ts';
+import { NO_LIMIT } from './cpu-options.ts';
 import { ACCESS_READ, CS, EXIT_HLT, EXIT_IO, EXIT_LIMIT, EXIT_SHUTDOWN, S_EXIT_ACCESS, S_EXIT_VA, S_EXIT_VALUE, S_HOT_THRESHOLD } from './layout.ts';
 
 /** `tests/guests/*.S`, assembled; loaded and entered at 0000:8000 in real mode. */

@@ -1,5 +1,6 @@
 /** A CPU by itself: memory that is mapped page by page, registers, and hooks. */
-import { CpuCore, NO_LIMIT } from '../cpu.ts';
+import { CpuCore } from '../cpu.ts';
+import { NO_LIMIT } from '../cpu-options.ts';
 import { formatInsn } from '../decoder/format.ts';
 import { decode } from '../decoder/index.ts';
 import { ATTR_CODE16, type Segment } from '../entry-state.ts';

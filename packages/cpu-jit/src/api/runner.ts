@@ -1,5 +1,6 @@
 /** Runs a `Cpu`: what leaves the guest becomes calls of hooks, or a reason to stop. */
-import { type CpuCore, NO_LIMIT } from '../cpu.ts';
+import type { CpuCore } from '../cpu.ts';
+import { NO_LIMIT } from '../cpu-options.ts';
 import {
   ACCESS_EXEC,
   ACCESS_PROBE,
