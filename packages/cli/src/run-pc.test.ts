@@ -44,6 +44,15 @@ describe('a machine by the command line', () => {
     expect(pvm(['run', '-kernel', code, '-device', 'isa-debug-exit']).status).toBe(5);
   });
 
+  test('shows its text screen and takes keys with --display curses, on a terminal or not', () => {
+    // mov word [0xb8000], 0x074b; wait for a key; its code to the next cell; power off.
+    const text = (at: number) => [0x66, 0xc7, 0x04, 0x25, ...word(at, 4), ...word(0x07_4b, 2)];
+    const key = [0xe4, 0x64, 0xa8, 0x01, 0x74, 0xfa, 0xe4, 0x60, 0x88, 0x04, 0x25, ...word(0xb_8002, 4)];
+    const code = kernel('screen', [...text(0xb_8000), ...text(0xb_80a0), ...key, ...powerOff]);
+    expect(pvm(['run', '--kernel', code, '--display', 'curses'], 'b')).toMatchObject({ status: 0, stdout: 'K0\nK\n' });
+    expect(pvm(['run', '--kernel', code, '--display', 'curses', '--serial', 'stdio'])).toMatchObject({ status: 2, stdout: '' });
+  });
+
   test('restarts when the guest resets it, and ends instead with --no-reboot', () => {
     expect(pvm(['run', '--kernel', rebooter])).toMatchObject({ status: 0, stdout: '123' });
     expect(pvm(['run', '--kernel', rebooter, '--no-reboot'])).toMatchObject({ status: 0, stdout: '1' });

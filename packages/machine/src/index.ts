@@ -13,6 +13,7 @@ export { type BootProtocol, detectProtocol, loadKernel } from './boot/load-kerne
 export { DebugExit } from './devices/debug-exit.ts';
 export { PortBus, type PortDevice, type PortRange, type PortSize } from './devices/port-device.ts';
 export { Uart16550 } from './devices/uart16550.ts';
+export type { TextRow } from './devices/vga-text.ts';
 export { MachineError, type MachineErrorCode } from './errors.ts';
 export { type GuestPowerOff, HOST_CHANNEL_PORT, HOST_CHANNEL_SIGNATURE, HostChannel, type HostChannelBackend } from './host-channel/host-channel.ts';
 export type { LocalApic } from './interrupts/local-apic.ts';

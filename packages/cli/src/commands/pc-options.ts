@@ -16,6 +16,7 @@ export interface PcArgs {
   readonly virtioConsole: string | undefined;
   readonly channel: readonly string[];
   readonly nographic: boolean | undefined;
+  readonly display: 'none' | 'curses' | undefined;
 }
 
 const list = (describe: string): Options => ({ type: 'string', array: true, nargs: 1, default: [], describe: `${describe}; may be given again`, group: 'PC:' });
@@ -33,6 +34,12 @@ export const PC_OPTIONS: Readonly<Record<string, Options>> = {
   balloon: { type: 'string', describe: 'A memory balloon; with =SIZE the guest is asked to give so much back', group: 'PC:' },
   virtio: { choices: VIRTIO_TRANSPORTS, requiresArg: true, describe: 'How virtio devices are attached; default pci', group: 'PC:' },
   device: list('isa-debug-exit[,iobase=PORT]: moves the debug-exit port, 0xf4 by default'),
+  display: {
+    choices: ['none', 'curses'],
+    requiresArg: true,
+    describe: 'curses: the text screen (VGA, 80 x 25) and the PS/2 keyboard instead of the serial port, for kernels that use them; default none',
+    group: 'PC:',
+  },
   nographic: { type: 'boolean', describe: 'Taken as in QEMU: there is no graphics anyway', group: 'PC:' },
 };
 

@@ -107,7 +107,7 @@ export async function parseRunArguments(words: readonly string[]): Promise<{ arg
 }
 
 /** Options that connect a PC with the outside, and those that only `run` itself follows. */
-const CONSOLES = ['serial', 'virtioConsole', 'channel', 'vsock', 'vsockListen'] as const;
+const CONSOLES = ['serial', 'virtioConsole', 'display', 'channel', 'vsock', 'vsockListen'] as const;
 const OUTSIDE = [...CONSOLES, 'timeout', 'save', 'restore'] as const;
 
 /** @throws UsageError when one of the `keys` was given */

@@ -27,6 +27,8 @@ function parseChannel(spec: string): { name: string; address: Address } {
 /** Where the consoles of a PC go, as the command line says. */
 export interface ConsolePlan {
   readonly serial: Place;
+  /** The text screen and the keyboard have standard input and output. */
+  readonly hasScreen: boolean;
   /** Undefined: there is no virtio console. */
   readonly virtio: Place | undefined;
   readonly channels: readonly { name: string; address: Address }[];
@@ -35,9 +37,12 @@ export interface ConsolePlan {
 /** @throws UsageError */
 export function consolePlan(a: PcArgs): ConsolePlan {
   const virtio = a.virtioConsole === undefined ? undefined : parsePlace('--virtio-console', a.virtioConsole);
-  const serial = a.serial === undefined ? (virtio === 'stdio' ? 'none' : 'stdio') : parsePlace('--serial', a.serial);
+  const hasScreen = a.display === 'curses';
+  const serial = a.serial === undefined ? (virtio === 'stdio' || hasScreen ? 'none' : 'stdio') : parsePlace('--serial', a.serial);
+  if (hasScreen && (serial === 'stdio' || virtio === 'stdio'))
+    throw new UsageError('--display curses has standard input and output; put --serial and --virtio-console into file:PATH, or leave them out');
   if (serial === 'stdio' && virtio === 'stdio') throw new UsageError('--serial and --virtio-console cannot both be stdio; say --serial none or file:PATH');
-  return { serial, virtio, channels: a.channel.map(parseChannel) };
+  return { serial, hasScreen, virtio, channels: a.channel.map(parseChannel) };
 }
 
 /** A channel that one client at a time has; what the guest writes while there is none is dropped. */

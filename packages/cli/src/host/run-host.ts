@@ -1,6 +1,7 @@
 import type { Vm, VmOptions } from '@pvm/pvm';
 import type { RunArgs } from '../commands/run-arguments.ts';
 import { Consoles, consolePlan } from './consoles.ts';
+import { Display } from './display.ts';
 import type { Ending } from './ending.ts';
 import { Keyboard } from './keyboard.ts';
 import { bridgeVsock, vsockPlan } from './vsock-bridge.ts';
@@ -53,6 +54,7 @@ export class PcHost implements RunHost {
   private readonly save: () => void;
   private keyboard: Keyboard | undefined;
   private consoles: Consoles | undefined;
+  private display: Display | undefined;
   private vm: Vm | undefined;
   private stopBridge: (() => void) | undefined;
   private readonly onResize = () => this.vm?.devices?.resizeConsole(process.stdout.columns, process.stdout.rows);
@@ -67,7 +69,7 @@ export class PcHost implements RunHost {
   }
 
   async settings(): Promise<Partial<VmOptions>> {
-    const hasKeyboard = this.plan.serial === 'stdio' || this.plan.virtio === 'stdio';
+    const hasKeyboard = this.plan.serial === 'stdio' || this.plan.virtio === 'stdio' || this.plan.hasScreen;
     if (hasKeyboard) this.keyboard = this.openKeyboard();
     this.consoles = await Consoles.open(this.plan, { input: this.keyboard?.input() ?? process.stdin, output: process.stdout });
     return {
@@ -81,6 +83,7 @@ export class PcHost implements RunHost {
   async attach(vm: Vm): Promise<void> {
     this.vm = vm;
     process.on('SIGPWR', this.onPower);
+    if (this.plan.hasScreen) this.display = new Display(vm, process.stdout, this.keyboard?.input() ?? process.stdin);
     if (this.plan.virtio === 'stdio' && process.stdout.isTTY) {
       this.onResize();
       process.stdout.on('resize', this.onResize);
@@ -89,6 +92,7 @@ export class PcHost implements RunHost {
   }
 
   restore(): void {
+    this.display?.close();
     this.keyboard?.restore();
   }
 

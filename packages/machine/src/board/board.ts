@@ -8,6 +8,7 @@ import { MarkPort } from '../devices/mark-port.ts';
 import { PortBus, type PortSize } from '../devices/port-device.ts';
 import { PostPort } from '../devices/post-port.ts';
 import { Uart16550 } from '../devices/uart16550.ts';
+import { type TextRow, textScreen } from '../devices/vga-text.ts';
 import { MachineError } from '../errors.ts';
 import { ApicBus } from '../interrupts/apic-bus.ts';
 import { I8259Pair } from '../interrupts/i8259.ts';
@@ -325,6 +326,16 @@ export class Board implements Saveable {
   /** Hand over serial output that waits to be handed over in larger pieces; call before the machine ends. */
   flushSerial(): void {
     this.serialOut.flush();
+  }
+
+  /** Types `text` on the PS/2 keyboard. */
+  typeKeys(text: string): void {
+    this.i8042.type(text);
+  }
+
+  /** What the guest has drawn in VGA's text memory. */
+  textScreen(): TextRow[] {
+    return textScreen(this.ram);
   }
 
   pressPowerButton(): void {

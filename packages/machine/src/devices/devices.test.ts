@@ -154,3 +154,59 @@ describe('the mark port', () => {
     expect(board.readPort(0x508, 4)).toBe(0xffff_ffff);
   });
 });
+
+describe('keyboard', () => {
+  const taken = (board: ReturnType<typeof testBoard>['board']): number[] => {
+    const bytes: number[] = [];
+    while ((board.readPort(0x64, 1) & 1) !== 0) bytes.push(board.readPort(0x60, 1));
+    return bytes;
+  };
+
+  it.each([
+    ['a', [0x1e, 0x9e]],
+    ['A!', [0x2a, 0x1e, 0x9e, 0xaa, 0x2a, 0x02, 0x82, 0xaa]],
+    ['\x03\r', [0x1d, 0x2e, 0xae, 0x9d, 0x1c, 0x9c]],
+    ['\x1b[A\x1b', [0xe0, 0x48, 0xe0, 0xc8, 0x01, 0x81]],
+    ['\u00e4', []],
+  ])('gives the codes of set 1 for %j, as firmware leaves it', (text, codes) => {
+    const { board } = testBoard();
+    board.typeKeys(text);
+    expect(taken(board)).toEqual(codes);
+  });
+
+  it('gives the codes of set 2 when translation is off, and nothing while it is disabled', () => {
+    const { board } = testBoard();
+    board.writePort(0x64, 1, 0x60);
+    board.writePort(0x60, 1, 0x14);
+    board.typeKeys('q\x1b[C');
+    expect(taken(board)).toEqual([]);
+    board.writePort(0x64, 1, 0xae);
+    expect(taken(board)).toEqual([0x15, 0xf0, 0x15, 0xe0, 0x74, 0xe0, 0xf0, 0x74]);
+  });
+
+  it('loses nothing that is typed faster than it is read, and interrupts for every byte', () => {
+    const { board } = testBoard();
+    board.pic.write(0x20, 1, 0x11);
+    for (const byte of [0x20, 4, 1, 0xfd]) board.pic.write(0x21, 1, byte);
+    board.typeKeys('x'.repeat(40));
+    for (let i = 0; i < 80; i++) {
+      // Poll mode: OCW3, then the line that asks (8259A, "Poll Command"), which it takes as acknowledged.
+      board.writePort(0x20, 1, 0x0c);
+      expect(board.readPort(0x20, 1)).toBe(0x81);
+      expect(board.readPort(0x60, 1)).toBe(i % 2 === 0 ? 0x2d : 0xad);
+      board.writePort(0x20, 1, 0x20);
+    }
+    expect(taken(board)).toEqual([]);
+  });
+});
+
+it('the text screen is read from RAM: code page 437, and the colours of each character', () => {
+  const { board, ram } = testBoard();
+  ram.write(0xb8000, Uint8Array.of(0x41, 0x07, 0xdb, 0x1e, 0, 7));
+  ram.write(0xb8000 + 24 * 160, Uint8Array.of(0x7e, 0x70));
+  const rows = board.textScreen();
+  expect(rows.map((row) => row.text.length)).toEqual(Array(25).fill(80));
+  expect(rows[0]?.text.trimEnd()).toBe('A█');
+  expect([...(rows[0]?.attributes ?? [])].slice(0, 3)).toEqual([0x07, 0x1e, 0x07]);
+  expect([rows[24]?.text[0], rows[24]?.attributes[0]]).toEqual(['~', 0x70]);
+});

@@ -1,5 +1,6 @@
 import type { StateIo } from '@pvm/cpu-jit';
 import type { PortDevice, PortSize } from './port-device.ts';
+import { type KeyEvent, keysFor, scanCode } from './ps2-keys.ts';
 
 // IBM PS/2 Technical Reference, "Keyboard and Auxiliary Device Controller".
 const DATA = 0x60;
@@ -13,11 +14,17 @@ const STATUS_UNLOCKED = 0x10;
 const STATUS_AUX = 0x20;
 const CONFIG_KEYBOARD_IRQ = 0x01;
 const CONFIG_AUX_IRQ = 0x02;
+const CONFIG_KEYBOARD_OFF = 0x10;
+const CONFIG_TRANSLATE = 0x40;
+/** As a PC's firmware leaves it: keyboard with interrupts and translated to set 1, no mouse. */
+const CONFIG_AT_BOOT = 0x65;
 const ACK = 0xfa;
 const SELF_TEST_PASSED = 0xaa;
 const MAX_QUEUE = 16;
+/** Key events that wait for room in the controller's buffer. */
+const MAX_TYPED = 4096;
 
-/** Keyboard controller with a keyboard that is never pressed: answers probes, gates A20, resets the machine. */
+/** Keyboard controller: a keyboard on which the host types, no mouse; gates A20, resets the machine. */
 export class I8042 implements PortDevice {
   readonly name = 'i8042';
   readonly ports = [
@@ -29,6 +36,7 @@ export class I8042 implements PortDevice {
   private readonly auxIrq: (level: boolean) => void;
   private readonly onReset: () => void;
   private queue: { byte: number; aux: boolean }[] = [];
+  private typed: KeyEvent[] = [];
   private config = 0;
   private command = 0;
   private lastWasCommand = false;
@@ -43,9 +51,16 @@ export class I8042 implements PortDevice {
 
   reset(): void {
     this.queue = [];
-    this.config = 0x34;
+    this.typed = [];
+    this.config = CONFIG_AT_BOOT;
     this.command = 0;
     this.portA = 0x02;
+    this.update();
+  }
+
+  /** Types `text`, as `keysFor` understands it; what does not fit into the buffer waits. */
+  type(text: string): void {
+    this.typed.push(...keysFor(text).slice(0, MAX_TYPED - this.typed.length));
     this.update();
   }
 
@@ -57,6 +72,9 @@ export class I8042 implements PortDevice {
       return STATUS_UNLOCKED | STATUS_SYSTEM | full | (this.lastWasCommand ? STATUS_COMMAND : 0);
     }
     const byte = this.queue.shift()?.byte ?? 0;
+    // A line that stayed up would announce no second byte to an edge-triggered input.
+    this.keyboardIrq(false);
+    this.auxIrq(false);
     this.update();
     return byte;
   }
@@ -103,10 +121,10 @@ export class I8042 implements PortDevice {
         this.put(0x55);
         return;
       case 0xad:
-        this.config |= 0x10;
+        this.config |= CONFIG_KEYBOARD_OFF;
         return;
       case 0xae:
-        this.config &= ~0x10;
+        this.config &= ~CONFIG_KEYBOARD_OFF;
         return;
       case 0xd0:
         this.put(0x01 | (this.portA & 2));
@@ -155,12 +173,18 @@ export class I8042 implements PortDevice {
   }
 
   private update(): void {
+    // An event's bytes (3 at most) stay together.
+    while ((this.config & CONFIG_KEYBOARD_OFF) === 0 && this.queue.length <= MAX_QUEUE - 3) {
+      const event = this.typed.shift();
+      if (event === undefined) break;
+      for (const byte of scanCode(event, (this.config & CONFIG_TRANSLATE) !== 0 ? 1 : 2)) this.put(byte);
+    }
     const head = this.queue[0];
     this.keyboardIrq(head !== undefined && !head.aux && (this.config & CONFIG_KEYBOARD_IRQ) !== 0);
     this.auxIrq(head?.aux === true && (this.config & CONFIG_AUX_IRQ) !== 0);
   }
 
   state(s: StateIo): void {
-    s.fields(this, ['queue', 'config', 'command', 'lastWasCommand', 'portA']);
+    s.fields(this, ['queue', 'typed', 'config', 'command', 'lastWasCommand', 'portA']);
   }
 }

@@ -1,4 +1,4 @@
-import type { Board } from '@pvm/machine';
+import type { Board, TextRow } from '@pvm/machine';
 import { HostSockets } from './host-sockets.ts';
 
 const PAGE = 4096;
@@ -18,6 +18,18 @@ export class PcDevices {
   /** Press the ACPI power button: most systems shut down. */
   pressPowerButton(): void {
     this.board.pressPowerButton();
+  }
+
+  /**
+   * The colour text screen (80 x 25) as the guest has drawn it at 0xb8000, for kernels that know no serial port. Stock Linux is not told of a screen.
+   */
+  screen(): TextRow[] {
+    return this.board.textScreen();
+  }
+
+  /** Types on the PS/2 keyboard (US layout): characters, and what terminals send for arrows and function keys. */
+  typeKeys(text: string): void {
+    this.board.typeKeys(text);
   }
 
   /** The window of the virtio console's terminals has a new size, characters. @throws RangeError */
