@@ -10,7 +10,14 @@ export function profileTarget(site: u64, target: u64): void {
     store<u32>(entry, 0, PROFILE_COUNT);
   }
   const count = load<u32>(entry, PROFILE_COUNT);
-  for (let i: u32 = 0; i < count; i++) if (load<u64>(entry + (i << 3), PROFILE_LIST) == target) return;
+  for (let i: u32 = 0; i < count; i++) {
+    if (load<u64>(entry + (i << 3), PROFILE_LIST) != target) continue;
+    // What is taken often comes to the front, so that the search stays short.
+    const ahead = entry + (i >> 1 << 3);
+    store<u64>(entry + (i << 3), load<u64>(ahead, PROFILE_LIST), PROFILE_LIST);
+    store<u64>(ahead, target, PROFILE_LIST);
+    return;
+  }
   if (count == PROFILE_TARGETS) return;
   store<u64>(entry + (count << 3), target, PROFILE_LIST);
   store<u32>(entry, count + 1, PROFILE_COUNT);

@@ -38,21 +38,22 @@ export const BLOCK_HEADS = 0x0190_0000;
 export const BLOCK_HEAD_COUNT = 65536;
 /** Bitmap, one bit per 4 KiB frame of linear memory: some TLB may hold a write tag for the frame. 128 KiB. */
 export const FRAME_WRITTEN = 0x0194_0000;
-/** Targets that indirect jumps and calls were seen to take in the interpreter: entries by hash of the site's RIP. 128 KiB. */
-export const PROFILE_BASE = 0x0196_0000;
-export const PROFILE_ENTRIES = 1024;
-export const PROFILE_ENTRY_SIZE = 128;
-/** Site's RIP u64, count u32, then up to PROFILE_TARGETS RIPs u64. */
-export const PROFILE_SITE = 0;
-export const PROFILE_COUNT = 8;
-export const PROFILE_LIST = 16;
-export const PROFILE_TARGETS = 14;
 export const BLOCK_DESCS = 0x0198_0000;
 export const BLOCK_DESC_SIZE = 128;
 export const BLOCK_DESC_COUNT = 131072;
 /** Arena of decoded instruction records, bump-allocated, emptied as a whole. */
 export const RECORD_ARENA = 0x02a0_0000;
-export const RECORD_ARENA_END = 0x04c0_0000;
+export const RECORD_ARENA_END = 0x04b8_0000;
+
+/** Targets that indirect jumps and calls were seen to take in the interpreter: entries by hash of the site's RIP. 512 KiB. */
+export const PROFILE_BASE = 0x04b8_0000;
+export const PROFILE_ENTRIES = 1024;
+export const PROFILE_ENTRY_SIZE = 512;
+/** Site's RIP u64, count u32, then up to PROFILE_TARGETS RIPs u64, those that are taken often in front. */
+export const PROFILE_SITE = 0;
+export const PROFILE_COUNT = 8;
+export const PROFILE_LIST = 16;
+export const PROFILE_TARGETS = 62;
 
 /** Per 4 KiB frame of linear memory: u64 bitmap, one bit per 64 bytes that hold decoded code. */
 export const CODE_BITS = 0x04c0_0000;

@@ -35,7 +35,11 @@ import { jumpCacheIndex } from './jump-cache.ts';
 import type { RegionCode } from './region.ts';
 import { type BlockCode, RegionEmitter } from './region-emitter.ts';
 import { fixedLocals, type Imports, LOCAL } from './region-state.ts';
-import { type Edge, type FlowNode, type NodeEnd, structure } from './structure.ts';
+import { type Edge, type FlowNode, type GuardedEdge, type NodeEnd, structure } from './structure.ts';
+import { hashTargets } from './target-hash.ts';
+
+/** Up to so many targets of an indirect branch are compared one after the other; more are found by a jump table. */
+const MAX_COMPARED_TARGETS = 3;
 
 /** How a region's entries are counted: the descriptor of its first block, and the power of two whose multiples are reported. */
 export interface EntryCounter {
@@ -186,10 +190,10 @@ function nodeEnd(m: binaryen.Module, b: typeof binaryen, e: RegionEmitter, block
     case 'indirect': {
       const leaving = e.exitCode({ rip: t.rip }, true);
       const otherwise = t.fault === undefined ? leaving : m.block(null, [t.fault, leaving]);
-      const [only, ...more] = t.targets;
-      if (only === undefined) return { kind: 'goto', to: { code: otherwise } };
-      if (more.length === 0) return { kind: 'cond', condition: () => e.isTarget(t, only), yes: edge(only, true), no: { code: otherwise } };
-      return { kind: 'switch', index: () => e.targetIndex(t), edges: t.targets.map((to) => edge(to, true)), otherwise };
+      const edges = t.targets.map((to): GuardedEdge => ({ ...edge(to, true), condition: () => e.isTarget(t, to) }));
+      const hash = edges.length > MAX_COMPARED_TARGETS ? hashTargets(t.targets) : undefined;
+      if (hash === undefined) return { kind: 'chain', edges, otherwise };
+      return { kind: 'switch', index: () => e.targetSlot(t, hash), slots: hash.slots, edges, otherwise };
     }
   }
 }

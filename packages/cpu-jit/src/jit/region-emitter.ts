@@ -24,6 +24,7 @@ import {
 import type { GuestBlock, RegionCode } from './region.ts';
 import { FAULT, RegionMemory } from './region-memory.ts';
 import { type Imports, LOCAL, type Symbolic } from './region-state.ts';
+import type { TargetHash } from './target-hash.ts';
 
 const RIP = 16;
 const VECTOR_GP = 13;
@@ -131,17 +132,12 @@ export class RegionEmitter extends RegionMemory {
     return this.m.block(null, this.leaving(rip, check ? CHAIN_CHECK : CHAIN));
   }
 
-  /** i32: position in the list of the target whose RIP is in the terminator's local, or the list's length. */
-  targetIndex(t: Extract<Terminator, { kind: 'indirect' }>): binaryen.ExpressionRef {
+  /** i32: the slot that `hash` has for the RIP in the terminator's local. */
+  targetSlot(t: Extract<Terminator, { kind: 'indirect' }>, hash: TargetHash): binaryen.ExpressionRef {
     const { m, b } = this;
-    const offset = () => m.i64.sub(m.local.get(t.rip, b.i64), m.local.get(LOCAL.rip, b.i64));
-    const none = () => m.i32.const(t.targets.length);
-    const search = (low: number, high: number): binaryen.ExpressionRef => {
-      if (high - low === 1) return m.select(m.i64.eq(offset(), m.i64.const(BigInt(t.targets[low] ?? 0))), m.i32.const(low), none());
-      const middle = (low + high) >> 1;
-      return m.if(m.i64.lt_s(offset(), m.i64.const(BigInt(t.targets[middle] ?? 0))), search(low, middle), search(middle, high));
-    };
-    return search(0, t.targets.length);
+    const offset = m.i32.wrap(m.i64.sub(m.local.get(t.rip, b.i64), m.local.get(LOCAL.rip, b.i64)));
+    const mixed = hash.multiplier === 1 ? offset : m.i32.mul(offset, m.i32.const(hash.multiplier));
+    return m.i32.and(hash.shift === 0 ? mixed : m.i32.shr_u(mixed, m.i32.const(hash.shift)), m.i32.const(hash.slots.length - 1));
   }
 
   /** i32: is the RIP in the terminator's local that of `target`? */

@@ -7,11 +7,22 @@ export type NodeEnd =
   | { readonly kind: 'ended' }
   | { readonly kind: 'goto'; readonly to: Edge }
   | { readonly kind: 'cond'; readonly condition: () => Expr; readonly yes: Edge; readonly no: Edge }
-  /** `index` selects an edge; anything else runs `otherwise`, which leaves. */
-  | { readonly kind: 'switch'; readonly index: () => Expr; readonly edges: readonly Edge[]; readonly otherwise: Expr };
+  /** The first edge whose condition holds, else `otherwise`, which leaves. */
+  | { readonly kind: 'chain'; readonly edges: readonly GuardedEdge[]; readonly otherwise: Expr }
+  /** `index` selects a slot, which names an edge; this one is taken if its condition holds. Anything else runs `otherwise`, which leaves. */
+  | {
+      readonly kind: 'switch';
+      readonly index: () => Expr;
+      readonly slots: readonly number[];
+      readonly edges: readonly GuardedEdge[];
+      readonly otherwise: Expr;
+    };
 
 /** To another node after `code` (0: none), or, without `to`, code that leaves the function. */
 export type Edge = { readonly to: number; readonly code: Expr } | { readonly to?: undefined; readonly code: Expr };
+
+/** An edge that is taken only if `condition`, i32, holds; without one it always is. */
+export type GuardedEdge = Edge & { readonly condition?: () => Expr };
 
 export interface FlowNode {
   readonly code: Expr;
@@ -26,6 +37,7 @@ function edgesOf(end: NodeEnd): readonly Edge[] {
       return [end.to];
     case 'cond':
       return [end.yes, end.no];
+    case 'chain':
     case 'switch':
       return end.edges;
   }
@@ -150,18 +162,21 @@ export function structure(b: typeof binaryen, m: binaryen.Module, nodes: readonl
     list.push(goTo(from, to));
     return m.block(null, list);
   };
-  const switchOver = (from: number, index: Expr, edges: readonly Edge[], otherwise: Expr): Expr => {
+  const switchOver = (from: number, index: Expr, slots: readonly number[], edges: readonly GuardedEdge[], otherwise: Expr): Expr => {
     const name = (i: number) => `s${from}_${i}`;
-    const names = edges.map((_, i) => name(i));
     const none = name(edges.length);
+    const names = slots.map((i) => (edges[i] === undefined ? none : name(i)));
     let inner: Expr = m.switch(names, none, index);
-    for (const [i, e] of edges.entries()) inner = m.block(null, [m.block(name(i), [inner]), take(from, e)]);
+    for (const [i, e] of edges.entries()) {
+      const guard = e.condition === undefined ? [] : [m.br(none, m.i32.eqz(e.condition()))];
+      inner = m.block(null, [m.block(name(i), [inner]), ...guard, take(from, e)]);
+    }
     return m.block(null, [m.block(none, [inner]), otherwise]);
   };
   const ending = (n: number): Expr => {
     if (n === dispatcher) {
       const edges = [0, ...dispatched].map((to): Edge => ({ to, code: 0 }));
-      return switchOver(n, m.local.get(label, b.i32), edges, m.unreachable());
+      return switchOver(n, m.local.get(label, b.i32), [...edges.keys()], edges, m.unreachable());
     }
     const end = nodes[n]?.end ?? { kind: 'ended' };
     switch (end.kind) {
@@ -171,8 +186,10 @@ export function structure(b: typeof binaryen, m: binaryen.Module, nodes: readonl
         return take(n, end.to);
       case 'cond':
         return m.if(end.condition(), take(n, end.yes), take(n, end.no));
+      case 'chain':
+        return end.edges.reduceRight((rest, e) => (e.condition === undefined ? take(n, e) : m.if(e.condition(), take(n, e), rest)), end.otherwise);
       case 'switch':
-        return switchOver(n, end.index(), end.edges, end.otherwise);
+        return switchOver(n, end.index(), end.slots, end.edges, end.otherwise);
     }
   };
   const tree = (n: number): Expr => {
