@@ -36,6 +36,9 @@ export interface Result {
   readonly intervals: readonly Interval[];
 }
 
+/** A kernel as it was loaded, and is again after a reset. */
+type BootImage = { readonly kernel: Uint8Array; readonly initrd: Uint8Array; readonly commandLine: string };
+
 const BOOT_VCPU = 0;
 /** Errors that end a guest, their codes and what they are called. */
 const DEATHS = [
@@ -108,7 +111,7 @@ export class Vm {
   private outputWait: Promise<void> | undefined;
   private mmuCheck: MmuCheck | undefined;
   /** What `restart` loads again; kept only by machines that restart. */
-  private image: GuestImage | undefined;
+  private boot: BootImage | undefined;
   private restartWanted = false;
   private readonly saves = new SaveQueue();
   /** What the guest waits for when it begins to run. */
@@ -239,6 +242,8 @@ export class Vm {
           s.fields({ ledger, random, platform, design, runLoop }, ['ledger', 'random', 'platform', 'design', 'runLoop']);
           this.runMs = s.value('runMs', this.runMs);
           this.unknownSyscalls = s.value('unknownSyscalls', this.unknownSyscalls);
+          const boot = s.value('boot', this.boot);
+          this.boot = options.reboot ? boot : undefined;
         },
       },
     };
@@ -288,14 +293,19 @@ export class Vm {
   }
 
   /** Put the kernel and its RAM disk into guest RAM. @throws MachineError */
-  load(image: GuestImage): void {
-    if (this.options.reboot) this.image = image;
-    this.design.boot(this.platform.load(image, this.options.commandLine));
+  load({ kernel, initrd }: GuestImage): void {
+    const boot = { kernel, initrd, commandLine: this.options.commandLine };
+    if (this.options.reboot) this.boot = boot;
+    this.start(boot);
+  }
+
+  private start(boot: BootImage): void {
+    this.design.boot(this.platform.load(boot, boot.commandLine));
   }
 
   /** The guest asked for a reset: the machine starts anew, or stops. */
   private resetRequested(): void {
-    if (this.image === undefined) this.halt('reset', 0, 0);
+    if (this.boot === undefined) this.halt('reset', 0, 0);
     else if (this.stop === undefined) {
       this.restartWanted = true;
       this.runLoop.cut();
@@ -305,15 +315,15 @@ export class Vm {
 
   /** Everything as after power-on, but RAM keeps what is in it, as it does on a PC, and clocks and counters go on. */
   private restart(cause: RestartCause): void {
-    const { image } = this;
-    if (image === undefined) throw new PvmError('wrong-state', 'a machine that restarts keeps its kernel');
+    const { boot } = this;
+    if (boot === undefined) throw new PvmError('wrong-state', 'a machine that restarts keeps its kernel');
     this.restartWanted = false;
     this.platform.reset?.();
     for (let vcpu = 0; vcpu < this.core.vcpus; vcpu++) this.core.restart(vcpu);
     this.design = this.createDesign();
     this.mmuCheck = this.createMmuCheck();
     this.runLoop = this.createRunLoop();
-    this.load(image);
+    this.start(boot);
     this.options.onRestart(cause);
   }
 
@@ -388,7 +398,7 @@ export class Vm {
       if (e instanceof Error) await this.debug?.died(this.runLoop.vcpu, e.message);
       // A processor that shuts down resets a PC. One that does so before it has said a word would do so for ever.
       this.platform.flush();
-      if (!(e instanceof TripleFault) || this.image === undefined || this.platform.isSilent !== false) throw e;
+      if (!(e instanceof TripleFault) || this.boot === undefined || this.platform.isSilent !== false) throw e;
       this.restart('triple-fault');
       return 'yield';
     }

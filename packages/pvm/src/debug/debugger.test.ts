@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { createVm, DESIGN_NAMES, designInfo, type Vm, type VmOptions } from '../index.ts';
-import { powerOff, start, stockKernel, TIMER_VECTOR, waitForTimer, word } from '../testing/stock-guest.ts';
+import { outImmediate, powerOff, start, stockKernel, TIMER_VECTOR, waitForTimer, word } from '../testing/stock-guest.ts';
 import type { DebugStop } from './debugger.ts';
 
 const LOAD = 0x20_0000n;
@@ -85,6 +85,26 @@ describe.each(designs)('a debugger under %s', (design) => {
     // Past STI and HLT into the loop; the handler never ran.
     expect(places.every((rip) => rip > LOAD && rip < LOAD + 0x800n)).toBe(true);
     expect(new Set(places).size).toBeGreaterThan(20);
+  });
+
+  it('keeps its breakpoints and watchpoints over a restart of the machine', async () => {
+    // Counts boots in RAM, which a reset leaves alone; the third powers off.
+    const boots = 0x30_0000;
+    const code = [
+      ...[0xff, 0x04, 0x25, ...word(boots, 4), 0x83, 0x3c, 0x25, ...word(boots, 4), 3, 0x75, powerOff.length],
+      ...[...powerOff, ...outImmediate(0x64, 0xfe), 0xeb, 0xfe],
+    ];
+    const { dbg, go, ended } = await debugged(code, { design, reboot: true });
+    dbg.addBreakpoint(LOAD + 15n);
+    dbg.addWatchpoint({ address: BigInt(boots), size: 4, kind: 'write' });
+    for (const n of [1, 2, 3]) {
+      expect(await go()).toMatchObject({ kind: 'watchpoint' });
+      expect(dbg.read(0, BigInt(boots), 4)).toEqual(Uint8Array.of(n, 0, 0, 0));
+      expect(await go()).toMatchObject({ kind: 'breakpoint' });
+      expect(dbg.registers(0).get('rip')).toBe(LOAD + 15n);
+    }
+    expect(await go()).toBeUndefined();
+    expect((await ended).stopReason).toBe('poweroff');
   });
 
   it('writes registers and memory, code too', async () => {

@@ -17,15 +17,19 @@ const hang = [0xeb, 0xfe];
 const sleep = [...start, 0xbb, ...word(3000, 4), ...waitForTimer, 0xeb, 0xfd];
 const tick = { [TIMER_VECTOR]: [0xff, 0xcb, 0x74, 0x06, ...outImmediate(0x20, 0x20), 0x48, 0xcf, ...powerOff] };
 
+const DESIGNS = DESIGN_NAMES.filter((name) => designInfo(name).platforms.includes('pc'));
+
 async function run(code: readonly number[], options: VmOptions = {}, handlers = {}) {
+  return ended({ kernel: stockKernel(code, handlers), clock: 'icount', memory: '16M', jit: 'off', reboot: true, ...options });
+}
+
+const resume = (restore: Uint8Array, options: VmOptions) => ended({ restore, ...options });
+
+/** Runs a machine to its end. */
+async function ended(options: VmOptions) {
   let serial = '';
   const causes: RestartCause[] = [];
   const vm = await createVm({
-    kernel: stockKernel(code, handlers),
-    clock: 'icount',
-    jit: 'off',
-    memory: '16M',
-    reboot: true,
     onRestart: (cause) => causes.push(cause),
     onSerial: (chunk) => {
       serial += Buffer.from(chunk).toString('latin1');
@@ -52,18 +56,34 @@ describe('a reset', () => {
     expect(result).toMatchObject({ stopReason: 'poweroff', exitCode: 0 });
   });
 
-  it.each(DESIGN_NAMES.filter((name) => designInfo(name).platforms.includes('pc')))(
-    'starts timers, interrupts and page tables anew under %s',
-    async (design) => {
-      const afterTick = [...countBoots, ...outImmediate(0x64, 0xfe), ...hang];
-      const { serial, vm } = await run([...start, ...waitForTimer], { design, jit: 'sync' }, { [TIMER_VECTOR]: afterTick });
-      expect(serial).toBe('123');
-      const { serial: again, vm: second } = await run([...start, ...waitForTimer], { design, jit: 'sync' }, { [TIMER_VECTOR]: afterTick });
-      expect(again).toBe('123');
-      expect(second.stats().instructions).toBe(vm.stats().instructions);
-      expect(second.ledger.totalExits).toBe(vm.ledger.totalExits);
-    },
-  );
+  it.each(DESIGNS)('starts timers, interrupts and page tables anew under %s', async (design) => {
+    const afterTick = [...countBoots, ...outImmediate(0x64, 0xfe), ...hang];
+    const { serial, vm } = await run([...start, ...waitForTimer], { design, jit: 'sync' }, { [TIMER_VECTOR]: afterTick });
+    expect(serial).toBe('123');
+    const { serial: again, vm: second } = await run([...start, ...waitForTimer], { design, jit: 'sync' }, { [TIMER_VECTOR]: afterTick });
+    expect(again).toBe('123');
+    expect(second.stats().instructions).toBe(vm.stats().instructions);
+    expect(second.ledger.totalExits).toBe(vm.ledger.totalExits);
+  });
+
+  it.each(DESIGNS)('restarts a machine that was restored from a snapshot under %s', async (design) => {
+    const code = [...countBoots, ...outImmediate(0x64, 0xfe), ...hang];
+    const options = { design, commandLine: 'once' };
+    const plain = await run(code, options);
+    const first = await createVm({ kernel: stockKernel(code), clock: 'icount', jit: 'off', memory: '16M', reboot: true, ...options });
+    machines.push(first);
+    const snapshot = first.save({ at: 3 });
+    const [bytes] = await Promise.all([snapshot, first.run()]);
+    const restored = await resume(bytes, { reboot: true });
+    // It is taken at the first end of a run after so many instructions: in the second boot.
+    expect([restored.serial, restored.causes]).toEqual(['23', ['reset']]);
+    expect(restored.vm.stats().instructions).toBe(plain.vm.stats().instructions);
+    // Whether it restarts is for whoever restores it to say; what it would load is not forgotten over a second snapshot.
+    expect((await resume(bytes, { reboot: false })).result.stopReason).toBe('reset');
+    const again = await createVm({ restore: bytes, reboot: true });
+    machines.push(again);
+    expect((await resume(await again.save(), { reboot: true })).serial).toBe('23');
+  });
 
   it('stops a machine that does not reboot', async () => {
     const { result, serial } = await run([...countBoots, ...outImmediate(0x64, 0xfe), ...hang], { reboot: false });
