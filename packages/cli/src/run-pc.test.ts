@@ -27,6 +27,11 @@ const rebooter = kernel('rebooter', [
   ...[0xff, 0x04, 0x25, ...word(0x30_0000, 4), 0x8b, 0x04, 0x25, ...word(0x30_0000, 4), 0x04, 0x30, ...outAl, 0x3c, 0x33],
   ...[0x75, powerOff.length, ...powerOff, ...outImmediate(0x64, 0xfe), 0xeb, 0xfe],
 ]);
+/** Panics, and resets. */
+const panicking = kernel('panicking', [
+  ...[...'[    1.500000] Kernel panic - not syncing: x\n'].flatMap((c) => out(COM1, c.charCodeAt(0))),
+  ...[...outImmediate(0x64, 0xfe), 0xf4],
+]);
 /** Sleeps for ever, woken by the timer. */
 const sleeper = kernel('sleeper', [...out(COM1, 0x5a), ...start, ...waitForTimer, 0xeb, 0xfd], { [TIMER_VECTOR]: [...outImmediate(0x20, 0x20), 0x48, 0xcf] });
 
@@ -59,9 +64,7 @@ describe('a machine by the command line', () => {
   });
 
   test('says that the kernel panicked, and leaves with 71', () => {
-    const text = '[    1.5] Kernel panic - not syncing: x\n';
-    const panic = kernel('panic', [...[...text.replace('1.5', '1.500000')].flatMap((c) => out(COM1, c.charCodeAt(0))), ...outImmediate(0x64, 0xfe), 0xf4]);
-    expect(pvm(['run', '--kernel', panic, '--no-reboot'])).toMatchObject({ status: 71, stderr: "pvm: the guest's kernel panicked\n" });
+    expect(pvm(['run', '--kernel', panicking, '--no-reboot'])).toMatchObject({ status: 71, stderr: "pvm: the guest's kernel panicked\n" });
   });
 
   test('ends after --timeout, while it sleeps, with 124', () => {
@@ -73,6 +76,7 @@ describe('a machine by the command line', () => {
     ['SIGTERM', 143],
     ['SIGINT', 130],
     ['SIGHUP', 129],
+    ['SIGQUIT', 131],
   ] as const)('ends at once by %s', async (signal, code) => {
     const run = startPvm(['run', '--kernel', sleeper]);
     await run.says('Z');
@@ -165,6 +169,8 @@ describe.skipIf(!hasScript)('on a terminal', () => {
   test.each([
     ['SIGTERM', 'left 143'],
     ['SIGINT', 'left 130'],
+    ['SIGHUP', 'left 129'],
+    ['SIGQUIT', 'left 131'],
   ])('%s leaves the terminal as it was', async (signal, left) => {
     const shell = onTerminal(
       `stty -a > ${folder}/before; sh -c 'echo "pid $$;"; exec ${run('--kernel', typewriter).replaceAll("'", '"')}'; echo "left $?"; stty -a > ${folder}/after`,
@@ -176,13 +182,25 @@ describe.skipIf(!hasScript)('on a terminal', () => {
     expect(readFileSync(`${folder}/after`, 'utf8')).toBe(readFileSync(`${folder}/before`, 'utf8'));
   });
 
-  test('so does a guest that dies, and wrong input found late', async () => {
-    const dead = kernel('dead', [0x0f, 0x0b]);
+  test('so does every other end: of itself, by a time limit, a snapshot, a panic, a death, wrong input found late', async () => {
+    const died = kernel('died', [0x0f, 0x0b]);
+    const none = fileWith('none', new Uint8Array(5000));
+    const runs: [string[], RegExp, number][] = [
+      [['--kernel', hello], /K/, 0],
+      [['--kernel', sleeper, '--timeout', '0.5'], /stopped after/, 124],
+      [['--kernel', typewriter, '--save', join(folder, 'end.pvmsnap'), '--save-on', '>', '--save-exit'], /snapshot written/, 0],
+      [['--kernel', panicking, '--no-reboot'], /panicked/, 71],
+      [['--kernel', died], /triple fault/, 70],
+      [['--kernel', none], /neither a bzImage/, 2],
+    ];
     const shell = onTerminal(
-      `stty -a > ${folder}/before; ${run('--kernel', dead)}; echo "left $?"; ${run('--kernel', fileWith('none', new Uint8Array(5000)))}; echo "then $?"; stty -a > ${folder}/after`,
+      [`stty -a > ${folder}/before`, ...runs.map(([args, , code], i) => `${run(...args)}; echo "left $? ${code}"; stty -a > ${folder}/after${i}`)].join('; '),
     );
     await shell.ended;
-    expect(shell.stdout()).toMatch(/triple fault[\s\S]*left 70[\s\S]*neither a bzImage[\s\S]*then 2/);
-    expect(readFileSync(`${folder}/after`, 'utf8')).toBe(readFileSync(`${folder}/before`, 'utf8'));
+    runs.forEach(([args, said, code], i) => {
+      expect(shell.stdout()).toMatch(said);
+      expect(shell.stdout().match(/left \d+ \d+/g)?.[i], args.join(' ')).toBe(`left ${code} ${code}`);
+      expect(readFileSync(`${folder}/after${i}`, 'utf8'), args.join(' ')).toBe(readFileSync(`${folder}/before`, 'utf8'));
+    });
   });
 });

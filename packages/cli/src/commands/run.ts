@@ -115,7 +115,15 @@ async function withImage(a: RunArgs, words: readonly string[]): Promise<{ a: Run
   if (a.kernel !== undefined || !(await isImage(name))) return { a, program: words };
   if (rest.length > 0) throw new UsageError(`run ${name}: options come before the name of an image; do not know what to do with "${rest.join(' ')}"`);
   const { kernel, initrd, append, memory } = await getImage(name);
-  return { a: { ...a, kernel, initrd: a.initrd ?? initrd, append: `${append} ${a.append}`.trim(), memory: a.memory ?? memory }, program: [] };
+  const line = [append, terminalParameters(), a.append].filter(Boolean).join(' ');
+  return { a: { ...a, kernel, initrd: a.initrd ?? initrd, append: line, memory: a.memory ?? memory }, program: [] };
+}
+
+/** A serial port does not carry the size and kind of the terminal; Linux hands such words of its command line to init, as variables. */
+function terminalParameters(): string {
+  const { isTTY, columns, rows } = process.stdout;
+  const term = process.env['TERM'] ?? '';
+  return isTTY ? `${/^[\w.+-]+$/.test(term) ? `TERM=${term} ` : ''}COLUMNS=${columns} LINES=${rows}` : '';
 }
 
 /** `pvm run`; `words` are what follows its options. */
@@ -136,7 +144,7 @@ Without a program, boots a stock kernel on a PC; its first serial port is standa
 Ctrl-A P presses its power button (as SIGPWR does), Ctrl-A S saves a snapshot, Ctrl-A H shows help. QEMU's spellings of options (-kernel, -drive, -no-reboot) are taken.
 
 Exit codes of a machine: 0 it powered off, or was reset with --no-reboot; (value << 1) | 1 it wrote value to the debug-exit port; 71 its kernel
-panicked; 70 it cannot go on (triple fault); 124 --timeout; 129, 130, 143 SIGHUP, SIGINT, SIGTERM, which end it at once; 0 Ctrl-A X.`,
+panicked; 70 it cannot go on (triple fault); 124 --timeout; 129, 130, 131, 143 SIGHUP, SIGINT, SIGQUIT, SIGTERM, which end it at once; 0 Ctrl-A X.`,
         )
         .options(ALL_RUN_OPTIONS)
         .example('pvm run debian', 'Fetch a small Debian where that is needed (pvm image), and boot it to a shell')

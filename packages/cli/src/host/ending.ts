@@ -1,7 +1,7 @@
 import { EXIT_TIMEOUT } from '../errors.ts';
 
 /** Signals that end a run, with the exit code that shells expect: 128 + number. */
-const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGQUIT: 131, SIGTERM: 143 } as const;
 
 /** Ends a run from outside: a signal, a key, a time limit. The first of them counts. */
 export class Ending {

@@ -42,6 +42,8 @@ hostname debian
 ip link set lo up
 console=/dev/$(sed 's/.* //' /sys/class/tty/console/active)
 cat /etc/motd.pvm > "$console"
+if [ -n "$LINES" ] && [ -n "$COLUMNS" ]; then stty rows "$LINES" columns "$COLUMNS" < "$console"; fi
+unset LINES COLUMNS
 cd /root
 setsid -c bash -l < "$console" > "$console" 2>&1
 sync
@@ -100,14 +102,14 @@ async function fromApt(folder: string, progress: Progress): Promise<{ archives: 
   return { archives, kernel };
 }
 
-async function fromHttps(folder: string, progress: Progress): Promise<{ archives: string[]; kernel: string }> {
+async function fromHttps(folder: string, progress: Progress, places: readonly string[]): Promise<{ archives: string[]; kernel: string }> {
   const list = JSON.parse(await readFile(new URL('../../images/debian-12.json', import.meta.url), 'utf8')) as readonly PinnedFile[];
   const total = list.reduce((sum, file) => sum + file.bytes, 0);
   let fetched = 0;
   const archives: string[] = [];
   for (const file of list) {
     const target = join(folder, basename(decodeURIComponent(file.path)));
-    await fetchPinned(file, ARCHIVES, target, (bytes) => {
+    await fetchPinned(file, places, target, (bytes) => {
       fetched += bytes;
       progress.show('fetching packages', fetched / total);
     });
@@ -118,10 +120,16 @@ async function fromHttps(folder: string, progress: Progress): Promise<{ archives
   return { archives: archives.filter((path) => path !== kernel), kernel };
 }
 
-/** Fetches and builds the image `debian`: a kernel and a RAM disk made of packages. No root, no mounts. @throws UsageError */
-export async function buildDebian(progress: Progress): Promise<void> {
+/**
+ * Fetches and builds the image `debian`: a kernel and a RAM disk made of packages. No root, no mounts.
+ *
+ * @param mirror URL of a copy of Debian's archive, which is asked instead of apt
+ * @throws UsageError
+ */
+export async function buildDebian(progress: Progress, mirror?: string): Promise<void> {
   const folder = await downloadFolder('debian');
-  const { archives, kernel } = (await AptSource.isHere()) ? await fromApt(folder, progress) : await fromHttps(folder, progress);
+  const viaApt = mirror === undefined && (await AptSource.isHere());
+  const { archives, kernel } = viaApt ? await fromApt(folder, progress) : await fromHttps(folder, progress, mirror === undefined ? ARCHIVES : [mirror]);
   const packages: Deb[] = [];
   for (const [i, path] of archives.sort().entries()) {
     progress.show('unpacking', i / archives.length);

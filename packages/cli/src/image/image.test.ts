@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -105,7 +105,15 @@ describe('a pinned file', () => {
     server = createServer((request, response) => {
       asked.push(request.headers.range);
       const from = Number(/bytes=(\d+)-/.exec(request.headers.range ?? '')?.[1] ?? 0);
-      if (request.url === '/good/pool/x.deb') response.writeHead(from > 0 ? 206 : 200).end(contents.subarray(from));
+      const [, how = ''] = request.url?.split('/') ?? [];
+      if (how === 'cut') {
+        // Half of what was asked for, and the connection breaks.
+        response.writeHead(from > 0 ? 206 : 200, { 'content-length': contents.length - from });
+        response.write(contents.subarray(from, from + (contents.length - from) / 2), () => response.destroy());
+      } else if (how === 'long') response.end(Buffer.concat([contents, contents]));
+      else if (how === 'short') response.end(contents.subarray(0, 10));
+      else if (how === 'whole') response.end(contents);
+      else if (request.url === '/good/pool/x.deb') response.writeHead(from > 0 ? 206 : 200).end(contents.subarray(from));
       else if (request.url === '/bad/pool/x.deb') response.end(Buffer.alloc(contents.length));
       else response.writeHead(404).end();
     });
@@ -130,13 +138,45 @@ describe('a pinned file', () => {
     expect(asked).toHaveLength(2);
   });
 
-  test('that is not what it should be is refused, and so is one that nobody has', async () => {
+  test.each([
+    ['goes on at each place where the one before broke off', ['cut', 'cut', 'good'], '', true],
+    ['is fetched as a whole where a place knows no ranges', ['cut', 'whole'], '', true],
+    ['is fetched again when what was left of it is not of it', ['good'], 'x'.repeat(5000), true],
+    ['is fetched again when what was left of it is as long, and another', ['good'], 'x'.repeat(contents.length), true],
+    ['comes from the place that has the right one', ['bad', 'long', 'good'], '', true],
+    ['is refused when it is another', ['bad'], '', /SHA-256 is .*, and should be .*; a mirror that is right/],
+    ['is refused when it is longer', ['long'], '', /longer than the 100000 bytes/],
+    ['is not complete when it ends early', ['short'], '', /it ends after 10 of 100000 bytes; is there a network\? What has been fetched is kept/],
+    ['is not had when nobody has it', ['none', 'none'], '', /HTTP 404.*HTTP 404; is there a network\?/],
+  ])('%s', async (_, places, left, expected) => {
     const target = join(folder, 'y.deb');
-    await expect(fetchPinned(file, [`${base}/bad`], target, () => undefined)).rejects.toThrow(/SHA-256 is .*, not/);
-    expect(() => statSync(target)).toThrow();
-    await expect(fetchPinned(file, [`${base}/none`, 'http://127.0.0.1:1'], target, () => undefined)).rejects.toThrow(
-      /cannot be fetched: .*is there a network\?/,
+    rmSync(target, { force: true });
+    rmSync(`${target}.partial`, { force: true });
+    if (left !== '') writeFileSync(`${target}.partial`, left);
+    let seen = 0;
+    const fetching = fetchPinned(
+      file,
+      places.map((place) => `${base}/${place}`),
+      target,
+      (n) => {
+        seen += n;
+      },
     );
+    if (expected === true) {
+      await fetching;
+      expect(readFileSync(target).equals(contents)).toBe(true);
+      expect([seen, existsSync(`${target}.partial`)]).toEqual([contents.length, false]);
+    } else {
+      await expect(fetching).rejects.toThrow(expected as RegExp);
+      expect([seen, existsSync(target)]).toEqual([0, false]);
+    }
+  });
+
+  test('says that there is no network, or that the disk is full, when that is so', async () => {
+    const target = join(folder, 'z.deb');
+    await expect(fetchPinned(file, ['http://127.0.0.1:2'], target, () => undefined)).rejects.toThrow(/ECONNREFUSED.*is there a network\?/);
+    symlinkSync('/dev/full', `${target}.partial`);
+    await expect(fetchPinned(file, [`${base}/good`, `${base}/good`], target, () => undefined)).rejects.toMatchObject({ code: 'ENOSPC' });
   });
 });
 
@@ -151,6 +191,12 @@ describe('pvm image', () => {
   test.each([
     ['an unknown image', ['image', 'get', 'debain'], /no image is called "debain"; did you mean debian\?/],
     ['one that is not stored', ['image', 'rm', 'debian'], /it is not stored/],
+    ['a mirror that is no URL', ['image', 'get', 'debian', '--mirror', 'deb.debian.org'], /expected a URL such as https/],
+    [
+      'a mirror that is not there',
+      ['image', 'get', 'debian', '--mirror', 'http://127.0.0.1:2/debian'],
+      /cannot be fetched: http:.*ECONNREFUSED.*is there a network/,
+    ],
     ['no name', ['image', 'get'], /name an image/],
     ['an unknown action', ['image', 'push', 'x'], /list.*get.*rm/],
     ['options after its name', ['run', 'debian', '-m', '2G'], /options come before the name of an image/],
