@@ -1,5 +1,5 @@
-import type binaryen from 'binaryen';
 import type { Form } from '../decoder/types.ts';
+import type { Expr, WasmModule, WasmTypes } from '../wasm/types.ts';
 import { Val, type ValType } from './val.ts';
 
 /** Condition codes in encoding order (SDM vol. 1, appendix B). */
@@ -25,15 +25,15 @@ export interface AddressOptions {
 
 export abstract class Emitter {
   /** The statements of the instruction being emitted. */
-  protected body: binaryen.ExpressionRef[] = [];
+  protected body: Expr[] = [];
   abstract form: Form;
   /** Half of a 256-bit instruction that is being emitted, where that matters to exceptions. */
   half: number | undefined;
 
-  readonly b: typeof binaryen;
-  readonly m: binaryen.Module;
+  readonly b: WasmTypes;
+  readonly m: WasmModule;
 
-  constructor(b: typeof binaryen, m: binaryen.Module) {
+  constructor(b: WasmTypes, m: WasmModule) {
     this.b = b;
     this.m = m;
   }
@@ -42,17 +42,17 @@ export abstract class Emitter {
   /** A new Wasm local; returns its index. */
   abstract newLocal(type: ValType): number;
   /** Expression for the state block pointer. */
-  abstract cpu(): binaryen.ExpressionRef;
+  abstract cpu(): Expr;
   /** Register a runtime helper (exported by the Wasm runtime) so that it may be called. */
   protected abstract importHelper(name: string, signature: Signature): void;
 
-  emit(statement: binaryen.ExpressionRef): void {
+  emit(statement: Expr): void {
     this.body.push(statement);
   }
-  wasmType(t: ValType | 'none'): binaryen.Type {
+  wasmType(t: ValType | 'none'): number {
     return this.b[t];
   }
-  expr(type: ValType, node: binaryen.ExpressionRef): Val {
+  expr(type: ValType, node: Expr): Val {
     return new Val(type, () => node, false);
   }
   local(type: ValType, index: number): Val {
@@ -98,20 +98,17 @@ export abstract class Emitter {
   }
   /** Any Binaryen instruction by its dotted name, e.g. op('i32x4.add', 'v128', a, b) or op('f64.sqrt', 'f64', a). */
   op(name: string, result: ValType, ...args: readonly (Val | number)[]): Val {
-    const node = builderOf(this.m, name)(...args.map((a) => (typeof a === 'number' ? a : a.take())));
+    const [type = '', op = ''] = name.split('.');
+    const node = builderOf(this.m, type, op)(...args.map((a) => (typeof a === 'number' ? a : a.take())));
     return this.expr(result, node);
   }
-  /** Lanes x * y + z, or -(x * y) + z, rounded once if the host can (relaxed SIMD); Binaryen's JavaScript interface has this only as a raw function. */
+  /** Lanes x * y + z, or -(x * y) + z, rounded once if the host can (relaxed SIMD). */
   multiplyAdd(type: 'f32' | 'f64', negate: boolean, x: Val, y: Val, z: Val): Val {
-    const b = this.b as unknown as Record<string, number> & { _BinaryenSIMDTernary(m: number, op: number, x: number, y: number, z: number): number };
-    const op = b[`Relaxed${negate ? 'Nmadd' : 'Madd'}Vec${type === 'f32' ? 'F32x4' : 'F64x2'}`];
-    if (op === undefined) throw new Error('Binaryen has no relaxed multiply-add');
-    const { ptr } = this.m as unknown as { ptr: number };
-    return this.expr('v128', b._BinaryenSIMDTernary(ptr, op, x.take(), y.take(), z.take()));
+    return this.op(`${type === 'f32' ? 'f32x4' : 'f64x2'}.relaxed_${negate ? 'nmadd' : 'madd'}`, 'v128', x, y, z);
   }
   private bin(name: string, a: Val, c: Val, result: ValType = a.type): Val {
     if (a.type !== c.type) throw new Error(`${name}: operand types differ (${a.type}, ${c.type})`);
-    return this.expr(result, builderOf(this.m, `${a.type}.${name}`)(a.take(), c.take()));
+    return this.expr(result, builderOf(this.m, a.type, name)(a.take(), c.take()));
   }
   add(a: Val, c: Val) {
     return this.bin('add', a, c);
@@ -177,7 +174,7 @@ export abstract class Emitter {
     return this.bin('ge_s', a, c, 'i32');
   }
   eqz(a: Val): Val {
-    return this.expr('i32', builderOf(this.m, `${a.type}.eqz`)(a.take()));
+    return this.expr('i32', builderOf(this.m, a.type, 'eqz')(a.take()));
   }
   /** Bitwise complement. */
   not(a: Val): Val {
@@ -382,22 +379,9 @@ export abstract class Emitter {
 /** One semantics function per mnemonic. */
 export type Semantics = (e: Emitter) => void;
 
-type Builder = (...args: (number | bigint)[]) => binaryen.ExpressionRef;
-const builders = new WeakMap<binaryen.Module, Map<string, Builder>>();
-function builderOf(m: binaryen.Module, name: string): Builder {
-  let cache = builders.get(m);
-  if (cache === undefined) {
-    cache = new Map();
-    builders.set(m, cache);
-  }
-  let f = cache.get(name);
-  if (f === undefined) {
-    const [ns, op] = name.split('.') as [string, string];
-    const group = (m as unknown as Record<string, Record<string, Builder> | undefined>)[ns];
-    const g = group?.[op];
-    if (g === undefined) throw new Error(`Binaryen has no instruction ${name}`);
-    f = g;
-    cache.set(name, f);
-  }
-  return f;
+type Builder = (...args: (number | bigint)[]) => Expr;
+function builderOf(m: WasmModule, type: string, op: string): Builder {
+  const build = (m as unknown as Record<string, Record<string, Builder | undefined> | undefined>)[type]?.[op];
+  if (build === undefined) throw new Error(`there is no instruction ${type}.${op}`);
+  return build;
 }

@@ -41,6 +41,7 @@ import {
   V_NATIVE,
   XCR0_AVX,
 } from '../layout.ts';
+import type { Expr, WasmModule } from '../wasm/types.ts';
 import { conditionFromFlags } from './conditions.ts';
 import type { FlagKind } from './emitter.ts';
 import { carryInto, explicitTriple } from './explicit-flags.ts';
@@ -294,7 +295,7 @@ export class HandlerEmitter extends HandlerMemory {
 }
 
 /** i32, non-zero: AVX instructions raise #UD (CR4.OSXSAVE clear, or XCR0 without SSE and AVX) or #NM (CR0.TS) (SDM vol. 1, 14.3). */
-export function avxBlockedNow(m: binaryen.Module, cpu: () => binaryen.ExpressionRef): binaryen.ExpressionRef {
+export function avxBlockedNow(m: WasmModule, cpu: () => Expr): Expr {
   const clear = (offset: number, bits: number) => m.i32.ne(m.i32.and(m.i32.load(offset, 4, cpu()), m.i32.const(bits)), m.i32.const(bits));
   const disabled = m.i32.or(clear(S_CR4, CR4_OSXSAVE), clear(S_XCR0, XCR0_AVX));
   return m.i32.or(disabled, m.i32.and(m.i32.load(S_CR0, 4, cpu()), m.i32.const(CR0_TS)));

@@ -38,6 +38,8 @@ const VECTOR_GP = 13;
 
 /** A handler's operands, read from the decoded record `rec` and the state block `cpu`. */
 export abstract class HandlerOperands extends Emitter {
+  declare readonly b: typeof binaryen;
+  declare readonly m: binaryen.Module;
   form: Form;
   codeSize: 16 | 32 | 64;
   protected locals: binaryen.Type[] = [];
@@ -57,6 +59,14 @@ export abstract class HandlerOperands extends Emitter {
     this.codeSize = codeSize;
   }
 
+  /** Binaryen's JavaScript interface has this only as a raw function. */
+  override multiplyAdd(type: 'f32' | 'f64', negate: boolean, x: Val, y: Val, z: Val): Val {
+    const b = this.b as unknown as Record<string, number> & { _BinaryenSIMDTernary(m: number, op: number, x: number, y: number, z: number): number };
+    const op = b[`Relaxed${negate ? 'Nmadd' : 'Madd'}Vec${type === 'f32' ? 'F32x4' : 'F64x2'}`];
+    if (op === undefined) throw new Error('Binaryen has no relaxed multiply-add');
+    const { ptr } = this.m as unknown as { ptr: number };
+    return this.expr('v128', b._BinaryenSIMDTernary(ptr, op, x.take(), y.take(), z.take()));
+  }
   newLocal(type: ValType): number {
     this.locals.push(this.b[type]);
     return this.locals.length + 1;

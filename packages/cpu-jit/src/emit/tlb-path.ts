@@ -1,31 +1,31 @@
-import type binaryen from 'binaryen';
 import { TLB_ADDEND, TLB_ARRAY_SIZE, TLB_ENTRY_SIZE, TLB_EXEC, TLB_READ, TLB_WRITE } from '../layout.ts';
+import type { Expr, WasmModule, WasmTypes } from '../wasm/types.ts';
 
 /** Offset of the tag that an access compares. A page with a write tag has a read tag as well. */
 export const TAG = { read: TLB_READ, write: TLB_WRITE, exec: TLB_EXEC } as const;
 export const PAGE_MASK = ~0xfffn;
 
 /** Address of the TLB entry for virtual address `va` (i64), given the array pointer: index = bits 12..21. */
-export function tlbEntry(m: binaryen.Module, va: binaryen.ExpressionRef, array: binaryen.ExpressionRef): binaryen.ExpressionRef {
+export function tlbEntry(m: WasmModule, va: Expr, array: Expr): Expr {
   const shift = 12 - Math.log2(TLB_ENTRY_SIZE);
   const scaled = m.i32.shr_u(m.i32.wrap(va), m.i32.const(shift));
   return m.i32.add(m.i32.and(scaled, m.i32.const(TLB_ARRAY_SIZE - TLB_ENTRY_SIZE)), array);
 }
 
 /** i32: does the entry in local `entry` allow the access? A page-crossing access compares the page of its last byte and so misses. */
-export function tlbHit(b: typeof binaryen, m: binaryen.Module, va: number, entry: number, size: number, kind: 'read' | 'write'): binaryen.ExpressionRef {
+export function tlbHit(b: WasmTypes, m: WasmModule, va: number, entry: number, size: number, kind: 'read' | 'write'): Expr {
   const address = m.local.get(va, b.i64);
   const last = size === 1 ? address : m.i64.add(address, m.i64.const(BigInt(size - 1)));
   return m.i64.eq(m.i64.load(TAG[kind], 8, m.local.get(entry, b.i32)), m.i64.and(last, m.i64.const(PAGE_MASK)));
 }
 
 /** i32 host address of the access, given that the entry hits. */
-export function tlbAddress(b: typeof binaryen, m: binaryen.Module, va: number, entry: number): binaryen.ExpressionRef {
+export function tlbAddress(b: WasmTypes, m: WasmModule, va: number, entry: number): Expr {
   return m.i32.add(m.i32.wrap(m.local.get(va, b.i64)), m.i32.load(TLB_ADDEND, 4, m.local.get(entry, b.i32)));
 }
 
 /** Unchecked load from linear memory: 1, 2, 4 bytes zero-extended to i32, 8 to i64, 16 to v128. */
-export function hostLoad(m: binaryen.Module, size: number, at: binaryen.ExpressionRef, offset = 0): binaryen.ExpressionRef {
+export function hostLoad(m: WasmModule, size: number, at: Expr, offset = 0): Expr {
   switch (size) {
     case 1:
       return m.i32.load8_u(offset, 1, at);
@@ -43,7 +43,7 @@ export function hostLoad(m: binaryen.Module, size: number, at: binaryen.Expressi
 }
 
 /** Unchecked store to linear memory, sizes as `hostLoad`. */
-export function hostStore(m: binaryen.Module, size: number, at: binaryen.ExpressionRef, value: binaryen.ExpressionRef, offset = 0): binaryen.ExpressionRef {
+export function hostStore(m: WasmModule, size: number, at: Expr, value: Expr, offset = 0): Expr {
   switch (size) {
     case 1:
       return m.i32.store8(offset, 1, at, value);

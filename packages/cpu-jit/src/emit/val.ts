@@ -1,4 +1,4 @@
-import type binaryen from 'binaryen';
+import type { Expr } from '../wasm/types.ts';
 
 export type ValType = 'i32' | 'i64' | 'f32' | 'f64' | 'v128';
 
@@ -16,9 +16,9 @@ export class Val {
   /** Index of the local that it reads, when it is one. */
   readonly index: number | undefined;
   private used = false;
-  private readonly make: () => binaryen.ExpressionRef;
+  private readonly make: () => Expr;
 
-  constructor(type: ValType, make: () => binaryen.ExpressionRef, many: boolean, constant?: number, index?: number) {
+  constructor(type: ValType, make: () => Expr, many: boolean, constant?: number, index?: number) {
     this.type = type;
     this.make = make;
     this.many = many;
@@ -27,7 +27,7 @@ export class Val {
   }
 
   /** Binaryen node for one use of this value. */
-  take(): binaryen.ExpressionRef {
+  take(): Expr {
     if (this.used && !this.many) throw new Error('a value was used twice: bind it with let() first');
     this.used = true;
     return this.make();

@@ -1,7 +1,5 @@
-import binaryen from 'binaryen';
 import type { Insn } from '../decoder/types.ts';
 import type { Emitter } from '../emit/emitter.ts';
-import { WASM_FEATURES } from '../emit/features.ts';
 import { avxBlockedNow, TABLE } from '../emit/handler-emitter.ts';
 import {
   BD_COUNT,
@@ -29,7 +27,9 @@ import {
   S_TLB,
 } from '../layout.ts';
 import { semantics } from '../semantics/index.ts';
-import { addBranchHints } from './branch-hints.ts';
+import { WASM_TYPES } from '../wasm/builder.ts';
+import { ModuleBuilder } from '../wasm/module-builder.ts';
+import type { Expr, WasmTypes } from '../wasm/types.ts';
 import { functionName } from './function-name.ts';
 import { jumpCacheIndex } from './jump-cache.ts';
 import type { RegionCode } from './region.ts';
@@ -40,6 +40,9 @@ import { hashTargets } from './target-hash.ts';
 
 /** Up to so many targets of an indirect branch are compared one after the other; more are found by a jump table. */
 const MAX_COMPARED_TARGETS = 3;
+
+/** For one module after the other: making one takes longer than building a small module. */
+const builder = new ModuleBuilder();
 
 /** How a region's entries are counted: the descriptor of its first block, and the power of two whose multiples are reported. */
 export interface EntryCounter {
@@ -53,42 +56,19 @@ export interface EntryCounter {
  * Compiles regions into one Wasm module that exports their functions, see `functionName`. With `counters` regions
  * count how often they are entered, and have the names that these give them.
  */
-export function compileRegions(regions: readonly RegionCode[], counters: readonly EntryCounter[] = []): Uint8Array {
-  const m = new binaryen.Module();
-  try {
-    m.setFeatures(WASM_FEATURES);
-    m.setMemory(1, 65536, undefined, [], true);
-    m.addMemoryImport('0', 'env', 'memory', true);
-    m.addTable(TABLE, 1, -1);
-    m.addTableImport(TABLE, 'env', 'table');
-    const imports: Imports = new Map();
-    addChains(m);
-    for (const [i, region] of regions.entries()) {
-      addRegion(m, region, i, imports, counters[i]);
-    }
-    for (const [name, { params, result }] of imports) {
-      m.addFunctionImport(name, 'env', name, binaryen.createType(params.map((p) => binaryen[p])), binaryen[result]);
-    }
-    m.addFunctionImport('host_syscall', 'env', 'host_syscall', binaryen.i32, binaryen.i32);
-    return addBranchHints(
-      emit(
-        m,
-        counters.some(({ name }) => name !== undefined),
-      ),
-    );
-  } finally {
-    m.dispose();
+export function compileRegions(regions: readonly RegionCode[], counters: readonly EntryCounter[] = []): Uint8Array<ArrayBuffer> {
+  const m = builder;
+  m.clear();
+  const imports: Imports = new Map();
+  addChains(m);
+  for (const [i, region] of regions.entries()) {
+    addRegion(m, region, i, imports, counters[i]);
   }
-}
-
-/** Names of functions are a setting of all of Binaryen. */
-function emit(m: binaryen.Module, hasNames: boolean): Uint8Array {
-  binaryen.setDebugInfo(hasNames);
-  try {
-    return m.emitBinary();
-  } finally {
-    binaryen.setDebugInfo(false);
+  for (const [name, { params, result }] of imports) {
+    m.addFunctionImport(name, WASM_TYPES.createType(params.map((p) => WASM_TYPES[p])), WASM_TYPES[result]);
   }
+  m.addFunctionImport('host_syscall', WASM_TYPES.i32, WASM_TYPES.i32);
+  return m.emit(counters.some(({ name }) => name !== undefined));
 }
 
 function runSemantics(insn: Insn, e: Emitter): void {
@@ -97,8 +77,8 @@ function runSemantics(insn: Insn, e: Emitter): void {
   else f(e);
 }
 
-function countEntry(m: binaryen.Module, { desc, reportAfter }: EntryCounter, imports: Imports): binaryen.ExpressionRef[] {
-  const b = binaryen;
+function countEntry(m: ModuleBuilder, { desc, reportAfter }: EntryCounter, imports: Imports): Expr[] {
+  const b = WASM_TYPES;
   imports.set('host_entered', { params: ['i32'], result: 'none' });
   const cpu = () => m.local.get(LOCAL.cpu, b.i32);
   const count = () => m.local.get(LOCAL.reason, b.i32);
@@ -110,8 +90,8 @@ function countEntry(m: binaryen.Module, { desc, reportAfter }: EntryCounter, imp
   ];
 }
 
-function addRegion(m: binaryen.Module, region: RegionCode, index: number, imports: Imports, counter: EntryCounter | undefined): void {
-  const b = binaryen;
+function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports: Imports, counter: EntryCounter | undefined): void {
+  const b = WASM_TYPES;
   const first = region.blocks.get(0)?.insns[0];
   if (first === undefined) throw new RangeError('a region has at least one instruction');
   const e = new RegionEmitter(b, m, region, first, imports);
@@ -169,15 +149,15 @@ function addRegion(m: binaryen.Module, region: RegionCode, index: number, import
 }
 
 /** A function that enters a region of several entries at the one that is `offset` bytes from its first instruction. */
-function addEntry(m: binaryen.Module, name: string, region: string, label: number, offset: number): void {
-  const b = binaryen;
+function addEntry(m: ModuleBuilder, name: string, region: string, label: number, offset: number): void {
+  const b = WASM_TYPES;
   const cpu = () => m.local.get(LOCAL.cpu, b.i32);
   const rip = m.i64.sub(m.i64.load(S_RIP, 8, cpu()), m.i64.const(BigInt(offset)));
   m.addFunction(name, b.i32, b.i32, [], m.return_call(region, [cpu(), m.i32.const(label), rip], b.i32));
 }
 
 /** The end of a block as a node of the control-flow graph. */
-function nodeEnd(m: binaryen.Module, b: typeof binaryen, e: RegionEmitter, block: BlockCode, edge: (to: number, check: boolean) => Edge): NodeEnd {
+function nodeEnd(m: ModuleBuilder, b: WasmTypes, e: RegionEmitter, block: BlockCode, edge: (to: number, check: boolean) => Edge): NodeEnd {
   const t = block.terminator;
   switch (t.kind) {
     case 'ended':
@@ -199,8 +179,8 @@ function nodeEnd(m: binaryen.Module, b: typeof binaryen, e: RegionEmitter, block
 }
 
 /** `chain(cpu)`: tail-calls the compiled code for S_RIP, or returns to the dispatcher. `chain_check` compares the budget first. */
-function addChains(m: binaryen.Module): void {
-  const b = binaryen;
+function addChains(m: ModuleBuilder): void {
+  const b = WASM_TYPES;
   const cpu = () => m.local.get(0, b.i32);
   const rip = () => m.local.get(1, b.i64);
   const entry = () => m.local.get(2, b.i32);

@@ -1,4 +1,3 @@
-import type binaryen from 'binaryen';
 import type { Form, Insn, MemOperand, OperandForm } from '../decoder/types.ts';
 import type { AddressOptions, Emitter } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
@@ -21,6 +20,8 @@ import {
   SEG_STRIDE,
   V_LEVELS,
 } from '../layout.ts';
+import type { ModuleBuilder } from '../wasm/module-builder.ts';
+import type { Expr, WasmTypes } from '../wasm/types.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
 import { FAULT, RegionMemory } from './region-memory.ts';
 import { type Imports, LOCAL, type Symbolic } from './region-state.ts';
@@ -34,13 +35,13 @@ export type Terminator =
   | { readonly kind: 'goto'; readonly to: number; readonly backward: boolean }
   | { readonly kind: 'cond'; readonly condition: number; readonly to: number; readonly backward: boolean; readonly next: number }
   /** To one of the targets whose RIP is in local `rip`, else out of the region, past `fault` for one that is not canonical. */
-  | { readonly kind: 'indirect'; readonly rip: number; readonly targets: readonly number[]; readonly fault: binaryen.ExpressionRef | undefined }
+  | { readonly kind: 'indirect'; readonly rip: number; readonly targets: readonly number[]; readonly fault: Expr | undefined }
   /** The code has returned. */
   | { readonly kind: 'ended' };
 
 export interface BlockCode {
   readonly block: GuestBlock;
-  readonly code: binaryen.ExpressionRef;
+  readonly code: Expr;
   readonly terminator: Terminator;
 }
 
@@ -85,7 +86,7 @@ export class RegionEmitter extends RegionMemory {
   private insns: readonly Insn[] = [];
   private readonly region: RegionCode;
 
-  constructor(b: typeof binaryen, m: binaryen.Module, region: RegionCode, first: Insn, imports: Imports) {
+  constructor(b: WasmTypes, m: ModuleBuilder, region: RegionCode, first: Insn, imports: Imports) {
     super(b, m, imports);
     this.codeSize = region.codeSize;
     this.flat = region.codeSize === 32;
@@ -127,13 +128,13 @@ export class RegionEmitter extends RegionMemory {
   }
 
   /** Code of an exit from the region to `target`, an offset or a local with a RIP. */
-  exitCode(target: number | { readonly rip: number }, check: boolean): binaryen.ExpressionRef {
+  exitCode(target: number | { readonly rip: number }, check: boolean): Expr {
     const rip = typeof target === 'number' ? this.ripOf(target) : this.m.local.get(target.rip, this.b.i64);
     return this.m.block(null, this.leaving(rip, check ? CHAIN_CHECK : CHAIN));
   }
 
   /** i32: the slot that `hash` has for the RIP in the terminator's local. */
-  targetSlot(t: Extract<Terminator, { kind: 'indirect' }>, hash: TargetHash): binaryen.ExpressionRef {
+  targetSlot(t: Extract<Terminator, { kind: 'indirect' }>, hash: TargetHash): Expr {
     const { m, b } = this;
     const offset = m.i32.wrap(m.i64.sub(m.local.get(t.rip, b.i64), m.local.get(LOCAL.rip, b.i64)));
     const mixed = hash.multiplier === 1 ? offset : m.i32.mul(offset, m.i32.const(hash.multiplier));
@@ -141,19 +142,19 @@ export class RegionEmitter extends RegionMemory {
   }
 
   /** i32: is the RIP in the terminator's local that of `target`? */
-  isTarget(t: Extract<Terminator, { kind: 'indirect' }>, target: number): binaryen.ExpressionRef {
+  isTarget(t: Extract<Terminator, { kind: 'indirect' }>, target: number): Expr {
     return this.m.i64.eq(this.m.local.get(t.rip, this.b.i64), this.ripOf(target));
   }
 
   /** Code on a backward edge inside the region: leaves when the budget of instructions is used up. */
-  backEdgeCode(offset: number): binaryen.ExpressionRef {
+  backEdgeCode(offset: number): Expr {
     const { m, b } = this;
     const isSpent = m.i64.ge_u(m.local.get(LOCAL.icount, b.i64), m.i64.load(S_ICOUNT_LIMIT, 8, this.cpu()));
     return m.if(isSpent, m.block(null, this.leaving(this.ripOf(offset), EXIT_LIMIT)));
   }
 
   /** The whole function body around the region's control flow, which `render` makes. */
-  finish(render: () => binaryen.ExpressionRef): binaryen.ExpressionRef {
+  finish(render: () => Expr): Expr {
     const { m, b } = this;
     const reason = () => m.local.get(LOCAL.reason, b.i32);
     const through = (code: number, name: string) => m.if(m.i32.eq(reason(), m.i32.const(code)), m.return_call(name, [this.cpu()], b.i32));
@@ -177,7 +178,7 @@ export class RegionEmitter extends RegionMemory {
     );
   }
 
-  private ripOf(offset: number): binaryen.ExpressionRef {
+  private ripOf(offset: number): Expr {
     const { m, b } = this;
     const base = m.local.get(LOCAL.rip, b.i64);
     return offset === 0 ? base : m.i64.add(base, m.i64.const(BigInt(offset)));
@@ -303,7 +304,7 @@ export class RegionEmitter extends RegionMemory {
     const mem = this.operand(i).field === 'vsib' && this.insn.mem !== null ? { ...this.insn.mem, index: -1 } : this.insn.mem;
     if (mem === null) throw new Error(`${this.form.row.name}: operand ${i} is not memory`);
     if (options?.write === true) this.requireWritable(mem.seg);
-    const terms: binaryen.ExpressionRef[] = [];
+    const terms: Expr[] = [];
     let disp = BigInt(mem.disp + popAdjustment(this.insn));
     if (mem.dispHigh !== undefined) disp = BigInt.asIntN(64, (BigInt(mem.dispHigh) << 32n) | BigInt(mem.disp >>> 0));
     if (mem.base === RIP) terms.push(this.ripOf(0));
@@ -325,7 +326,7 @@ export class RegionEmitter extends RegionMemory {
   private baseOf(seg: number): number {
     return segmentBaseOffset(seg, this.flat ? 64 : this.codeSize);
   }
-  private inSegment(offset: binaryen.ExpressionRef, seg: number): binaryen.ExpressionRef {
+  private inSegment(offset: Expr, seg: number): Expr {
     const { m } = this;
     const base = this.baseOf(seg);
     if (base === S_ZERO) return offset;
@@ -380,7 +381,7 @@ export class RegionEmitter extends RegionMemory {
     this.ended = true;
   }
   /** Retired instructions before the current one, i64. */
-  private countBefore(): binaryen.ExpressionRef {
+  private countBefore(): Expr {
     const { m, b } = this;
     const count = m.local.get(LOCAL.icount, b.i64);
     return this.index === 0 ? count : m.i64.add(count, m.i64.const(BigInt(this.index)));
@@ -391,12 +392,12 @@ export class RegionEmitter extends RegionMemory {
     if (n > 0) this.emit(m.local.set(LOCAL.icount, m.i64.add(m.local.get(LOCAL.icount, b.i64), m.i64.const(BigInt(n)))));
   }
   /** Statements that leave for good; the count and the flags are in their locals. */
-  private leaving(rip: binaryen.ExpressionRef, reason: number): binaryen.ExpressionRef[] {
+  private leaving(rip: Expr, reason: number): Expr[] {
     const { m } = this;
     return [m.local.set(LOCAL.exitRip, rip), m.local.set(LOCAL.reason, m.i32.const(reason)), m.br(OUT)];
   }
   /** Leaves from inside a block with `retired` of its instructions done. */
-  private leave(rip: binaryen.ExpressionRef, retired: number, reason: number): void {
+  private leave(rip: Expr, retired: number, reason: number): void {
     this.packFlags();
     this.retire(retired);
     for (const s of this.leaving(rip, reason)) this.emit(s);
@@ -435,7 +436,7 @@ export class RegionEmitter extends RegionMemory {
     this.terminator = { kind: 'indirect', rip, targets, fault };
   }
   /** Code for a branch that leaves the region: #GP at the branch unless the RIP in local `rip` is canonical, the branch undone by `undo`. */
-  private targetFault(rip: number, undo: (() => void) | undefined): binaryen.ExpressionRef {
+  private targetFault(rip: number, undo: (() => void) | undefined): Expr {
     const { m, b } = this;
     this.flagsToLocals();
     const outer = this.body;

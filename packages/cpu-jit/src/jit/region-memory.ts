@@ -1,9 +1,8 @@
-import type binaryen from 'binaryen';
-import { appendChild, setCondition, setMemoryOffset } from '../emit/placed-nodes.ts';
 import { exactName, PLACE_INDEX_BITS } from '../emit/slow-paths.ts';
 import { hostLoad, hostStore, PAGE_MASK, TAG, tlbEntry, typeOfSize } from '../emit/tlb-path.ts';
 import type { Val, ValType } from '../emit/val.ts';
 import { S_EXC, TLB_ADDEND } from '../layout.ts';
+import type { Expr } from '../wasm/types.ts';
 import { LOCAL, RegionState, type Symbolic } from './region-state.ts';
 
 /** Label around the region's code: a fault has stored RIP and the count. */
@@ -33,9 +32,9 @@ interface Group {
   last: number;
   /** Binaryen nodes: the `if` of the first access, an empty block in its likely arm, and all accesses with their offsets from the root. */
   readonly nodes: {
-    test: binaryen.ExpressionRef;
-    begin: binaryen.ExpressionRef;
-    readonly accesses: { readonly node: binaryen.ExpressionRef; readonly offset: number }[];
+    test: Expr;
+    begin: Expr;
+    readonly accesses: { readonly node: Expr; readonly offset: number }[];
   };
 }
 
@@ -50,7 +49,7 @@ interface Place {
 export abstract class RegionMemory extends RegionState {
   private readonly groups: Group[] = [];
   /** Slow paths of the block: the number of the access, and an empty block to clear the groups in. */
-  private readonly slowPaths: { readonly access: number; readonly clear: binaryen.ExpressionRef }[] = [];
+  private readonly slowPaths: { readonly access: number; readonly clear: Expr }[] = [];
   private access = 0;
   /** Groups before this one take no more accesses: a helper may have changed mappings since. */
   private firstOpen = 0;
@@ -84,10 +83,10 @@ export abstract class RegionMemory extends RegionState {
       const entry = () => m.local.get(g.host, b.i32);
       const tag = m.i64.load(g.writes ? TAG.write : TAG.read, 8, m.local.tee(g.host, tlbEntry(m, at(g.min), m.local.get(LOCAL.tlb, b.i32)), b.i32));
       const isAllowed = m.i64.eq(tag, m.i64.and(at(g.end - 1), m.i64.const(PAGE_MASK)));
-      setCondition(b, g.nodes.test, isAllowed);
-      appendChild(b, g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), m.i32.load(TLB_ADDEND, 4, entry()))));
-      for (const { node, offset } of g.nodes.accesses) setMemoryOffset(b, node, offset - g.min);
-      for (const s of this.slowPaths) if (g.first <= s.access && s.access < g.last) appendChild(b, s.clear, m.local.set(g.host, m.i32.const(0)));
+      m.setCondition(g.nodes.test, isAllowed);
+      m.appendChild(g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), m.i32.load(TLB_ADDEND, 4, entry()))));
+      for (const { node, offset } of g.nodes.accesses) m.setMemoryOffset(node, offset - g.min);
+      for (const s of this.slowPaths) if (g.first <= s.access && s.access < g.last) m.appendChild(s.clear, m.local.set(g.host, m.i32.const(0)));
     }
   }
 
@@ -121,18 +120,13 @@ export abstract class RegionMemory extends RegionState {
     this.groups.push(group);
     return { group, offset, number: this.access };
   }
-  private virtual(group: Group, offset: number): binaryen.ExpressionRef {
+  private virtual(group: Group, offset: number): Expr {
     const { m, b } = this;
     const va = m.local.get(group.va, b.i64);
     return offset === group.offset ? va : m.i64.add(va, m.i64.const(BigInt(offset - group.offset)));
   }
   /** The code of an access: `fast` when the group may be accessed, else `slow`. `nodes`: the loads or stores in `fast`, by offset from the place. */
-  private either(
-    place: Place,
-    nodes: readonly (readonly [node: binaryen.ExpressionRef, by: number])[],
-    fast: binaryen.ExpressionRef,
-    slow: binaryen.ExpressionRef,
-  ): void {
+  private either(place: Place, nodes: readonly (readonly [node: Expr, by: number])[], fast: Expr, slow: Expr): void {
     const { m, b } = this;
     const { nodes: group, first, host } = place.group;
     const isFirst = place.number === first && group.test === 0;
@@ -148,13 +142,7 @@ export abstract class RegionMemory extends RegionState {
   }
 
   /** The slow path: RIP and the count exact, then the runtime; leaves on a fault. `use` places the call. */
-  private slow(
-    op: 'load' | 'loadw' | 'store',
-    size: number,
-    place: Place,
-    use: (call: binaryen.ExpressionRef) => binaryen.ExpressionRef,
-    value?: binaryen.ExpressionRef,
-  ): binaryen.ExpressionRef {
+  private slow(op: 'load' | 'loadw' | 'store', size: number, place: Place, use: (call: Expr) => Expr, value?: Expr): Expr {
     const { m, b } = this;
     const type = typeOfSize(size);
     const name = exactName(op, size);
@@ -203,7 +191,7 @@ export abstract class RegionMemory extends RegionState {
     const place = this.place(address, size, true);
     this.storeAt(place, size, () => m.local.get(value, b[typeOfSize(size)]));
   }
-  private storeAt(place: Place, size: number, value: () => binaryen.ExpressionRef): void {
+  private storeAt(place: Place, size: number, value: () => Expr): void {
     const { m } = this;
     const node = hostStore(m, size, this.host(place), value());
     this.either(
@@ -279,7 +267,7 @@ export abstract class RegionMemory extends RegionState {
     const value = this.bind(f(this.local(type, old)));
     this.storeAt(place, size, () => m.local.get(value, b[type]));
   }
-  private host({ group }: Place): binaryen.ExpressionRef {
+  private host({ group }: Place): Expr {
     return this.m.local.get(group.host, this.b.i32);
   }
 }

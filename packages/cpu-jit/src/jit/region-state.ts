@@ -1,12 +1,12 @@
-import type binaryen from 'binaryen';
 import type { Insn } from '../decoder/types.ts';
 import { conditionFromFlags } from '../emit/conditions.ts';
 import { Emitter, type FlagKind } from '../emit/emitter.ts';
 import { carryInto, explicitTriple } from '../emit/explicit-flags.ts';
 import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName } from '../emit/flag-functions.ts';
-import { appendChild } from '../emit/placed-nodes.ts';
 import type { Val, ValType } from '../emit/val.ts';
 import { FLAGS_ADD, FLAGS_DEC, FLAGS_EXPLICIT, FLAGS_INC, FLAGS_LOGIC, FLAGS_SUB, S_CC_KIND, S_CC_RES, S_CC_SRC, S_GPR, S_XMM, S_YMM_HIGH } from '../layout.ts';
+import type { ModuleBuilder } from '../wasm/module-builder.ts';
+import type { Expr, WasmTypes } from '../wasm/types.ts';
 import { conditionOf, type ExplicitFlags, type FlagDef, flagOf, knownFlag } from './static-flags.ts';
 
 const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;
@@ -33,7 +33,7 @@ export const LOCAL = {
 } as const;
 
 /** Wasm types of the fixed locals from the state pointer on; the first `parameters` of them are parameters. */
-export function fixedLocals(b: typeof binaryen, parameters: 1 | 3): { readonly parameters: binaryen.Type; readonly locals: binaryen.Type[] } {
+export function fixedLocals(b: WasmTypes, parameters: 1 | 3): { readonly parameters: number; readonly locals: number[] } {
   const { i32, i64 } = b;
   const types = [i32, i32, i64, i64, i32, i64, i64, i32, i64, i32];
   return { parameters: b.createType(types.slice(0, parameters)), locals: types.slice(parameters) };
@@ -54,7 +54,7 @@ export type Imports = Map<string, { params: ValType[]; result: ValType | 'none' 
  */
 export abstract class RegionState extends Emitter {
   /** Types of the locals after the fixed ones. */
-  readonly extraLocals: binaryen.Type[] = [];
+  readonly extraLocals: number[] = [];
   private readonly registerLocals: number[] = [];
   /** Registers that any code of the region reads or writes, and those it writes (bit sets). */
   touched = 0;
@@ -67,6 +67,7 @@ export abstract class RegionState extends Emitter {
   usesAvx = false;
   /** The region computes with the host's floating point, which is not right for every MXCSR. */
   usesFloat = false;
+  declare readonly m: ModuleBuilder;
   protected readonly imports: Imports;
   /** Producer of the current flags, when it is known. */
   protected flagDef: FlagDef | undefined;
@@ -84,12 +85,12 @@ export abstract class RegionState extends Emitter {
   private kept: { type: ValType; index: number }[] = [];
   private lasting: { type: ValType; index: number }[] = [];
   /** Empty blocks to be filled with stores or loads of all registers, once it is known which ones the region uses. */
-  private readonly spills: binaryen.ExpressionRef[] = [];
-  private readonly reloads: binaryen.ExpressionRef[] = [];
+  private readonly spills: Expr[] = [];
+  private readonly reloads: Expr[] = [];
   /** The same for VZEROUPPER: registers whose high halves the region does not use are cleared in the state block. */
-  private readonly clears: binaryen.ExpressionRef[] = [];
+  private readonly clears: Expr[] = [];
 
-  constructor(b: typeof binaryen, m: binaryen.Module, imports: Imports) {
+  constructor(b: WasmTypes, m: ModuleBuilder, imports: Imports) {
     super(b, m);
     this.imports = imports;
   }
@@ -97,7 +98,7 @@ export abstract class RegionState extends Emitter {
   /** The instruction being emitted. */
   protected abstract readonly insn: Insn;
 
-  cpu(): binaryen.ExpressionRef {
+  cpu(): Expr {
     return this.m.local.get(LOCAL.cpu, this.b.i32);
   }
   protected importHelper(name: string, signature: { params: ValType[]; result: ValType | 'none' }): void {
@@ -178,11 +179,11 @@ export abstract class RegionState extends Emitter {
   }
 
   // ------------------------------------------------------------ registers
-  protected whole(n: number): binaryen.ExpressionRef {
+  protected whole(n: number): Expr {
     this.touched |= 1 << n;
     return this.m.local.get(this.registerLocal(n), this.b.i64);
   }
-  private setWhole(n: number, value: binaryen.ExpressionRef, symbolic?: Symbolic): void {
+  private setWhole(n: number, value: Expr, symbolic?: Symbolic): void {
     // What is written under a condition is not known afterwards.
     this.registers[n] = this.isConditional ? undefined : symbolic;
     this.touched |= 1 << n;
@@ -238,7 +239,7 @@ export abstract class RegionState extends Emitter {
   }
   // ------------------------------------------------------------ spills
   /** Stores every register and flag the region changes; filled in by `finishState`. Flags must be in their locals. */
-  protected spillHere(): binaryen.ExpressionRef {
+  protected spillHere(): Expr {
     const placeholder = this.m.block(null, []);
     this.spills.push(placeholder);
     return placeholder;
@@ -257,7 +258,7 @@ export abstract class RegionState extends Emitter {
     this.isApart = false;
     this.flagsWritten = true;
   }
-  private loadFlags(): binaryen.ExpressionRef[] {
+  private loadFlags(): Expr[] {
     const { m } = this;
     return [
       m.local.set(LOCAL.ccKind, m.i32.load(S_CC_KIND, 4, this.cpu())),
@@ -265,7 +266,7 @@ export abstract class RegionState extends Emitter {
       m.local.set(LOCAL.ccSrc, m.i64.load(S_CC_SRC, 8, this.cpu())),
     ];
   }
-  private storeFlags(): binaryen.ExpressionRef[] {
+  private storeFlags(): Expr[] {
     const { m, b } = this;
     return [
       m.i32.store(S_CC_KIND, 4, this.cpu(), m.local.get(LOCAL.ccKind, b.i32)),
@@ -273,9 +274,9 @@ export abstract class RegionState extends Emitter {
       m.i64.store(S_CC_SRC, 8, this.cpu(), m.local.get(LOCAL.ccSrc, b.i64)),
     ];
   }
-  private loadRegisters(): binaryen.ExpressionRef[] {
+  private loadRegisters(): Expr[] {
     const { m } = this;
-    const loads: binaryen.ExpressionRef[] = [];
+    const loads: Expr[] = [];
     for (let n = 0; n < 16; n++) {
       if ((this.touched >>> n) & 1) loads.push(m.local.set(this.registerLocal(n), m.i64.load(S_GPR + n * 8, 8, this.cpu())));
       if ((this.touched >>> (XMM + n)) & 1) loads.push(m.local.set(this.registerLocal(XMM + n), m.v128.load(S_XMM + n * 16, 16, this.cpu())));
@@ -283,9 +284,9 @@ export abstract class RegionState extends Emitter {
     }
     return loads;
   }
-  private storeRegisters(): binaryen.ExpressionRef[] {
+  private storeRegisters(): Expr[] {
     const { m, b } = this;
-    const stores: binaryen.ExpressionRef[] = [];
+    const stores: Expr[] = [];
     for (let n = 0; n < 16; n++) {
       if ((this.written >>> n) & 1) stores.push(m.i64.store(S_GPR + n * 8, 8, this.cpu(), m.local.get(this.registerLocal(n), b.i64)));
       if ((this.written >>> (XMM + n)) & 1) stores.push(m.v128.store(S_XMM + n * 16, 16, this.cpu(), m.local.get(this.registerLocal(XMM + n), b.v128)));
@@ -293,7 +294,7 @@ export abstract class RegionState extends Emitter {
     }
     return this.flagsWritten ? [...stores, ...this.storeFlags()] : stores;
   }
-  private clearUpper(): binaryen.ExpressionRef[] {
+  private clearUpper(): Expr[] {
     const { m } = this;
     const zero = () => m.v128.const(new Array<number>(16).fill(0));
     return Array.from({ length: this.codeSize === 64 ? 16 : 8 }, (_, n) =>
@@ -301,11 +302,11 @@ export abstract class RegionState extends Emitter {
     );
   }
   /** After the last instruction: fills in spills and reloads; returns the loads for the region's entry. */
-  protected finishState(): binaryen.ExpressionRef[] {
+  protected finishState(): Expr[] {
     if (this.clears.length > 0) this.writtenHigh |= this.touchedHigh;
-    for (const block of this.clears) for (const s of this.clearUpper()) appendChild(this.b, block, s);
-    for (const block of this.spills) for (const s of this.storeRegisters()) appendChild(this.b, block, s);
-    for (const block of this.reloads) for (const s of this.loadRegisters()) appendChild(this.b, block, s);
+    for (const block of this.clears) for (const s of this.clearUpper()) this.m.appendChild(block, s);
+    for (const block of this.spills) for (const s of this.storeRegisters()) this.m.appendChild(block, s);
+    for (const block of this.reloads) for (const s of this.loadRegisters()) this.m.appendChild(block, s);
     return [...this.loadRegisters(), ...this.loadFlags()];
   }
 
@@ -391,7 +392,7 @@ export abstract class RegionState extends Emitter {
   protected get flagsAreApart(): boolean {
     return this.isApart;
   }
-  private triple(): binaryen.ExpressionRef[] {
+  private triple(): Expr[] {
     const { m, b } = this;
     return [m.local.get(LOCAL.ccKind, b.i32), m.local.get(LOCAL.ccRes, b.i64), m.local.get(LOCAL.ccSrc, b.i64)];
   }
@@ -440,7 +441,7 @@ export abstract class RegionState extends Emitter {
     const unknown = new Set<number>();
     this.depth++;
     let changed = false;
-    const run = (f: () => void): binaryen.ExpressionRef => {
+    const run = (f: () => void): Expr => {
       this.body = [];
       this.flagDef = before.flagDef;
       this.isApart = before.isApart;

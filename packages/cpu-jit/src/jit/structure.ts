@@ -1,6 +1,4 @@
-import type binaryen from 'binaryen';
-
-type Expr = binaryen.ExpressionRef;
+import type { Expr, WasmModule, WasmTypes } from '../wasm/types.ts';
 
 /** How a node of the control-flow graph ends. `code` of an edge runs when it is taken. */
 export type NodeEnd =
@@ -97,7 +95,7 @@ function analyse(count: number, entry: number, successors: (n: number) => readon
  * callers make it), the offending targets are reached through one dispatching loop on the local `label` instead.
  * It starts at node 0 when `label` is 0, at node `entries[i]` when it is i + 1.
  */
-export function structure(b: typeof binaryen, m: binaryen.Module, nodes: readonly FlowNode[], label: number, entries: readonly number[] = []): Expr {
+export function structure(b: WasmTypes, m: WasmModule, nodes: readonly FlowNode[], label: number, entries: readonly number[] = []): Expr {
   const dispatcher = nodes.length;
   /** Targets that are reached through the dispatcher, in the order of their labels. */
   const dispatched = [...entries];
