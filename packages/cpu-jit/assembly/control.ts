@@ -1,6 +1,6 @@
 // Control and debug registers, and the invalidation of translations (SDM vol. 3, 2.5, 4.10).
 import {
-  CS, EXIT_PRIVILEGED, INTERCEPT_CR3_LOAD, INTERCEPT_INVLPG, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_EFER, S_EXC, S_EXIT_VALUE, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
+  CS, EXIT_PRIVILEGED, INTERCEPT_CR3_LOAD, INTERCEPT_INVLPG, S_CPL, S_CR0, S_CR2, S_CR3, S_CR4, S_CR8, S_EFER, S_EXC, S_EXIT_GPA, S_EXIT_VA, S_EXIT_VALUE, S_GPR, S_TLB, S_XCR0, SEG_ATTR, T_PCID, T_PCID_CLOCK, T_PCID_USED, T_USED,
   TLB_ARRAYS, TLB_SLOTS, V_CR0_FLIP, V_CR0_MASK, V_CR4_FLIP, V_CR4_MASK, V_DEPRIVILEGED, V_INTERCEPTS, V_LEVELS, V_SLOT, MAXPHYADDR,
 } from "../src/layout";
 import {
@@ -220,7 +220,7 @@ function forgetPage(cpu: u32, va: u64): void {
   for (let array: u32 = 0; array < <u32>TLB_ARRAYS; array++) if (used >> array & 1) tlbInvlpg(cpu, array, va);
 }
 
-/** INVPCID: type, and the linear address of its descriptor. Intercepted, it leaves with the type in S_EXIT_VALUE. */
+/** INVPCID: type, and the linear address of its descriptor. Intercepted, it leaves with the type in S_EXIT_VALUE, the PCID in S_EXIT_GPA and the address in S_EXIT_VA. */
 export function sys_invpcid(cpu: u32, type: u64, descriptor: u64): u32 {
   const first = load64(cpu, descriptor);
   if (load<u32>(cpu, S_EXC)) return 16;
@@ -228,25 +228,32 @@ export function sys_invpcid(cpu: u32, type: u64, descriptor: u64): u32 {
   if (load<u32>(cpu, S_EXC)) return 16;
   if (type > 3 || (type < 2 && first >> 12)) return fail(cpu, GP, 0);
   const pcid = <u32>first & 0xfff;
-  const on = (load<u32>(cpu, S_CR4) & CR4_PCIDE) != 0;
-  if (type < 2 && pcid && !on) return fail(cpu, GP, 0);
+  if (type < 2 && pcid && !(load<u32>(cpu, S_CR4) & CR4_PCIDE)) return fail(cpu, GP, 0);
   if (type == 0 && !isCanonical(cpu, va)) return fail(cpu, GP, 0);
-  if (load<u32>(cpu, V_INTERCEPTS) & INTERCEPT_INVLPG) return leaveWith(cpu, type);
+  if (load<u32>(cpu, V_INTERCEPTS) & INTERCEPT_INVLPG) {
+    store<u64>(cpu, <u64>pcid, S_EXIT_GPA);
+    store<u64>(cpu, va, S_EXIT_VA);
+    return leaveWith(cpu, type);
+  }
+  invalidatePcid(cpu, <u32>type, pcid, va);
+  return done(cpu);
+}
+
+/** What INVPCID of `type` does in the TLB. */
+export function invalidatePcid(cpu: u32, type: u32, pcid: u32, va: u64): void {
   if (type == 2) {
     tlbFlushAll(cpu);
   } else if (type == 3) {
     for (let slot: u32 = 0; slot < <u32>TLB_SLOTS; slot++) flushSlot(cpu, slot);
   } else {
-    const slot = on ? slotOf(cpu, pcid) : <i32>load<u32>(cpu, V_SLOT);
-    if (slot >= 0) {
-      if (type == 1) flushSlot(cpu, slot);
-      else {
-        tlbInvlpg(cpu, slot << 1, va);
-        tlbInvlpg(cpu, (slot << 1) + 1, va);
-      }
+    const slot = load<u32>(cpu, S_CR4) & CR4_PCIDE ? slotOf(cpu, pcid) : <i32>load<u32>(cpu, V_SLOT);
+    if (slot < 0) return;
+    if (type == 1) flushSlot(cpu, slot);
+    else {
+      tlbInvlpg(cpu, slot << 1, va);
+      tlbInvlpg(cpu, (slot << 1) + 1, va);
     }
   }
-  return done(cpu);
 }
 
 /** XSETBV: components that CPUID leaf 13 has; x87 always, AVX only with SSE. */

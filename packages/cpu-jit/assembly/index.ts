@@ -13,7 +13,7 @@ export { alignment, enterCode, setCpl, setSegment, sys_enter } from "./mode";
 export { load_segment, sys_access, sys_lldt, sys_ltr } from "./segment";
 export { sys_callf, sys_iret, sys_jmpf, sys_retf } from "./far";
 export { syscall_native, sys_sysenter, sys_sysexit, sys_sysret } from "./syscall";
-export { sys_invlpg, sys_invpcid, sys_lmsw, sys_write_cr, sys_xsetbv, write_cr } from "./control";
+export { invalidatePcid, sys_invlpg, sys_invpcid, sys_lmsw, sys_write_cr, sys_xsetbv, write_cr } from "./control";
 export { debug_completed, debug_fetch, debug_step, sys_read_dr, sys_write_dr, watch } from "./debug";
 export { sys_rdmsr, sys_wrmsr } from "./msr";
 export { segment_fault } from "./limits";

@@ -25,6 +25,8 @@ export interface ProcessorFeatures {
   readonly apic: boolean;
   /** RDFSBASE and the like may be enabled. */
   readonly fsgsbase: boolean;
+  /** CR4.PCIDE may be set, and INVPCID is there; default false. */
+  readonly pcid?: boolean;
   /** The TSC ticks at the same rate in every state; default true. */
   readonly invariantTsc?: boolean;
   /** Which of how many processors this is, its APIC ID; default the only one. */
@@ -56,9 +58,17 @@ function topologyLeaves(id: number, count: number): readonly CpuidLeaf[] {
 }
 
 /** A processor of some level with known clock rates; its features are those of the CPU's list (cpu-jit/src/features.ts). */
-export function processorLeaves({ level, apic, fsgsbase, invariantTsc = true, processor = { id: 0, count: 1 } }: ProcessorFeatures): readonly CpuidLeaf[] {
+export function processorLeaves({
+  level,
+  apic,
+  fsgsbase,
+  pcid = false,
+  invariantTsc = true,
+  processor = { id: 0, count: 1 },
+}: ProcessorFeatures): readonly CpuidLeaf[] {
   const { id, count } = processor;
-  const features = reportedFeatures(level, [...(apic ? ['apic', 'x2apic', 'tsc_deadline_timer'] : []), ...(fsgsbase ? ['fsgsbase'] : [])]);
+  const asked = [...(apic ? ['apic', 'x2apic', 'tsc_deadline_timer'] : []), ...(fsgsbase ? ['fsgsbase'] : []), ...(pcid ? ['pcid', 'invpcid'] : [])];
+  const features = reportedFeatures(level, asked);
   const brand = new DataView(new ArrayBuffer(48));
   [...`pvm virtual CPU (in order, x86-64-${level})`].forEach((c, i) => {
     brand.setUint8(i, c.charCodeAt(0));

@@ -270,7 +270,9 @@ function isolatedCommandLine(options: VmOptions, platform: PlatformKind): string
   if (platform === 'program' || options.abi !== undefined) {
     throw new PvmError('bad-option', "the switch kpti is for unmodified kernels; a guest that speaks PVM's ABI has a user shadow without its kernel anyway");
   }
-  return `${line} pti=on`.trimStart();
+  // What follows `--`, outside quotes, is for init.
+  const end = /^((?:"[^"]*"|[^"])*?(?:^|\s))--(?=\s|$)/.exec(line)?.[1]?.length;
+  return end === undefined ? `${line} pti=on`.trimStart() : `${line.slice(0, end)}pti=on ${line.slice(end)}`;
 }
 
 function size(name: string, value: number | string, min: number, max: number, multiple: number): number {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import type { Tables, WalkerOptions } from './testing/hypervisor-tables.ts';
 import { type Kind, ram, ScriptedGuest } from './testing/scripted-guest.ts';
-import type { Tables, WalkerOptions } from './testing/walker-machine.ts';
 
 /*
  * The classes of bugs a shadow MMU must not have (numbers as in the project's list), in every mode that has the mechanism; those of PVM's pairs of roots and of several
@@ -365,6 +365,19 @@ const CLASSES: readonly BugClass[] = [
       g.set(PT, 0, 0n);
       g.load(ROOT, { pcid: 1, flush: true });
       expect(g.access(USER, va(0), 'read')).toEqual({ kind: 'fault', value: 4 });
+    },
+  },
+  {
+    name: '16: a load of CR3 that flushes its PCID flushes it for the other tables that had it (XSA-294)',
+    modes: ['guest', 'second-level', 'kvm', 'kvm-unsync'],
+    registers: { pcide: true, pcid: 1 },
+    script: (g) => {
+      link(g, ROOT2, PDPT2, PD2, PT2);
+      g.access(USER, va(0), 'write');
+      g.set(PT, 0, entry(DATA + 0x1000));
+      g.load(ROOT2, { pcid: 1, flush: true });
+      g.load(ROOT, { pcid: 1, flush: false });
+      expect(g.access(USER, va(0), 'write')).toEqual(ram(DATA + 0x1000));
     },
   },
   {

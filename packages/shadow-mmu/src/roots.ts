@@ -189,12 +189,19 @@ export class Roots implements Saveable {
     }
   }
 
+  /** Slots of a vCPU whose CR3 names a PCID. */
+  slotsOf(vcpu: number, pcid: number): number[] {
+    const slots: number[] = [];
+    for (let slot = 0; slot < SLOTS; slot++) {
+      const cr3 = this.kernelCr3[vcpu * SLOTS + slot] as number;
+      if (cr3 !== NO_CR3 && cr3 % (PCID_MASK + 1) === pcid) slots.push(slot);
+    }
+    return slots;
+  }
+
   /** Empties the slots of a vCPU, except the current one, whose CR3 names a PCID. */
   forgetPcid(vcpu: number, pcid: number): void {
-    for (let at = vcpu * SLOTS; at < (vcpu + 1) * SLOTS; at++) {
-      const cr3 = this.kernelCr3[at] as number;
-      if (cr3 !== NO_CR3 && cr3 % (PCID_MASK + 1) === pcid && at !== vcpu * SLOTS + (this.slot[vcpu] as number)) this.release(vcpu, at);
-    }
+    for (const slot of this.slotsOf(vcpu, pcid)) if (slot !== this.slot[vcpu]) this.release(vcpu, vcpu * SLOTS + slot);
   }
 
   /** PCID of the tables a vCPU has loaded. */

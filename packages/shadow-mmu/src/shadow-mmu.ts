@@ -89,7 +89,7 @@ export class ShadowMmu implements Saveable {
    * @param kernelCr3 guest-physical address of the top-level table for smod (bits 12..51 of CR3; with PCIDs its low 12 bits, in PAE mode bits 5..11 as well)
    * @param userCr3 the same for umod; equal to kernelCr3 in ABI v2, and not used by the flavour `kvm`
    * @param mode MODE_* bits
-   * @param flush false for a no-flush load (CR3 bit 63, LOAD_PGTBL without bit 0)
+   * @param flush false for a no-flush load (CR3 bit 63, LOAD_PGTBL without bit 0); while PCIDs are on, call `flushPcid` as well for one that flushes
    */
   load(vcpu: number, kernelCr3: number, userCr3: number, mode: number, flush: boolean): number {
     const slot = this.roots.load(vcpu, kernelCr3, userCr3, mode);
@@ -261,7 +261,13 @@ export class ShadowMmu implements Saveable {
     else this.unsync.syncBelow(this.roots.current(vcpu, 0));
   }
 
-  /** INVPCID of one PCID, all of its addresses or one: other roots that were loaded with it are forgotten. */
+  /** INVPCID of one address of one PCID. */
+  invlpgPcid(vcpu: number, pcid: number, vaLow: number, vaHigh: number): void {
+    if (this.unsync === undefined) this.flushesNeedless++;
+    else for (const slot of this.roots.slotsOf(vcpu, pcid)) this.unsync.syncAddress(vcpu, slot, vaLow, vaHigh);
+  }
+
+  /** INVPCID of one PCID, or a load of CR3 that flushes it: other roots that were loaded with it are forgotten. */
   flushPcid(vcpu: number, pcid: number): void {
     if (this.unsync === undefined) {
       this.flushesNeedless++;

@@ -40,6 +40,7 @@ export const EFER_LMA_LME_NXE = 0xd00;
 export interface HelperExports extends RuntimeExports {
   sys_write_cr(cpu: number, register: number, value: bigint): number;
   sys_invlpg(cpu: number, va: bigint): number;
+  invalidatePcid(cpu: number, type: number, pcid: number, va: bigint): void;
   rep_movs(cpu: number, size: number, addrSize: number, rep: number, segOffset: number): number;
   rep_stos(cpu: number, size: number, addrSize: number, rep: number, segOffset: number): number;
   rep_lods(cpu: number, size: number, addrSize: number, rep: number, segOffset: number): number;

@@ -172,6 +172,18 @@ export class PlainGuest {
     this.flushedPcid.set(pcid, this.now);
   }
 
+  /** INVPCID of one address of one PCID. */
+  invlpgPcid(pcid: number, low: number, high: number): void {
+    this.now++;
+    this.flushedPage.set(pageKey(low, high, pcid), this.now);
+  }
+
+  /** INVPCID of everything but globals. */
+  flushNonGlobal(): void {
+    this.now++;
+    for (const { pcid } of this.spaces) this.flushedPcid.set(pcid, this.now);
+  }
+
   /** INVLPG, or a #PF. */
   invlpg(low: number, high: number): void {
     this.now++;

@@ -3,40 +3,12 @@
  * number only, so that a failing run can be replayed with steps left out.
  */
 import { DATA, gpaToHpa, POINTERS, RAM_BASE, TABLES } from './guest-ram.ts';
+import type { Tables, WalkerOptions } from './hypervisor-tables.ts';
 import { type Access, EXEC, type Paging, PlainGuest, READ, type Verdict, WRITE } from './plain-guest.ts';
 import { Random } from './random.ts';
-import { type Tables, WalkerMachine, type WalkerOptions } from './walker-machine.ts';
+import { randomAddress } from './random-address.ts';
+import { WalkerMachine } from './walker-machine.ts';
 
-/** Indices used at each level, upper to lower, by paging mode. */
-const INDICES: Record<Paging, readonly (readonly number[])[]> = {
-  '5-level': [
-    [0, 1, 511],
-    [0, 256, 511],
-    [0, 1, 511],
-    [0, 1, 511],
-    [0, 1, 2, 3, 9],
-  ],
-  '4-level': [
-    [0, 1, 256, 511],
-    [0, 1, 511],
-    [0, 1, 511],
-    [0, 1, 2, 3, 9],
-  ],
-  pae: [
-    [0, 1, 3],
-    [0, 1, 511],
-    [0, 1, 2, 3, 9],
-  ],
-  '32-bit': [
-    [0, 1, 512, 1023],
-    [0, 1, 2, 3, 9, 1023],
-  ],
-  off: [
-    [0, 1, 2, 3],
-    [0, 1, 2, 511],
-    [0, 1, 2, 3, 9],
-  ],
-};
 const SLOTS_64 = [0, 1, 2, 3, 9, 256, 511];
 const SLOTS_32 = [0, 1, 2, 3, 9, 512, 1023];
 const LARGE = [0, 0x20_0000, 0x40_0000, 0x1_0000_0000, 0x4000_0000];
@@ -113,7 +85,9 @@ export class RandomGuest {
     if (paging === 'pae') return random.pick(POINTERS) + (random.chance(20) ? 32 * random.below(4) : 0);
     if (paging === '32-bit') return random.pick(TABLES) % 2 ** 32;
     // In the second level's case a CR3 outside RAM is a table in device memory.
-    return random.chance(98) ? random.pick(TABLES) : 0x5000_0000;
+    if (random.chance(2)) return 0x5000_0000;
+    // Two are favourites, so that roots are still cached when they come back.
+    return random.pick(random.chance(60) ? TABLES.slice(0, 2) : TABLES);
   }
 
   private loadCr3(): void {
@@ -236,22 +210,51 @@ export class RandomGuest {
       case 10:
       case 11:
       case 12: {
-        const [vaLow, vaHigh] = this.address();
+        const [vaLow, vaHigh] = randomAddress(this.random, this.plain.regs.paging);
         machine.invlpg(vaLow, vaHigh);
         plain.invlpg(vaLow, vaHigh);
         break;
       }
       case 13:
-        if (!random.chance(10)) break;
-        machine.flushAll();
-        plain.flushAll();
+        this.invpcid();
         break;
-      case 14: // the hypervisor takes memory back
-        this.reclaim();
+      case 14: // the hypervisor takes memory back, or goes on from a snapshot
+        if (random.below(100) === 0) machine.restart();
+        else this.reclaim();
+        break;
+      case 15:
+        this.split(at, low, high);
+        break;
+      case 16: // a large page where a table or another large page was
+        if (size === 8 && (low & 1) !== 0) this.write(at, 8, (low & 0xfff) | 0x80 | random.pick(LARGE), 0);
         break;
       default:
         this.store(at, size);
     }
+  }
+
+  /** INVPCID; of everything only now and then, so that something stays for the TLB to hold. */
+  private invpcid(): void {
+    const { random, machine, plain } = this;
+    const type = random.chance(10) ? random.pick([2, 3]) : random.below(2);
+    const pcid = plain.regs.pcide ? random.below(3) : 0;
+    const [low, high] = randomAddress(this.random, this.plain.regs.paging);
+    // Without PCIDs, one is all there is: taken as seldom as everything.
+    if (type === 1 && !plain.regs.pcide && !random.chance(10)) return;
+    machine.invpcid(type, pcid, low, high);
+    if (type === 0) plain.invlpgPcid(pcid, low, high);
+    else if (type === 1) plain.flushPcid(pcid);
+    else if (type === 2) plain.flushAll();
+    else plain.flushNonGlobal();
+  }
+
+  /** A table takes the place of a large page of 2 MiB, and maps the same. */
+  private split(at: number, low: number, high: number): void {
+    const table = this.random.pick(TABLES);
+    if (this.entrySize() !== 8 || (low & 0x81) !== 0x81) return;
+    const base = (low & 0xffe0_0000) >>> 0;
+    for (const slot of SLOTS_64) this.write(table + slot * 8, 8, (base + slot * 4096) | (low & 0x17f) | 0, high);
+    this.write(at, 8, (table % 2 ** 32) | (low & 0x67) | 0, Math.floor(table / 2 ** 32));
   }
 
   private dma(gpa: number): void {
@@ -279,21 +282,6 @@ export class RandomGuest {
   }
 
   // ------------------------------------------------------------ accesses
-  private address(): [low: number, high: number] {
-    const { random } = this;
-    const { paging } = this.plain.regs;
-    const levels = INDICES[paging];
-    let page = 0;
-    levels.forEach((indices, i) => {
-      page = page * (paging === '32-bit' ? 1024 : i === 0 && levels.length === 3 ? 4 : 512) + random.pick(indices);
-    });
-    const low = (page << 12) | (random.below(512) * 8);
-    let high = Math.floor(page / 2 ** 20);
-    if (paging === '4-level') high = (high << 16) >> 16;
-    if (paging === '5-level') high = (high << 7) >> 7;
-    return [low, high];
-  }
-
   /** What a fault handler does: makes the tables lead to a page where they do not. */
   private map(access: Access): void {
     const { plain, random } = this;
@@ -321,7 +309,7 @@ export class RandomGuest {
 
   private access(): void {
     const { random, plain, machine } = this;
-    const [low, high] = this.address();
+    const [low, high] = randomAddress(this.random, this.plain.regs.paging);
     const access: Access = { low, high, user: random.chance(50), kind: random.pick([READ, READ, WRITE, WRITE, EXEC]), ac: random.chance(50) };
     if (random.chance(60)) this.map(access);
     const wanted = plain.walk(access);

@@ -3,8 +3,9 @@
  */
 import { expect } from 'vitest';
 import { gpaToHpa } from './guest-ram.ts';
+import type { Tables, WalkerOptions } from './hypervisor-tables.ts';
 import { EXEC, PlainGuest, READ, type Registers, type Verdict, WRITE } from './plain-guest.ts';
-import { type Tables, WalkerMachine, type WalkerOptions } from './walker-machine.ts';
+import { WalkerMachine } from './walker-machine.ts';
 
 export const KINDS = { read: READ, write: WRITE, exec: EXEC } as const;
 export type Kind = keyof typeof KINDS;

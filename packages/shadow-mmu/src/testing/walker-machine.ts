@@ -2,6 +2,7 @@
  * The CPU's own walker and TLBs (the Wasm runtime) over each kind of page table: the guest's alone, with a second level, and shadow tables of both flavours.
  * vCPU 0 is the guest under test; vCPU 1, in an address space of its own that maps all of RAM, is the kernel that changes the tables.
  */
+import { StateReader, StateWriter } from '@pvm/cpu-jit';
 import {
   ACCESS_IMPLICIT_SUPERVISOR,
   CPU_BASE,
@@ -64,13 +65,12 @@ import {
   MODE_SMAP,
   MODE_SMEP,
   SECOND_LEVEL_FIXED,
-  SecondLevel,
-  ShadowMmu,
+  type SecondLevel,
+  type ShadowMmu,
 } from '../index.ts';
 import { gpaToHpa, POOL_FRAMES, RAM_BASE, RAM_HIGH, RAM_LOW, WRITER_ROOT } from './guest-ram.ts';
+import { cpuOf, hypervisorTables, type Tables, va64, type WalkerOptions } from './hypervisor-tables.ts';
 import { type Access, EXEC, type Registers, type Verdict, WRITE } from './plain-guest.ts';
-
-export type Tables = 'guest' | 'second-level' | 'pvm' | 'kvm' | 'kvm-unsync';
 
 const GUEST = CPU_BASE;
 const WRITER = CPU_BASE + CPU_STRIDE;
@@ -83,20 +83,15 @@ const RFLAGS_AC = 1 << 18;
 const CR3_NO_FLUSH = 1n << 63n;
 const ALL = 0x67;
 
-export interface WalkerOptions {
-  poolFrames?: number;
-  prefetch?: number;
-  largePages?: boolean;
-  cachedRoots?: number;
-}
-
 export class WalkerMachine {
   readonly memory: WebAssembly.Memory;
   readonly view: DataView;
   readonly words: Int32Array;
-  readonly mmu: ShadowMmu | undefined;
-  readonly second: SecondLevel | undefined;
+  /** The hypervisor's tables over the guest's; `restart` replaces the objects. */
+  mmu: ShadowMmu | undefined;
+  second: SecondLevel | undefined;
   private readonly tables: Tables;
+  private readonly options: WalkerOptions;
   private readonly rt: HelperExports;
   private mmio = -1;
   private regs: Registers | undefined;
@@ -108,34 +103,32 @@ export class WalkerMachine {
     this.words = new Int32Array(memory.buffer);
     this.rt = rt;
     this.tables = tables;
-    const pool = { memory: memory.buffer, framePoolBase: FRAME_POOL_BASE, gpaToHpa };
+    this.options = options;
     this.words.fill(0, GUEST >>> 2, (WRITER + CPU_STRIDE) >>> 2);
     this.words.fill(0, FRAME_POOL_BASE >>> 2);
     this.start(GUEST, 0);
     this.start(WRITER, 1);
-    if (tables === 'second-level') {
-      this.second = new SecondLevel({ ...pool, framePoolFrames: 64, flush: () => this.flushTlbs() });
-      this.setBoth(V_EPT_ROOT, this.second.root);
-    } else if (tables !== 'guest') {
-      this.mmu = new ShadowMmu({
-        ...pool,
-        framePoolFrames: options.poolFrames ?? 96,
-        ramBase: RAM_BASE,
-        ramBytes: RAM_LOW + RAM_HIGH,
-        vcpus: 2,
-        prefetch: options.prefetch ?? 8,
-        largePages: options.largePages ?? true,
-        cachedRoots: options.cachedRoots ?? 16,
-        flavour: tables === 'pvm' ? 'pvm' : 'kvm',
-        unsync: tables === 'kvm-unsync',
-        flush: {
-          flushArray: (vcpu, array) => rt.tlbFlushArray(cpuOf(vcpu), array),
-          invlpg: (vcpu, array, low, high) => rt.tlbInvlpg(cpuOf(vcpu), array, va64(low, high)),
-          flushAll: (vcpu) => rt.tlbFlushAll(cpuOf(vcpu)),
-        },
-      });
-    }
+    this.createTables();
+    if (this.second !== undefined) this.setBoth(V_EPT_ROOT, this.second.root);
     this.startWriter();
+  }
+
+  private createTables(): void {
+    Object.assign(this, hypervisorTables(this.tables, this.memory, this.rt, this.options));
+  }
+
+  /** Saves the hypervisor's tables and goes on with new objects made from what was saved, as a restored machine does; memory and TLBs stay. */
+  restart(): void {
+    const saved = this.mmu ?? this.second;
+    if (saved === undefined) return;
+    const state = StateWriter.save(saved);
+    const frames = this.words.slice(FRAME_POOL_BASE >>> 2, RAM_BASE >>> 2);
+    const tlbs = this.words.slice(CPU_BASE >>> 2, (WRITER + CPU_STRIDE) >>> 2);
+    this.createTables();
+    this.words.set(frames, FRAME_POOL_BASE >>> 2);
+    this.words.set(tlbs, CPU_BASE >>> 2);
+    const restored = this.mmu ?? this.second;
+    if (restored !== undefined) StateReader.restore(restored, state);
   }
 
   private static runtime: { memory: WebAssembly.Memory; rt: HelperExports; current: { machine: WalkerMachine | undefined } } | undefined;
@@ -232,11 +225,6 @@ export class WalkerMachine {
     this.rt.selectArray(cpu, this.get(cpu, V_SLOT) * 2 + (user ? 1 : 0));
   }
 
-  private flushTlbs(): void {
-    this.rt.tlbFlushAll(GUEST);
-    this.rt.tlbFlushAll(WRITER);
-  }
-
   // ------------------------------------------------------------ the guest's control registers
   /** Loads all paging registers of the guest under test: every TLB entry goes. */
   setRegisters(regs: Registers): void {
@@ -274,13 +262,23 @@ export class WalkerMachine {
   }
 
   loadCr3(cr3: number, pcid: number, flush: boolean): void {
-    if (this.mmu !== undefined) this.enterShadow(0, cr3 + pcid, this.mode(), flush);
-    else this.rt.sys_write_cr(GUEST, S_CR3, BigInt(cr3 + pcid) | (flush ? 0n : CR3_NO_FLUSH));
+    if (this.mmu !== undefined) {
+      this.enterShadow(0, cr3 + pcid, this.mode(), flush);
+      if (flush && this.regs?.pcide === true) this.mmu.flushPcid(0, pcid);
+    } else this.rt.sys_write_cr(GUEST, S_CR3, BigInt(cr3 + pcid) | (flush ? 0n : CR3_NO_FLUSH));
   }
 
   invlpg(low: number, high: number): void {
     if (this.mmu !== undefined) this.mmu.invlpg(0, low, high);
     else this.rt.sys_invlpg(GUEST, va64(low, high));
+  }
+
+  /** INVPCID (SDM vol. 2): type 0 one address of one PCID, 1 one PCID, 2 everything, 3 everything but globals. */
+  invpcid(type: number, pcid: number, low: number, high: number): void {
+    if (this.mmu === undefined) this.rt.invalidatePcid(GUEST, type, pcid, va64(low, high));
+    else if (type === 0) this.mmu.invlpgPcid(0, pcid, low, high);
+    else if (type === 1) this.mmu.flushPcid(0, pcid);
+    else this.mmu.flushAll(0);
   }
 
   /** INVPCID of every PCID, or a change of CR4.PGE. */
@@ -396,11 +394,4 @@ export class WalkerMachine {
         throw new Error('unknown answer of the shadow MMU');
     }
   }
-}
-
-function cpuOf(vcpu: number): number {
-  return CPU_BASE + vcpu * CPU_STRIDE;
-}
-function va64(low: number, high: number): bigint {
-  return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 }

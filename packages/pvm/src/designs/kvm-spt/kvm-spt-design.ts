@@ -41,6 +41,7 @@ const VECTOR_PF = 14;
 const CR4_PGE = 1 << 7;
 const CR4_PCIDE = 1 << 17;
 const CR3_NO_FLUSH = 1n << 63n;
+const PCID_MASK = 0xfffn;
 /** PWT and PCD: cache attributes of the top-level table, which nothing here looks at. */
 const CR3_ATTRIBUTES = 0x18n;
 const RFLAGS_AC = 1 << 18;
@@ -129,13 +130,23 @@ export class KvmSptDesign extends VmxDesign {
     const before = mmu.resyncs;
     vcpu.set64(S_CR3, value);
     core.complete(this.index);
-    this.loadRoot(!hasPcid || (wanted & CR3_NO_FLUSH) === 0n);
+    const flushes = !hasPcid || (wanted & CR3_NO_FLUSH) === 0n;
+    this.loadRoot(flushes);
+    if (hasPcid && flushes) mmu.flushPcid(this.index, Number(value & PCID_MASK));
     return mmu.resyncs === before ? this.exits.cr3 : this.exits.cr3Resync;
   }
 
   protected override flushGuestTlb(): void {
     this.mmu.flushAll(this.index);
     super.flushGuestTlb();
+  }
+
+  /** SDM vol. 2, INVPCID: type 0 one address of one PCID, 1 one PCID, 2 everything, 3 everything but globals. */
+  private invpcid(type: number, pcid: number): void {
+    const { vcpu, mmu } = this;
+    if (type === 0) mmu.invlpgPcid(this.index, pcid, vcpu.getI32(S_EXIT_VA), vcpu.getI32(S_EXIT_VA + 4));
+    else if (type === 1) mmu.flushPcid(this.index, pcid);
+    else mmu.flushAll(this.index);
   }
 
   // ------------------------------------------------------------ exits
@@ -151,8 +162,7 @@ export class KvmSptDesign extends VmxDesign {
       return mmu.resyncs === before ? exits.invlpg : exits.invlpgResync;
     }
     if (name === 'invpcid') {
-      // What the type asks for is a part of this; roots of other PCIDs are brought in step when they are loaded.
-      mmu.flushAll(this.index);
+      this.invpcid(vcpu.get32(S_EXIT_VALUE), vcpu.get32(S_EXIT_GPA));
       core.complete(this.index);
       return exits.invpcid;
     }

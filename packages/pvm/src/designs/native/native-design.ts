@@ -126,7 +126,7 @@ export abstract class NativeDesign implements Design {
     const isKvm = this.pv !== undefined;
     const processor = { id: index, count: core.vcpus };
     // As KVM does by default: with an invariant TSC kernels would not take its clock.
-    installCpuid(this.vcpu, { level: core.level, apic: isPc, fsgsbase: !isPc, invariantTsc: !isKvm, processor }, kvmLeaves(isKvm));
+    installCpuid(this.vcpu, { level: core.level, apic: isPc, fsgsbase: !isPc, pcid: isPc, invariantTsc: !isKvm, processor }, kvmLeaves(isKvm));
   }
 
   /** Programs the control block after every reset of the vCPU: as a CPU without a hypervisor, but for the task priority. */
