@@ -15,6 +15,11 @@ function compiling(s: Summary): string {
   return `${count(jit.regions)} regions, ${count(jit.instructions)} instructions in ${ms(s.compileMs)}${failed}`;
 }
 
+/** Hits, and the share of data accesses that they are. Misses include those of fetches. */
+function tlbHits({ cpu }: Summary): string {
+  return cpu.tlbHits === undefined ? '' : `; hits ${count(cpu.tlbHits)} (${((100 * cpu.tlbHits) / Math.max(1, cpu.tlbHits + cpu.tlbMisses)).toFixed(2)} %)`;
+}
+
 /** What a run cost, for people. */
 export function formatSummary(s: Summary): string {
   const rows: [string, string][] = [
@@ -23,7 +28,7 @@ export function formatSummary(s: Summary): string {
     ['run time', `${ms(s.runMs)}: ${guestTime(s)}, hypervisor ${ms(s.hypervisorMs)}`],
     ['compiling', compiling(s)],
     ['exits', `${count(s.exits)}; world switches ${count(s.worldSwitches)}`],
-    ['TLB misses', `${count(s.cpu.tlbMisses)}; flushes ${count(s.cpu.tlbFlushes)}`],
+    ['TLB misses', `${count(s.cpu.tlbMisses)}; flushes ${count(s.cpu.tlbFlushes)}${tlbHits(s)}`],
     ['shadow pages', `${count(s.shadowPagesBuilt)} built`],
   ];
   for (const [n, calls] of s.unknownSyscalls) rows.push(['unknown syscall', `number ${n}, ${count(calls)} times (answered -ENOSYS)`]);

@@ -1,9 +1,9 @@
 // Guest memory accesses that the inline TLB path of generated code could not serve: refills, page crossings, MMIO,
 // stores to frames with decoded code, faults. Every helper that cannot complete sets S_EXC.
 import {
-  ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, ACCESS_PROBE, ACCESS_READ, ACCESS_RMW, ACCESS_WRITE, C_TLB_MISSES, EXC_REQUEST, EXC_RESTART,
+  ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, ACCESS_PROBE, ACCESS_READ, ACCESS_RMW, ACCESS_WRITE, C_TLB_HITS, C_TLB_MISSES, EXC_REQUEST, EXC_RESTART,
   P_PAGE_FAULT, P_SMOD, PAGING_EPT, PAGING_SHADOW, S_EXC, S_EXC_ADDR, S_EXC_ERROR, S_EXIT_ACCESS, S_EXIT_BLOCK, S_EXIT_GPA, S_EXIT_SIZE, S_EXIT_VA,
-  S_ALIGN, S_EXIT_VALUE, S_GPR, S_SPLIT, S_STEP, S_STEP_STACK, S_TIER, S_WATCH, STEP_STACK_ALL, STEP_STACK_POINTER, TIER_NONE, TLB_ADDEND, TLB_EXEC, TLB_FLAG_CODE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, WATCH_DATA,
+  S_ALIGN, S_EXIT_VALUE, S_GPR, S_SPLIT, S_STEP, S_STEP_STACK, S_TIER, S_WATCH, STEP_STACK_ALL, STEP_STACK_POINTER, TIER_NONE, TLB_ADDEND, TLB_COUNTED, TLB_EXEC, TLB_FLAG_CODE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, WATCH_DATA,
 } from "../src/layout";
 import { AC, GP, SS_FAULT, count, isCanonical, linear, raise, raisePageFault } from "./cpu";
 import { touched } from "./debug";
@@ -93,17 +93,24 @@ export function refill(cpu: u32, va: u64, access: u32, size: u32): u32 {
 @inline
 export function readPtr(cpu: u32, va: u64, size: u32): u32 {
   const entry = entryOf(cpu, va);
-  if (load<u64>(entry, TLB_READ) == (va & PAGE_MASK)) return <u32>va + load<u32>(entry, TLB_ADDEND);
+  const tag = load<u64>(entry, TLB_READ);
+  if (tag == (va & PAGE_MASK) || isCounted(cpu, tag, va)) return <u32>va + load<u32>(entry, TLB_ADDEND);
   return refill(cpu, va, ACCESS_READ, size);
+}
+
+/** A hit that must be counted? Then it is. */
+@inline
+function isCounted(cpu: u32, tag: u64, va: u64): bool {
+  if (tag != (va & PAGE_MASK | TLB_COUNTED)) return false;
+  count(cpu, C_TLB_HITS);
+  return true;
 }
 
 /** HPA to read what will be written next. Write permission is checked; decoded code is left to the store. */
 export function rmwPtr(cpu: u32, va: u64, size: u32, access: u32): u32 {
   const entry = entryOf(cpu, va);
-  const page = va & PAGE_MASK;
-  if (load<u64>(entry, TLB_WRITE) == page || (load<u32>(entry, TLB_FLAGS) & TLB_FLAG_CODE && load<u64>(entry, TLB_READ) == page)) {
-    return <u32>va + load<u32>(entry, TLB_ADDEND);
-  }
+  const tag = load<u32>(entry, TLB_FLAGS) & TLB_FLAG_CODE ? load<u64>(entry, TLB_READ) : load<u64>(entry, TLB_WRITE);
+  if (tag == (va & PAGE_MASK) || isCounted(cpu, tag, va)) return <u32>va + load<u32>(entry, TLB_ADDEND);
   return refill(cpu, va, access, size);
 }
 
@@ -307,7 +314,8 @@ function systemPtr(cpu: u32, va: u64, size: u32, access: u32): u32 {
   const entry = supervisorArray(cpu) + entryOffset(va);
   const tag = access == ACCESS_READ ? load<u64>(entry, TLB_READ) : load<u64>(entry, TLB_WRITE);
   // RFLAGS.AC does not lift SMAP for these accesses.
-  if (tag == (va & PAGE_MASK) && !(load<u32>(entry, TLB_FLAGS) & TLB_FLAG_SMAP)) return <u32>va + load<u32>(entry, TLB_ADDEND);
+  const isOpen = !(load<u32>(entry, TLB_FLAGS) & TLB_FLAG_SMAP);
+  if (isOpen && (tag == (va & PAGE_MASK) || isCounted(cpu, tag, va))) return <u32>va + load<u32>(entry, TLB_ADDEND);
   return refill(cpu, va, access | ACCESS_IMPLICIT_SUPERVISOR, size);
 }
 

@@ -1,8 +1,8 @@
 // Soft TLB: fill, flush, contexts.
 import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, BLOCK_HEADS, C_TLB_FLUSHES, CODE_BITS, CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, JC_BASE, JC_CPU_SIZE, MAX_VCPUS,
-  P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_ALIGN, S_CTX, S_PKRU, S_TLB, S_WATCH, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CTX,
-  T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
+  P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_ALIGN, S_CTX, S_PKRU, S_TLB, S_TLB_COUNTED, S_WATCH, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CTX,
+  T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_COUNTED, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
   TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, V_SLOT, WATCH_DATA,
 } from "../src/layout";
 import { count, cpuIndex, tlbArray } from "./cpu";
@@ -84,8 +84,9 @@ export function fill(cpu: u32, va: u64, access: u32): void {
     write = INVALID;
     flags &= ~TLB_FLAG_CODE;
   }
-  store<u64>(entry, walkRead && open ? page : INVALID, TLB_READ);
-  store<u64>(entry, write, TLB_WRITE);
+  const counted = load<u64>(cpu, S_TLB_COUNTED);
+  store<u64>(entry, walkRead && open ? page | counted : INVALID, TLB_READ);
+  store<u64>(entry, write | counted, TLB_WRITE);
   store<u64>(entry, exec, TLB_EXEC);
   store<u32>(entry, walkHpa - <u32>page, TLB_ADDEND);
   store<u32>(entry, walkSmap ? flags | TLB_FLAG_SMAP : flags, TLB_FLAGS);
@@ -103,11 +104,11 @@ function markWritten(hpa: u32): void {
 /** The frame at `hpa`, mapped at `va`, holds no code any more: give the entry its write tag back. */
 export function unprotect(cpu: u32, va: u64, hpa: u32): void {
   const entry = entryOf(cpu, va);
-  const page = va & PAGE_MASK;
   const flags = load<u32>(entry, TLB_FLAGS);
-  if (!(flags & TLB_FLAG_CODE) || load<u64>(entry, TLB_READ) != page) return;
+  const tag = load<u64>(entry, TLB_READ);
+  if (!(flags & TLB_FLAG_CODE) || (tag & ~TLB_COUNTED) != (va & PAGE_MASK)) return;
   store<u32>(entry, flags & ~TLB_FLAG_CODE, TLB_FLAGS);
-  store<u64>(entry, page, TLB_WRITE);
+  store<u64>(entry, tag, TLB_WRITE);
   markWritten(hpa);
 }
 
@@ -206,8 +207,8 @@ function invalidate(entry: u32): void {
 }
 
 function holds(entry: u32, page: u64): bool {
-  // Data tags may be closed (TLB_FLAG_SMAP).
-  return (load<u64>(entry, TLB_READ) & ~1) == page || (load<u64>(entry, TLB_WRITE) & ~1) == page || load<u64>(entry, TLB_EXEC) == page;
+  // Data tags may be closed (TLB_FLAG_SMAP, TLB_COUNTED).
+  return (load<u64>(entry, TLB_READ) & PAGE_MASK) == page || (load<u64>(entry, TLB_WRITE) & PAGE_MASK) == page || load<u64>(entry, TLB_EXEC) == page;
 }
 
 /** Address the entry is about, whichever tag is valid. */

@@ -55,6 +55,8 @@ export interface CpuStats {
   /** Retired instructions. */
   readonly instructions: bigint;
   readonly tlbMisses: number;
+  /** Data accesses that the TLB allowed; undefined while they are not counted (`countTlbHits`). */
+  readonly tlbHits: number | undefined;
   readonly tlbFlushes: number;
   readonly walks: number;
   readonly interpreterBlocks: number;

@@ -417,11 +417,17 @@ export const S_SMAP_COUNT = 0x6cc0;
 export const S_SMAP_OPEN = 0x6cc4;
 /** While S_STEP is set: which accesses of the instruction are to the stack segment, so that they raise #SS where others raise #GP: STEP_STACK_*. u32. */
 export const S_STEP_STACK = 0x6cc8;
+/** TLB_COUNTED while TLB hits are counted, else 0: bits that tags for data get when they are filled in. u64. */
+export const S_TLB_COUNTED = 0x6ce0;
+/** Data accesses that the TLB allowed, as long as that is counted; u64. */
+export const C_TLB_HITS = 0x6ce8;
 
 // ---------------------------------------------------------------- TLB entry
 /** Tag = virtual page address (bits 12..63), or TLB_INVALID. An access hits when
  *  `(va + size - 1) & ~0xfff == tag` for its kind. u64 each. */
 export const TLB_READ = 0;
+/** In the tags for data: generated code finds no match, so that each access comes to the runtime, which counts it. */
+export const TLB_COUNTED = 2;
 export const TLB_WRITE = 8;
 export const TLB_EXEC = 16;
 /** HPA = low 32 bits of va + addend. u32. */

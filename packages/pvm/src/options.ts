@@ -72,6 +72,8 @@ export interface VmOptions extends PcOptions {
   maxInstructions?: number;
   /** Check the invariants of shadow and second-level tables at every exit (`true`) or every so many; slow. Default false. */
   checkMmu?: boolean | number;
+  /** Count TLB hits of data accesses (`tlb().hits`); the guest then runs several times slower. Default false. */
+  countTlb?: boolean;
   /** What the exit ledger times: `sampled` (default) the first 8,192 exits, 1 of 32 after them and 1 of 256 after 262,144, `all`, or `off`: it does not even count. */
   ledger?: LedgerTiming;
   /** Keep the last so many exits one by one (`ledger.trace`), 36 bytes each, at most 2^24. Default 0. */
@@ -116,6 +118,7 @@ export interface CheckedOptions extends CheckedPcOptions {
   readonly maxInstructions: number | undefined;
   /** Exits from one check of the page tables to the next, 0: none. */
   readonly checkMmu: number;
+  readonly countTlb: boolean;
   readonly ledger: LedgerTiming;
   readonly traceLimit: number;
   readonly signal: AbortSignal | undefined;
@@ -164,6 +167,7 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   commandLine: isString,
   maxInstructions: (v) => (Number.isSafeInteger(v) && Number(v) > 0 ? undefined : 'a positive integer'),
   checkMmu: (v) => (typeof v === 'boolean' || (Number.isSafeInteger(v) && Number(v) > 0) ? undefined : 'true, false or a positive number of exits'),
+  countTlb: isBoolean,
   ledger: oneOf('sampled', 'all', 'off'),
   traceLimit: (v) => (Number.isInteger(v) && Number(v) >= 0 && Number(v) <= 2 ** 24 ? undefined : 'a whole number up to 16777216'),
   signal: (v) => (v instanceof AbortSignal ? undefined : 'an AbortSignal'),
@@ -218,6 +222,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     commandLine: isolatedCommandLine(options, platform),
     maxInstructions: options.maxInstructions,
     checkMmu: Number(options.checkMmu ?? false),
+    countTlb: options.countTlb ?? false,
     ledger: options.ledger ?? 'sampled',
     traceLimit: options.traceLimit ?? 0,
     signal: options.signal,

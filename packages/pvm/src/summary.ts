@@ -55,6 +55,8 @@ export function isLevel(name: string): boolean {
 
 /** Counters of the soft TLB and the page walker. */
 export interface TlbCounters {
+  /** Data accesses that hit; absent unless the option `countTlb` asks for it. */
+  readonly hits?: number;
   readonly misses: number;
   readonly flushes: number;
   readonly walks: number;
@@ -111,6 +113,7 @@ export function interval(id: number, operations: number, begin: Snapshot, end: S
     directReturns: end.directReturns - begin.directReturns,
     pageTables: differences(begin.pageTables, end.pageTables),
     tlb: {
+      ...(end.tlb.hits === undefined ? {} : { hits: end.tlb.hits - (begin.tlb.hits ?? 0) }),
       misses: end.tlb.misses - begin.tlb.misses,
       flushes: end.tlb.flushes - begin.tlb.flushes,
       walks: end.tlb.walks - begin.tlb.walks,

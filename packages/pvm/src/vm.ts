@@ -335,6 +335,7 @@ export class Vm {
   async run(): Promise<Result> {
     if (this.state !== 'new') throw new PvmError('wrong-state', 'a machine runs once; create another');
     this.state = 'running';
+    this.core.countTlbHits(this.options.countTlb);
     const { signal } = this.options;
     const abort = () => this.abort();
     if (signal?.aborted === true) abort();
@@ -517,8 +518,8 @@ export class Vm {
 
   /** Counters of the soft TLB so far. */
   tlb(): TlbCounters {
-    const { tlbMisses, tlbFlushes, walks } = this.core.stats();
-    return { misses: tlbMisses, flushes: tlbFlushes, walks };
+    const { tlbHits, tlbMisses, tlbFlushes, walks } = this.core.stats();
+    return { ...(tlbHits === undefined ? {} : { hits: tlbHits }), misses: tlbMisses, flushes: tlbFlushes, walks };
   }
 
   /** MSR LSTAR of the guest, 0 when it is not set. */

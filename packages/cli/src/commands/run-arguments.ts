@@ -34,6 +34,7 @@ export interface RunArgs extends MachineArgs, PcArgs, SnapshotArgs {
   readonly wait: boolean;
   readonly maxInstructions: number | undefined;
   readonly checkMmu: string | undefined;
+  readonly countTlb: boolean | undefined;
   readonly debugConsole: boolean;
 }
 
@@ -83,6 +84,7 @@ export function runSettings(a: RunArgs, program: readonly string[]): VmOptions {
     ...(a.append === undefined ? {} : { commandLine: a.append }),
     ...(a.restore === undefined ? {} : { restore: a.restore }),
     ...(a.maxInstructions === undefined ? {} : { maxInstructions: a.maxInstructions }),
+    ...(a.countTlb === true ? { countTlb: true } : {}),
     ...(a.checkMmu === undefined ? {} : { checkMmu: a.checkMmu === '' || Number(a.checkMmu) }),
     ledger: a.ledger,
     ...(a.codeMemory === undefined ? {} : { codeMemory: a.codeMemory }),

@@ -55,6 +55,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
   gdb: { type: 'string', requiresArg: true, describe: '[HOST:]PORT, let gdb connect (target remote); vCPUs are threads' },
   wait: { type: 'boolean', default: false, describe: 'With --gdb: run nothing before gdb says so' },
   'max-instructions': { type: 'number', requiresArg: true, describe: 'Stop after so many guest instructions' },
+  'count-tlb': { type: 'boolean', describe: 'Count TLB hits of data accesses beside the misses; the guest then runs several times slower' },
   'check-mmu': { type: 'string', describe: 'Check the page tables that the design keeps at every exit, or with =N at every Nth (slow)' },
   'debug-console': { type: 'boolean', default: false, describe: "Show the guest kernel's serial log on stderr" },
 };

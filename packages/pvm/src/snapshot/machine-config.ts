@@ -43,6 +43,7 @@ const ROLE = {
   terminals: 'host',
   maxInstructions: 'host',
   checkMmu: 'host',
+  countTlb: 'host',
   ledger: 'host',
   traceLimit: 'host',
   signal: 'host',

@@ -101,7 +101,7 @@ const KEYS: readonly string[] = [
     'onConsole',
   ],
   ...['onSerial', 'terminals', 'kernel', 'initrd', 'commandLine', 'drives', 'shares', 'consolePorts', 'vsock', 'balloon', 'virtio', 'debugExitPort', 'vcpus'],
-  ...['maxInstructions', 'checkMmu', 'ledger', 'traceLimit', 'signal', 'restore', '', '__proto__', 'constructor', 'toString', 'memroy'],
+  ...['maxInstructions', 'checkMmu', 'countTlb', 'ledger', 'traceLimit', 'signal', 'restore', '', '__proto__', 'constructor', 'toString', 'memroy'],
 ];
 
 function options(random: FuzzRandom): void {
