@@ -25,6 +25,7 @@ import type { Expr, WasmTypes } from '../wasm/types.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
 import { FAULT, RegionMemory } from './region-memory.ts';
 import { type Imports, LOCAL, type Symbolic } from './region-state.ts';
+import { returnTargets } from './return-sites.ts';
 import type { TargetHash } from './target-hash.ts';
 
 const RIP = 16;
@@ -85,6 +86,7 @@ export class RegionEmitter extends RegionMemory {
   private lastReplacer = -1;
   private insns: readonly Insn[] = [];
   private readonly region: RegionCode;
+  private readonly returns: ReturnType<typeof returnTargets>;
 
   constructor(b: WasmTypes, m: ModuleBuilder, region: RegionCode, first: Insn, imports: Imports) {
     super(b, m, imports);
@@ -94,6 +96,7 @@ export class RegionEmitter extends RegionMemory {
     this.insn = first;
     this.form = first;
     this.region = region;
+    this.returns = returnTargets(region);
   }
 
   /** Emits one block; `semantics` runs the semantics function of an instruction. */
@@ -431,7 +434,7 @@ export class RegionEmitter extends RegionMemory {
   branchTo(target: Val, hint: 'ret' | 'call' | 'jmp', undo?: () => void): void {
     const rip = this.bind(target);
     this.retire(this.index + 1);
-    const targets = hint === 'ret' ? this.region.returnSites : (this.region.targets.get(this.offset) ?? []);
+    const targets = (hint === 'ret' ? this.returns : this.region.targets).get(this.offset) ?? [];
     const fault = this.codeSize === 64 ? this.targetFault(rip, undo) : undefined;
     this.terminator = { kind: 'indirect', rip, targets, fault };
   }

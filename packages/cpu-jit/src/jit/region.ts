@@ -74,7 +74,7 @@ export interface RegionSource {
 }
 
 /** Where the direct branch at `offset` goes, taken target first. */
-function successors(insn: Insn, offset: number): number[] {
+export function successors(insn: Insn, offset: number): number[] {
   if (!insn.operands.some((o) => o.kind === 'rel')) return [];
   const next = offset + insn.length;
   const target = next + insn.immLow;
@@ -83,7 +83,7 @@ function successors(insn: Insn, offset: number): number[] {
 
 /** A direct branch of 16-bit operand size, which clears the upper half of EIP: its target depends on where the code is. The interpreter runs it. */
 export const isTruncating = (insn: Insn): boolean => insn.opSize === 2 && insn.operands.some((o) => o.kind === 'rel');
-const isCall = (insn: Insn) => insn.row.name === 'call' || insn.row.name === 'call_ind';
+export const isCall = (insn: Insn) => insn.row.name === 'call' || insn.row.name === 'call_ind';
 const isIndirect = (insn: Insn) => insn.row.name === 'jmp_ind' || insn.row.name === 'call_ind';
 
 /** Grows a region from its first instruction over branches, calls and the code after them, nearest first, within the limits. */
