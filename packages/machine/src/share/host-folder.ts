@@ -4,6 +4,7 @@ import {
   chownSync,
   closeSync,
   constants,
+  fchmodSync,
   fstatSync,
   lchownSync,
   linkSync,
@@ -49,9 +50,12 @@ export class FileError extends Error {
 
 /** open(2): a handle that only names a file; Linux x86 value, which `fs.constants` lacks. */
 const O_PATH = 0x20_0000;
-const { O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_NOCTTY } = constants;
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_NOCTTY } = constants;
 
-/** Path inside the shared folder, one element a component; empty: the folder itself. */
+/**
+ * Path inside the shared folder, one element a component; empty: the folder itself. Names are bytes on both sides: a character here is one byte (`latin1`),
+ * so that those which are not UTF-8 pass unharmed.
+ */
 export type SharedPath = readonly string[];
 
 /** Attributes to change; absent ones stay. Times in seconds. */
@@ -87,30 +91,47 @@ export class HostFolder {
     return this.at(path, (name) => lstatSync(name, { bigint: true }));
   }
 
-  /** Open a regular file or directory. `flags` as open(2). @returns a file descriptor */
-  open(path: SharedPath, flags: number, mode = 0): number {
+  /** Open a regular file or directory that is there. `flags` as open(2). @returns a file descriptor */
+  open(path: SharedPath, flags: number): number {
     // Without O_NONBLOCK a FIFO would stop the machine.
-    const fd = this.at(path, (name) => openSync(name, flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, mode));
+    const fd = this.at(path, (name) => openSync(name, (flags & ~O_CREAT) | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
     const stat = fstatSync(fd);
     if (stat.isFile() || stat.isDirectory()) return fd;
     closeSync(fd);
     throw new FileError(EACCES);
   }
 
-  list(path: SharedPath): string[] {
-    return this.directory(path, (handle) => readdirSync(handle));
+  /** Create a regular file with this mode, or, without O_EXCL, open the one that is there. @returns a file descriptor */
+  create(path: SharedPath, flags: number, mode: number): number {
+    let fd: number;
+    try {
+      fd = this.at(path, (name) => openSync(name, flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY, 0o600));
+    } catch (e) {
+      if ((flags & O_EXCL) !== 0 || toFileError(e).errno !== EEXIST) throw e;
+      return this.open(path, flags);
+    }
+    // The guest has applied its umask; ours is none of its business.
+    fchmodSync(fd, mode & 0o7777);
+    return fd;
   }
 
+  /** @returns names, a character a byte */
+  list(path: SharedPath): string[] {
+    return this.directory(path, (handle) => readdirSync(handle, { encoding: 'latin1' }));
+  }
+
+  /** @returns where it leads, a character a byte */
   readLink(path: SharedPath): string {
-    return this.at(path, (name) => readlinkSync(name));
+    return this.at(path, (name) => readlinkSync(name, { encoding: 'latin1' }));
   }
 
   makeDirectory(path: SharedPath, mode: number): void {
     this.at(path, (name) => mkdirSync(name, { mode: mode & 0o7777 }));
+    this.handle(path, (name) => chmodSync(name, mode & 0o7777));
   }
 
   makeLink(path: SharedPath, target: string): void {
-    this.at(path, (name) => symlinkSync(target, name));
+    this.at(path, (name) => symlinkSync(Buffer.from(target, 'latin1'), name));
   }
 
   /** Hard link `path` to the file `existing`. */
@@ -136,16 +157,12 @@ export class HostFolder {
       });
       return;
     }
-    this.handle(path, (name) => {
-      const stat = lstatSyncFollowing(name);
-      if (size !== undefined) {
-        if (!stat.isFile()) throw new FileError(EINVAL);
-        truncateSync(name, size);
-      }
-      if (uid !== undefined || gid !== undefined) chownSync(name, uid ?? -1, gid ?? -1);
-      if (mode !== undefined) chmodSync(name, mode & 0o7777);
-      if (atime !== undefined || mtime !== undefined) utimesSync(name, atime ?? Number(stat.atimeMs) / 1e3, mtime ?? Number(stat.mtimeMs) / 1e3);
-    });
+    this.handle(path, (name) => changeFile(name, change));
+  }
+
+  /** The same for a file that is open, whatever has become of its name. */
+  changeOpen(fd: number, change: AttributeChange): void {
+    guard(() => changeFile(magic(fd), change));
   }
 
   space(): ReturnType<typeof statfsSync> {
@@ -153,10 +170,10 @@ export class HostFolder {
   }
 
   /** Run `use` on a name of `path` whose last component is not resolved yet. */
-  private at<T>(path: SharedPath, use: (name: string) => T): T {
+  private at<T>(path: SharedPath, use: (name: Buffer) => T): T {
     const last = path.at(-1);
-    if (last === undefined) return guard(() => use(`${magic(this.root)}/.`));
-    return this.directory(path.slice(0, -1), (handle) => use(`${handle}/${last}`));
+    if (last === undefined) return guard(() => use(Buffer.from(`${magic(this.root)}/.`)));
+    return this.directory(path.slice(0, -1), (handle) => use(Buffer.from(`${handle}/${last}`, 'latin1')));
   }
 
   /** Run `use` on a name of the directory `path` itself. */
@@ -174,7 +191,7 @@ export class HostFolder {
     try {
       for (const [i, component] of path.entries()) {
         const flags = i === path.length - 1 ? lastFlags : O_DIRECTORY;
-        const next = openSync(`${magic(fd)}/${component}`, O_PATH | O_NOFOLLOW | flags);
+        const next = openSync(Buffer.from(`${magic(fd)}/${component}`, 'latin1'), O_PATH | O_NOFOLLOW | flags);
         if (fd !== this.root) closeSync(fd);
         fd = next;
       }
@@ -193,6 +210,18 @@ export function isComponent(name: string): boolean {
 /** The kernel's name for what a descriptor refers to. */
 function magic(fd: number): string {
   return `/proc/self/fd/${fd}`;
+}
+
+/** @param name a handle in /proc */
+function changeFile(name: string, { mode, uid, gid, size, atime, mtime }: AttributeChange): void {
+  const stat = lstatSyncFollowing(name);
+  if (size !== undefined) {
+    if (!stat.isFile()) throw new FileError(EINVAL);
+    truncateSync(name, size);
+  }
+  if (uid !== undefined || gid !== undefined) chownSync(name, uid ?? -1, gid ?? -1);
+  if (mode !== undefined) chmodSync(name, mode & 0o7777);
+  if (atime !== undefined || mtime !== undefined) utimesSync(name, atime ?? Number(stat.atimeMs) / 1e3, mtime ?? Number(stat.mtimeMs) / 1e3);
 }
 
 function lstatSyncFollowing(name: string): BigIntStats {

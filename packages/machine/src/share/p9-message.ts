@@ -45,10 +45,11 @@ export class P9Reader {
     return this.view.getBigUint64(this.take(8), true);
   }
 
+  /** A character a byte: names of files need not be UTF-8. */
   string(): string {
     const length = this.u16();
     const at = this.take(length);
-    return new TextDecoder().decode(this.bytes.subarray(at, at + length));
+    return Buffer.from(this.bytes.subarray(at, at + length)).toString('latin1');
   }
 
   data(length: number): Uint8Array {
@@ -89,9 +90,9 @@ export class P9Writer {
     return this;
   }
 
+  /** A character a byte, as `P9Reader.string` has them. */
   string(text: string): this {
-    const bytes = new TextEncoder().encode(text);
-    return this.u16(bytes.length).data(bytes);
+    return this.u16(text.length).data(Buffer.from(text, 'latin1'));
   }
 
   data(bytes: Uint8Array): this {

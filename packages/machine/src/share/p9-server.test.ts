@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -144,6 +144,83 @@ describe('9P server', () => {
       expect(walk(0, 6, '..', 'secret')).not.toBe(0);
       expect(call(12, (w) => w.u32(6).u32(0))).toBeTypeOf('number');
     }
+  });
+
+  it("gives new files and directories the mode that the guest asked for, whatever the host's umask", () => {
+    const { call, walk } = client();
+    const before = process.umask(0o077);
+    try {
+      walk(0, 1);
+      fields(
+        call(14, (w) =>
+          w
+            .u32(1)
+            .string('open')
+            .u32(O_RDWR | O_CREAT)
+            .u32(0o666)
+            .u32(0),
+        ),
+      );
+      fields(call(72, (w) => w.u32(0).string('all').u32(0o777).u32(0)));
+      expect(statSync(join(folder, 'open')).mode & 0o7777).toBe(0o666);
+      expect(statSync(join(folder, 'all')).mode & 0o7777).toBe(0o777);
+      // One that is there keeps its mode.
+      walk(0, 2);
+      fields(
+        call(14, (w) =>
+          w
+            .u32(2)
+            .string('open')
+            .u32(O_RDWR | O_CREAT)
+            .u32(0o600)
+            .u32(0),
+        ),
+      );
+      expect(statSync(join(folder, 'open')).mode & 0o7777).toBe(0o666);
+    } finally {
+      process.umask(before);
+    }
+  });
+
+  it('changes an open file that has lost its name, and not one that has taken it', () => {
+    const { call, walk } = client();
+    walk(0, 1, 'file');
+    call(12, (w) => w.u32(1).u32(O_RDWR));
+    call(76, (w) => w.u32(0).string('file').u32(0));
+    writeFileSync(join(folder, 'file'), 'another');
+    fields(call(26, (w) => w.u32(1).u32(8).u32(0).u32(0).u32(0).u64(2n).u64(0n).u64(0n).u64(0n).u64(0n)));
+    const size = fields(call(24, (w) => w.u32(1).u64(0x7ffn)));
+    size.data(8 + 13 + 12 + 16);
+    expect(size.u64()).toBe(2n);
+    expect(readFileSync(join(folder, 'file'), 'utf8')).toBe('another');
+  });
+
+  it('passes names on that are not UTF-8, and links to them', () => {
+    const { call, walk } = client();
+    const name = '\xff\xc3\x28';
+    walk(0, 1);
+    fields(
+      call(14, (w) =>
+        w
+          .u32(1)
+          .string(name)
+          .u32(O_RDWR | O_CREAT)
+          .u32(0o644)
+          .u32(0),
+      ),
+    );
+    fields(call(16, (w) => w.u32(0).string('l\xe9').string(name).u32(0)));
+    expect(readdirSync(folder, { encoding: 'latin1' })).toEqual(expect.arrayContaining([name, 'l\xe9']));
+    fields(walk(0, 2, name));
+    fields(walk(0, 3, 'l\xe9'));
+    expect(fields(call(22, (w) => w.u32(3))).string()).toBe(name);
+    fields(call(76, (w) => w.u32(0).string(name).u32(0)));
+    expect(readdirSync(folder, { encoding: 'latin1' })).not.toContain(name);
+  });
+
+  it('lets a guest that caches names hold thousands of them', () => {
+    const { walk } = client();
+    for (let fid = 1; fid <= 5000; fid++) fields(walk(0, fid, 'file'));
   });
 
   it('lets nothing be changed in a read-only share', () => {

@@ -21,7 +21,8 @@ const RLERROR = 7;
 const HEADER_SIZE = 7;
 const MIN_MSIZE = 4096;
 export const MAX_MSIZE = 512 * 1024;
-const MAX_FIDS = 4096;
+/** A guest that caches names holds a fid for each; one costs some 200 bytes here. */
+const MAX_FIDS = 2 ** 18;
 const MAX_NAMES = 16;
 const NO_TAG = 0xffff;
 // Bits of Tsetattr.
@@ -207,7 +208,7 @@ export class P9Server implements Saveable {
     const mode = m.u32();
     this.writable();
     if (fid.fd >= 0) fail(EINVAL);
-    fid.fd = this.folder.open(path, (flags & ~O_APPEND) | O_CREAT, mode & 0o7777);
+    fid.fd = this.folder.create(path, flags & ~O_APPEND, mode);
     fid.path = path;
     fid.flags = flags;
     out.qid(qidOf(fstatSync(fid.fd, { bigint: true }))).u32(this.msize - 24);
@@ -242,7 +243,7 @@ export class P9Server implements Saveable {
     const entries = new P9Writer();
     for (let i = offset; i < fid.names.length; i++) {
       const name = fid.names[i] ?? '';
-      if (entries.size + 24 + new TextEncoder().encode(name).length > count) break;
+      if (entries.size + 24 + name.length > count) break;
       const path = name === '.' ? fid.path : name === '..' ? fid.path.slice(0, -1) : [...fid.path, name];
       try {
         const qid = qidOf(this.folder.stat(path));
@@ -271,7 +272,7 @@ export class P9Server implements Saveable {
   }
 
   private setattr(m: P9Reader): void {
-    const { path } = this.fid(m.u32());
+    const { path, fd } = this.fid(m.u32());
     const valid = m.u32();
     const [mode, uid, gid] = [m.u32(), m.u32(), m.u32()];
     const size = Number(m.u64());
@@ -279,14 +280,16 @@ export class P9Server implements Saveable {
     const mtime = Number(m.u64()) + Number(m.u64()) / 1e9;
     this.writable();
     const now = Date.now() / 1e3;
-    this.folder.change(path, {
+    const change = {
       ...((valid & SET_MODE) !== 0 && { mode }),
       ...((valid & SET_UID) !== 0 && { uid }),
       ...((valid & SET_GID) !== 0 && { gid }),
       ...((valid & SET_SIZE) !== 0 && { size }),
       ...((valid & SET_ATIME) !== 0 && { atime: (valid & SET_ATIME_VALUE) !== 0 ? atime : now }),
       ...((valid & SET_MTIME) !== 0 && { mtime: (valid & SET_MTIME_VALUE) !== 0 ? mtime : now }),
-    });
+    };
+    if (fd >= 0) this.folder.changeOpen(fd, change);
+    else this.folder.change(path, change);
   }
 
   private statfs(m: P9Reader, out: P9Writer): void {
