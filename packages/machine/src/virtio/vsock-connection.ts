@@ -29,6 +29,8 @@ export class VsockConnection {
   private readonly outgoing = new ByteQueue();
   private established: boolean;
   private ending = false;
+  /** The guest will send no more. */
+  private peerEnded = false;
   private closed = false;
   private sent = 0;
   private received = 0;
@@ -78,7 +80,7 @@ export class VsockConnection {
     return true;
   }
 
-  /** No more data from here; closes when everything is sent. */
+  /** No more data from here, once everything is sent. What the guest sends still arrives, until it ends as well. */
   end(): void {
     if (this.closed || this.ending) return;
     this.ending = true;
@@ -139,11 +141,15 @@ export class VsockConnection {
   }
 
   private peerShutdown(flags: number): void {
-    if ((flags & SHUTDOWN_SEND) !== 0) this.onEnd();
+    if ((flags & SHUTDOWN_SEND) !== 0 && !this.peerEnded) {
+      this.peerEnded = true;
+      this.onEnd();
+    }
+    if (this.closed) return;
     if ((flags & SHUTDOWN_BOTH) === SHUTDOWN_BOTH || ((flags & SHUTDOWN_RECEIVE) !== 0 && this.ending)) {
       this.link.sendControl(this, OP.reset);
       this.close(false);
-    }
+    } else this.finishIfDrained();
   }
 
   private offerRoom(): void {
@@ -152,7 +158,8 @@ export class VsockConnection {
 
   private finishIfDrained(): void {
     if (this.closed || !this.ending || this.outgoing.length > 0) return;
-    this.link.sendControl(this, OP.shutdown, SHUTDOWN_BOTH);
+    // With both directions shut down Linux closes at once, so that nothing that it still has to say would come.
+    this.link.sendControl(this, OP.shutdown, this.peerEnded ? SHUTDOWN_BOTH : SHUTDOWN_SEND);
   }
 
   private close(failed: boolean): void {

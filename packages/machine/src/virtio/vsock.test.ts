@@ -117,6 +117,25 @@ describe('virtio-vsock', () => {
     expect(open.write(new Uint8Array(1))).toBe(false);
   });
 
+  it('closes one direction after the other: what the guest sends after the host has ended arrives', () => {
+    const { device, give, send, packets } = guest();
+    const log: string[] = [];
+    give(16);
+    device.listen(80, (connection) => {
+      connection.onData = (data) => log.push(new TextDecoder().decode(data));
+      connection.onEnd = () => log.push('end');
+      connection.onClose = (failed) => log.push(`close ${failed}`);
+      connection.end();
+    });
+    send(OP.request);
+    expect(packets()).toMatchObject([{ op: OP.response }, { op: OP.shutdown, flags: 2 }]);
+    send(OP.rw, {}, new TextEncoder().encode('answer'));
+    send(OP.shutdown, { flags: 2 });
+    expect(packets()).toMatchObject([{ op: OP.shutdown, flags: 3 }]);
+    send(OP.reset);
+    expect(log).toEqual(['answer', 'end', 'close false']);
+  });
+
   it('survives random packets with bounded memory', () => {
     const { device, give, send } = guest();
     const random = xorshift(5);
