@@ -71,22 +71,26 @@ export class P9Writer {
   private length = 7;
 
   u8(value: number): this {
-    this.view.setUint8(this.room(1), value);
+    const at = this.room(1);
+    this.view.setUint8(at, value);
     return this;
   }
 
   u16(value: number): this {
-    this.view.setUint16(this.room(2), value, true);
+    const at = this.room(2);
+    this.view.setUint16(at, value, true);
     return this;
   }
 
   u32(value: number): this {
-    this.view.setUint32(this.room(4), value, true);
+    const at = this.room(4);
+    this.view.setUint32(at, value, true);
     return this;
   }
 
   u64(value: bigint): this {
-    this.view.setBigUint64(this.room(8), BigInt.asUintN(64, value), true);
+    const at = this.room(8);
+    this.view.setBigUint64(at, BigInt.asUintN(64, value), true);
     return this;
   }
 
@@ -117,6 +121,7 @@ export class P9Writer {
     return new Uint8Array(this.view.buffer, 0, this.length);
   }
 
+  /** Makes room for `n` bytes more. `view` may be another afterwards. @returns where they go */
   private room(n: number): number {
     const at = this.length;
     this.length += n;

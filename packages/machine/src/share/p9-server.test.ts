@@ -218,6 +218,30 @@ describe('9P server', () => {
     expect(readdirSync(folder, { encoding: 'latin1' })).not.toContain(name);
   });
 
+  it.each([100, 1024, 65_536])('lists a directory of many files completely, %i bytes at a time', (room) => {
+    const files = Array.from({ length: 300 }, (_, i) => `${'name'.repeat(i % 7)}${i}`);
+    for (const name of files) writeFileSync(join(folder, 'dir', name), '');
+    const { call, walk } = client();
+    walk(0, 1, 'dir');
+    fields(call(12, (w) => w.u32(1).u32(0)));
+    const found: string[] = [];
+    for (let offset = 0n; ; ) {
+      const list = fields(call(40, (w) => w.u32(1).u64(offset).u32(room)));
+      const bytes = list.u32();
+      expect(bytes).toBeLessThanOrEqual(room);
+      if (bytes === 0) break;
+      for (let left = bytes; left > 0; ) {
+        list.data(13);
+        offset = list.u64();
+        list.u8();
+        const name = list.string();
+        found.push(name);
+        left -= 24 + name.length;
+      }
+    }
+    expect(found.toSorted()).toEqual(['.', '..', 'inner', ...files].toSorted());
+  });
+
   it('lets a guest that caches names hold thousands of them', () => {
     const { walk } = client();
     for (let fid = 1; fid <= 5000; fid++) fields(walk(0, fid, 'file'));

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { VsockConnection } from '@pvm/machine';
 import { expect, it } from 'vitest';
 import { HostSockets } from './host-sockets.ts';
@@ -51,6 +52,22 @@ it('holds writes until the guest has room, and the guest until data is read', as
   socket.resume();
   await new Promise((resolve) => setImmediate(resolve));
   expect(connection.forwarded).toBe(40 * 4096);
+});
+
+it('lets what the guest said be read after it has closed, and fails a write that it has not taken', async () => {
+  const { guest, socket } = pair();
+  guest(RESPONSE);
+  socket.end();
+  guest(RW, 'farewell');
+  guest(SHUTDOWN, '', 3);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(await text(socket)).toBe('farewell');
+  const busy = pair();
+  busy.guest(RESPONSE);
+  const error = once(busy.socket, 'error');
+  busy.socket.write(new Uint8Array(100));
+  busy.guest(SHUTDOWN, '', 3);
+  expect(String((await error)[0])).toMatch(/the guest closed the connection/);
 });
 
 it('reports a refused connection, breaks connections off when the machine ends, and knows what a port is', async () => {

@@ -54,6 +54,8 @@ function checkPort(port: number): void {
 class VsockSocket extends Duplex {
   private readonly connection: VsockConnection;
   private isOver = false;
+  /** A write that waits for the guest to have room. */
+  private unwritten: ((error?: Error) => void) | undefined;
 
   constructor(connection: VsockConnection) {
     super({ allowHalfOpen: true });
@@ -63,8 +65,9 @@ class VsockSocket extends Duplex {
     connection.onClose = (failed) => {
       this.isOver = true;
       if (failed) this.destroy(new Error(`vsock port ${connection.guestPort} of the guest: connection refused or reset`));
+      // What has come and is not read yet can still be read; the stream destroys itself after its end.
       else if (!this.readableEnded) this.push(null);
-      if (!failed && this.writableFinished) this.destroy();
+      this.unwritten?.(new Error('the guest closed the connection'));
     };
   }
 
@@ -78,7 +81,13 @@ class VsockSocket extends Duplex {
       return;
     }
     if (this.connection.pending === 0) done();
-    else this.connection.onDrain = () => done();
+    else {
+      this.unwritten = done;
+      this.connection.onDrain = () => {
+        this.unwritten = undefined;
+        done();
+      };
+    }
   }
 
   override _final(done: (error?: Error | null) => void): void {
