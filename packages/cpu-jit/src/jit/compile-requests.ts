@@ -60,25 +60,31 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
   }
   const wasm = compileRegions(regions, counters);
   const emitted = performance.now();
-  const module = compileOptimised(wasm);
+  const module = compileModule(
+    wasm,
+    requests.every((r) => r.isMerge),
+  );
   return { ids, vanished, module, bytes: wasm.length, emitMs: emitted - start, engineMs: performance.now() - emitted };
 }
 
-/**
- * V8 while it compiles regions: the optimising tier at once, because baseline code is 3 to 4 times slower and a hot loop can stay in it for
- * seconds. Only flags that one function's compilation looks at once may be switched like this: other threads compile meanwhile.
- */
-const FLAGS = [
-  ['--no-liftoff', '--liftoff'],
-  ['--no-wasm-lazy-compilation', '--wasm-lazy-compilation'],
-] as const;
+/** V8 compiles the functions of a module at once while this flag is set, not at their first call, which would be on the vCPU's thread. */
+const EAGER = ['--no-wasm-lazy-compilation', '--wasm-lazy-compilation'] as const;
+/** V8 takes its optimising tier at once while this flag is set. */
+const OPTIMISED = ['--no-liftoff', '--liftoff'] as const;
 
-/** Flags are those of the process, so they are put back: Binaryen and the interpreter are large modules that must stay lazy. */
-function compileOptimised(wasm: Uint8Array): WebAssembly.Module {
-  for (const [during] of FLAGS) setFlagsFromString(during);
+/**
+ * Baseline code takes V8 a fifteenth of the time of optimised code and runs at half its speed, several times that of the interpreter. So regions
+ * begin with it, and V8 optimises those that turn out hot, on threads of its own. Regions that replace code that is already optimised are optimised at once.
+ *
+ * Only flags that one function's compilation looks at once may be switched like this: other threads compile meanwhile. They are those of the
+ * process, so they are put back: the interpreter is a large module that must stay lazy.
+ */
+function compileModule(wasm: Uint8Array<ArrayBuffer>, isOptimised: boolean): WebAssembly.Module {
+  const flags = isOptimised ? [EAGER, OPTIMISED] : [EAGER];
+  for (const [during] of flags) setFlagsFromString(during);
   try {
-    return new WebAssembly.Module(wasm as Uint8Array<ArrayBuffer>);
+    return new WebAssembly.Module(wasm);
   } finally {
-    for (const [, after] of FLAGS) setFlagsFromString(after);
+    for (const [, after] of flags) setFlagsFromString(after);
   }
 }

@@ -20,20 +20,23 @@ function takeMessages(): void {
 
 /** Entries so far of the request's block: the interpreter goes on counting while it waits. */
 function heat(r: CompileRequest): number {
-  return r.isMerge ? 0 : (u32[(r.desc + BD_COUNT) >>> 2] ?? 0);
+  return u32[(r.desc + BD_COUNT) >>> 2] ?? 0;
 }
 
-/** Takes the hottest requests out of the queue. */
+/** Takes the hottest requests out of the queue; those that merge regions, which take longest and run already, by themselves when there is nothing else. */
 function nextBatch(): CompileRequest[] {
-  waiting.sort((a, b) => heat(a) - heat(b));
-  const batch: CompileRequest[] = [];
+  const merges = waiting.filter((r) => r.isMerge);
+  const others = waiting.filter((r) => !r.isMerge).sort((a, b) => heat(b) - heat(a));
+  if (others.length === 0) return waiting.splice(0, 1);
   let insns = 0;
-  for (let r = waiting.pop(); r !== undefined; r = waiting.pop()) {
-    batch.push(r);
-    insns += r.insnCount;
+  let size = 0;
+  for (const r of others) {
     if (insns >= BATCH_INSNS) break;
+    insns += r.insnCount;
+    size++;
   }
-  return batch;
+  waiting.splice(0, waiting.length, ...merges, ...others.slice(size));
+  return others.slice(0, size);
 }
 
 /** Not awaited here: a thread that is ended while it still loads the code generator ends quietly. */
