@@ -1,4 +1,4 @@
-import { DESIGN_NAMES, type IntervalJson, loadCostProfile, PRIMITIVES, parseCostProfile, publishedFigures } from '@pvm/pvm';
+import { DESIGN_NAMES, type DesignName, type IntervalJson, loadCostProfile, PRIMITIVES, parseCostProfile, publishedFigures } from '@pvm/pvm';
 import { describe, expect, it } from 'vitest';
 import { calibrate } from './calibrate.ts';
 import { formatBench } from './format.ts';
@@ -81,6 +81,14 @@ describe('table 1, measured', () => {
     expect(text).toContain('fitted on these figures');
     expect(text).toContain('nested');
   });
+});
+
+it("the error of what a design adds is that of the paper's kvm-ept figure and the modelled difference", () => {
+  const zero = { unpriced: [], parts: [], operations: 1, exits: 0, worldSwitches: 0, instructions: 0, tlbMisses: 0, exitsByReason: {}, hostNs: 1 };
+  const cell = (design: DesignName, paperUs: number, modelledUs: number) => ({ ...zero, design, paperUs, modelledUs, modelErrorPercent: 0 });
+  const rows = [{ name: 'stat', cells: [cell('kvm-ept', 10, 1), cell('kvm-spt', 20, 7), cell('pvm', 8, 3)] }];
+  // 10 + 6 against 20, and 10 + 2 against 8.
+  expect(modelErrors({ title: '', model: 'prediction', rows, skipped: [], notes: [] })?.onTop).toEqual({ cells: 2, medianPercent: 35, worstPercent: 50 });
 });
 
 it('rows that need a stock kernel are left out without one, and said to be', async () => {

@@ -43,7 +43,11 @@ function errors(table: BenchTable): string {
     e.ratios === undefined
       ? ''
       : `; of the ratio to ${BASE} in the median ${e.ratios.medianPercent} %, at worst ${e.ratios.worstPercent} % (${e.ratios.cells} figures)`;
-  return `Modelled: ${how}. Error against the paper: in the median ${e.medianPercent} %, at worst ${e.worstPercent} % (${e.cells} figures)${ratios}.`;
+  const onTop =
+    e.onTop === undefined || table.model === 'fit'
+      ? ''
+      : ` What a design adds, on top of the paper's own figure for ${BASE}: in the median ${e.onTop.medianPercent} %, at worst ${e.onTop.worstPercent} % (${e.onTop.cells} figures).`;
+  return `Modelled: ${how}. Error against the paper: in the median ${e.medianPercent} %, at worst ${e.worstPercent} % (${e.cells} figures)${ratios}.${onTop}`;
 }
 
 function formatOne(table: BenchTable): string {
