@@ -1,8 +1,11 @@
 // Measures the same work under every design, in turns, and prints each design's cost as a ratio to bare.
-//   node -C source benchmarks/designs.ts [--designs bare,kvm-ept,...] [--passes N] [--only row,...] [--kernel vmlinuz] [--json file]
+//   node -C source benchmarks/designs.ts [--designs bare,kvm-ept,...] [--passes N] [--only row,...] [--kernel vmlinuz|debian] [--json file]
+// `--kernel debian` takes Debian's cloud kernel by apt. At the end it says which goals the results reach.
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { DESIGN_NAMES, type DesignName, designInfo, type PlatformKind } from '../packages/pvm/src/index.ts';
+import { DESIGN_NAMES, type DesignName, designInfo, type PlatformKind, publishedFigures } from '../packages/pvm/src/index.ts';
+import { debianKernel } from '../tests/debian.ts';
+import { COMPUTE_ROWS, type DesignResult, designGoals } from './src/design-goals.ts';
 import { computeRow, type DesignRow, exitRow, linuxRows, loopRow } from './src/designs.ts';
 import { describeMachine } from './src/machine.ts';
 import { median } from './src/statistics.ts';
@@ -10,11 +13,7 @@ import { formatTable } from './src/table.ts';
 
 const PAGES_PER_MIB = 256;
 const ROWS: readonly DesignRow[] = [
-  computeRow('sieve', 60),
-  computeRow('sha256', 60),
-  computeRow('nbody', 60),
-  computeRow('hash-table', 60),
-  computeRow('trees', 60),
+  ...COMPUTE_ROWS.map((name) => computeRow(name, 40)),
   loopRow('page-fault', 'fault', 512, PAGES_PER_MIB),
   loopRow('getpid', 'getpid', 1_000_000),
   loopRow('hypercall', 'hypercall', 400_000),
@@ -46,15 +45,7 @@ const passes = Number(values.passes);
 const only = values.only?.split(',');
 
 /** What other load leaves of a measurement is the least of all passes; the spread is that of the ratios of single passes. */
-interface Result {
-  readonly row: string;
-  readonly unit: string;
-  readonly best: Readonly<Record<string, number>>;
-  readonly ratioToBare: Readonly<Record<string, number>>;
-  readonly medianRatioToBare: Readonly<Record<string, number>>;
-}
-
-function summarise(row: string, unit: string, samples: ReadonlyMap<DesignName, readonly number[]>): Result {
+function summarise(row: string, unit: string, samples: ReadonlyMap<DesignName, readonly number[]>): DesignResult {
   const measured = [...samples].filter(([, list]) => list.length > 0);
   const bare = samples.get('bare') ?? [];
   const best = Object.fromEntries(measured.map(([design, list]) => [design, Math.min(...list)]));
@@ -69,7 +60,7 @@ function summarise(row: string, unit: string, samples: ReadonlyMap<DesignName, r
   };
 }
 
-const results: Result[] = [];
+const results: DesignResult[] = [];
 for (const row of ROWS.filter((r) => only === undefined || only.includes(r.name))) {
   const samples = new Map<DesignName, number[]>(designs.map((d) => [d, []]));
   for (let pass = 0; pass < passes; pass++) {
@@ -78,11 +69,13 @@ for (const row of ROWS.filter((r) => only === undefined || only.includes(r.name)
   results.push(summarise(row.name, row.unit, samples));
   console.error(`${row.name}: ${JSON.stringify(results.at(-1)?.ratioToBare)}`);
 }
-if (values.kernel !== undefined) {
+const kernel = values.kernel === 'debian' ? await debianKernel('linux-image-cloud-amd64') : values.kernel;
+if (values.kernel === 'debian' && kernel === undefined) console.error('No stock kernel (apt gave none): the rows in Linux are left out.');
+if (kernel !== undefined) {
   const samples = new Map<string, Map<DesignName, number[]>>();
   for (let pass = 0; pass < passes; pass++) {
     for (const design of designs.filter((d) => runs(d, 'pc'))) {
-      for (const [row, ns] of linuxRows(values.kernel, design)) {
+      for (const [row, ns] of linuxRows(kernel, design)) {
         const ofRow = samples.get(row) ?? new Map<DesignName, number[]>(designs.map((d) => [d, []]));
         samples.set(row, ofRow);
         ofRow.get(design)?.push(ns);
@@ -102,4 +95,8 @@ const table = results.map((r) => [
   ...designs.filter((d) => d !== 'bare').map((d) => cell(r.ratioToBare[d], 3)),
 ]);
 console.log(formatTable(header, table));
-if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ machine: describeMachine(), passes, results }, undefined, 1)}\n`);
+const goals = designGoals(results, await publishedFigures());
+const reached = goals.map((g) => [g.what, g.isReached ? 'yes' : 'no', g.limit.toString(), `${g.measured.toFixed(g.unit === 'x' ? 3 : 0)} ${g.unit}`]);
+console.log(`\n${formatTable(['goal', 'reached', 'at most', 'measured'], reached)}`);
+console.log(`\nTook ${(performance.now() / 1000).toFixed(0)} s.`);
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ machine: describeMachine(), passes, goals, results }, undefined, 1)}\n`);

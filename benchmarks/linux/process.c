@@ -51,9 +51,9 @@ static void row(const char *name, void (*operation)(void), int batch, int batche
 }
 
 int main(void) {
-  row("getppid", getppid_call, 2000, 400, 1);
-  row("page-fault", page_faults, 4, 600, 256);
-  row("fork+exit+wait", fork_exit_wait, 4, 600, 1);
+  row("getppid", getppid_call, 2000, 150, 1);
+  row("page-fault", page_faults, 4, 250, 256);
+  row("fork+exit+wait", fork_exit_wait, 4, 250, 1);
   reboot(RB_POWER_OFF);
   return 0;
 }
