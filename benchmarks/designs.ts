@@ -20,10 +20,16 @@ const ROWS: readonly DesignRow[] = [
   loopRow('cpuid', 'cpuid', 400_000),
   loopRow('msr-write', 'msr-write', 400_000),
   loopRow('pio-out', 'pio-out', 400_000),
-  exitRow('shadow fill', 'fault', 32, [
-    ['#PF', /^shadow$/],
-    ['EXCEPTION_NMI', /^#PF shadow$/],
-  ]),
+  exitRow(
+    'shadow fill',
+    'fault',
+    32,
+    [
+      ['#PF', /^shadow$/],
+      ['EXCEPTION_NMI', /^#PF shadow$/],
+    ],
+    'prefault',
+  ),
   exitRow('table write', 'fault', 32, [
     ['#PF', /^table write$/],
     ['EXCEPTION_NMI', /^#PF (table write|unsync)$/],

@@ -4,7 +4,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { benchPath } from '../../guests/src/index.ts';
 import { buildCpio } from '../../packages/machine/src/index.ts';
-import { createVm, type DesignName, type ExitLedger, percentiles, type Result, type VmOptions } from '../../packages/pvm/src/index.ts';
+import {
+  createVm,
+  type DesignName,
+  designInfo,
+  type ExitLedger,
+  type Optimisation,
+  percentiles,
+  type Result,
+  type VmOptions,
+} from '../../packages/pvm/src/index.ts';
 import { buildLinuxProgram, buildProgram } from './build.ts';
 
 /** One thing that is measured under several designs. */
@@ -76,19 +85,27 @@ export function loopRow(name: string, kind: string, iterations: number, perItera
   };
 }
 
-/** Exits of some kinds in a loop of the guest's `bench`: the median time from leaving the guest to entering it again. NaN under designs that have none. */
-export function exitRow(name: string, kind: string, iterations: number, reasons: readonly (readonly [reason: string, sub: RegExp])[]): DesignRow {
+/**
+ * Exits of some kinds in a loop of the guest's `bench`: the median time from leaving the guest to entering it again. NaN under designs that have none.
+ *
+ * @param without a switch to turn off in the designs that have it on: with `prefault` a fill is no exit of its own
+ */
+export function exitRow(name: string, kind: string, iterations: number, reasons: readonly ExitKind[], without?: Optimisation): DesignRow {
   return {
     name,
     unit: 'ns',
     measure: async (design) => {
-      const { ledger } = await runVm({ design, program: benchPath, args: [kind, String(iterations)], ledger: 'all' });
+      const isOn = without !== undefined && designInfo(design).optimisations[without] === true;
+      const optimisations = isOn ? { [without]: false } : {};
+      const { ledger } = await runVm({ design, program: benchPath, args: [kind, String(iterations)], ledger: 'all', optimisations });
       const rows = ledger.entries().filter((e) => reasons.some(([reason, sub]) => e.reason === reason && sub.test(e.sub)));
       const most = rows.toSorted((a, b) => b.count - a.count)[0];
       return most === undefined ? Number.NaN : percentiles(most).p50Ns;
     },
   };
 }
+
+type ExitKind = readonly [reason: string, sub: RegExp];
 
 const CLI = join(import.meta.dirname, '../../packages/cli/bin/pvm.mjs');
 
