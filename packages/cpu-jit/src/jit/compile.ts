@@ -95,20 +95,18 @@ function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports:
   const first = region.blocks.get(0)?.insns[0];
   if (first === undefined) throw new RangeError('a region has at least one instruction');
   const e = new RegionEmitter(b, m, region, first, imports);
-  const codes = new Map<number, BlockCode>();
-  for (const [start, block] of region.blocks) codes.set(start, e.emitBlock(block, runSemantics));
-
-  const starts = [...codes.keys()];
+  const codes = e.emitBlocks(runSemantics);
+  const starts = [...region.blocks.keys()];
   const indexOf = new Map(starts.map((start, i) => [start, i]));
   /** To another block of the region, past the check that a backward or indirect branch makes, or out of it. */
-  const edge = (to: number, check: boolean): Edge => {
+  const edge = (from: number, to: number, check: boolean): Edge => {
     const node = indexOf.get(to);
-    return node === undefined ? { code: e.exitCode(to, check) } : { to: node, code: check ? e.backEdgeCode(to) : 0 };
+    return node === undefined ? { code: e.exitCode(from, to, check) } : { to: node, code: e.edgeCode(from, to, check) };
   };
   const nodes = starts.map((start): FlowNode => {
     const block = codes.get(start);
     if (block === undefined) throw new Error('every start has its code');
-    return { code: block.code, end: nodeEnd(m, b, e, block, edge) };
+    return { code: block.code, end: nodeEnd(m, b, e, block, (to, check) => edge(start, to, check)) };
   });
 
   const cpu = () => m.local.get(LOCAL.cpu, b.i32);
@@ -168,7 +166,7 @@ function nodeEnd(m: ModuleBuilder, b: WasmTypes, e: RegionEmitter, block: BlockC
       if (t.to === t.next) return { kind: 'goto', to: edge(t.to, false) };
       return { kind: 'cond', condition: () => m.local.get(t.condition, b.i32), yes: edge(t.to, t.backward), no: edge(t.next, false) };
     case 'indirect': {
-      const leaving = e.exitCode({ rip: t.rip }, true);
+      const leaving = e.exitCode(block.block.start, { rip: t.rip }, true);
       const otherwise = t.fault === undefined ? leaving : m.block(null, [t.fault, leaving]);
       const edges = t.targets.map((to): GuardedEdge => ({ ...edge(to, true), condition: () => e.isTarget(t, to) }));
       const hash = edges.length > MAX_COMPARED_TARGETS ? hashTargets(t.targets) : undefined;

@@ -22,9 +22,11 @@ import {
 } from '../layout.ts';
 import type { ModuleBuilder } from '../wasm/module-builder.ts';
 import type { Expr, WasmTypes } from '../wasm/types.ts';
+import { type FlagUse, registersOf, usesOnAllPaths } from './deferred-flags.ts';
+import { type BlockTree, blockTrees, successorsOf } from './flow.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
-import { FAULT, RegionMemory } from './region-memory.ts';
-import { type Imports, LOCAL, type Symbolic } from './region-state.ts';
+import { FAULT, type MemoryState, RegionMemory } from './region-memory.ts';
+import { type EndFlags, type Imports, LOCAL, type Symbolic } from './region-state.ts';
 import { returnTargets } from './return-sites.ts';
 import type { TargetHash } from './target-hash.ts';
 
@@ -44,6 +46,13 @@ export interface BlockCode {
   readonly block: GuestBlock;
   readonly code: Expr;
   readonly terminator: Terminator;
+}
+
+/** The end of a block: its flags, and empty blocks for the code that makes them, before the branch and on each edge (`to` absent: it leaves). */
+interface BlockEnd {
+  readonly flags: EndFlags;
+  readonly last: Expr;
+  readonly edges: { readonly to: number | undefined; readonly place: Expr; readonly exit: Expr | undefined }[];
 }
 
 /** Root of addresses that are relative to the region's RIP; the one below it is that of absolute ones. */
@@ -86,6 +95,10 @@ export class RegionEmitter extends RegionMemory {
   private lastReplacer = -1;
   private insns: readonly Insn[] = [];
   private readonly region: RegionCode;
+  /** Blocks that only one other goes to, and which. */
+  private readonly parents = new Map<number, number>();
+  private readonly uses = new Map<number, FlagUse & { readonly written: number }>();
+  private readonly ends = new Map<number, BlockEnd>();
   private readonly returns: ReturnType<typeof returnTargets>;
 
   constructor(b: WasmTypes, m: ModuleBuilder, region: RegionCode, first: Insn, imports: Imports) {
@@ -99,12 +112,31 @@ export class RegionEmitter extends RegionMemory {
     this.returns = returnTargets(region);
   }
 
-  /** Emits one block; `semantics` runs the semantics function of an instruction. */
-  emitBlock(block: GuestBlock, semantics: (insn: Insn, e: Emitter) => void): BlockCode {
+  /** Emits all blocks; `semantics` runs the semantics function of an instruction. */
+  emitBlocks(semantics: (insn: Insn, e: Emitter) => void): ReadonlyMap<number, BlockCode> {
+    const codes = new Map<number, BlockCode>();
+    const emitTree = ({ block, children }: BlockTree, before: MemoryState | undefined): void => {
+      codes.set(block.start, this.emitBlock(block, before, semantics));
+      const after = this.blockState();
+      this.holdingLocals(() => {
+        for (const child of children) {
+          this.parents.set(child.block.start, block.start);
+          emitTree(child, after);
+        }
+      });
+    };
+    for (const tree of blockTrees(this.region, this.returns)) {
+      this.sums.clear();
+      emitTree(tree, undefined);
+      this.finishGroups();
+    }
+    return codes;
+  }
+  private emitBlock(block: GuestBlock, before: MemoryState | undefined, semantics: (insn: Insn, e: Emitter) => void): BlockCode {
     const { m } = this;
     this.body = [];
-    this.startBlock();
-    this.sums.clear();
+    this.block = block.start;
+    this.startBlock(before);
     this.ended = false;
     this.terminator = undefined;
     this.offset = block.start;
@@ -125,15 +157,57 @@ export class RegionEmitter extends RegionMemory {
         this.terminator = { kind: 'goto', to: block.end, backward: false };
       }
     }
-    this.flagsToLocals();
-    this.finishGroups();
-    return { block, code: m.block(null, this.body), terminator: this.terminator };
+    this.endFlagUse();
+    this.uses.set(block.start, { ...this.flagUse, written: this.clobbered });
+    const last = m.block(null, []);
+    this.ends.set(block.start, { flags: this.endFlags(), last, edges: [] });
+    return { block, code: m.block(null, [...this.body, last]), terminator: this.terminator };
   }
 
-  /** Code of an exit from the region to `target`, an offset or a local with a RIP. */
-  exitCode(target: number | { readonly rip: number }, check: boolean): Expr {
+  /** Code of an exit from the region to `target`, an offset or a local with a RIP, at the end of block `from`. */
+  exitCode(from: number, target: number | { readonly rip: number }, check: boolean): Expr {
     const rip = typeof target === 'number' ? this.ripOf(target) : this.m.local.get(target.rip, this.b.i64);
-    return this.m.block(null, this.leaving(rip, check ? CHAIN_CHECK : CHAIN));
+    return this.m.block(null, [this.edgePlace(from, undefined), ...this.leaving(rip, check ? CHAIN_CHECK : CHAIN)]);
+  }
+  /** Code on the way from block `from` to block `to` of the region; 0: none. `check`: as on a backward or indirect branch. */
+  edgeCode(from: number, to: number, check: boolean): Expr {
+    const parent = this.parents.get(to);
+    if (parent !== undefined && parent !== from) throw new Error(`block ${to} was taken to follow ${parent} only, and follows ${from}`);
+    const exit = this.m.block(null, []);
+    const place = this.edgePlace(from, to, exit);
+    return check ? this.m.block(null, [place, this.backEdgeCode(to, exit)]) : place;
+  }
+  /** An empty block for the code that an edge needs for the flags; `exit`: another one for an exit of the region on the edge. */
+  private edgePlace(from: number, to: number | undefined, exit?: Expr): Expr {
+    const place = this.m.block(null, []);
+    this.ends.get(from)?.edges.push({ to, place, exit });
+    return place;
+  }
+  /** Once all edges have been asked for: puts in what they need for the flags. */
+  private finishFlags(): void {
+    const uses = usesOnAllPaths(this.uses, new Map([...this.region.blocks].map(([start, block]) => [start, successorsOf(this.region, this.returns, block)])));
+    const fill = (place: Expr, code: readonly Expr[]): void => {
+      for (const c of code) this.m.appendChild(place, c);
+    };
+    for (const [from, { flags, last, edges }] of this.ends) {
+      if (!flags.isApart || edges.length === 0) continue;
+      const needs = edges.map(({ to }): 'locals' | 'exits' | 'nothing' => {
+        if (to === undefined) return 'locals';
+        if (this.parents.get(to) === from) return 'nothing';
+        const use = uses.get(to);
+        if (use?.reads !== false) return 'locals';
+        if (!use.observed) return 'nothing';
+        return flags.recipe === undefined || (registersOf(flags.recipe) & use.clobbers) !== 0 ? 'locals' : 'exits';
+      });
+      if (needs.every((need) => need === 'locals')) fill(last, flags.pack());
+      else if (needs.every((need) => need === 'exits')) fill(last, flags.leave());
+      else {
+        for (const [i, { place, exit }] of edges.entries()) {
+          if (needs[i] !== 'nothing') fill(place, needs[i] === 'locals' ? flags.pack() : flags.leave());
+          else if (exit !== undefined) fill(exit, flags.leave());
+        }
+      }
+    }
   }
 
   /** i32: the slot that `hash` has for the RIP in the terminator's local. */
@@ -149,11 +223,11 @@ export class RegionEmitter extends RegionMemory {
     return this.m.i64.eq(this.m.local.get(t.rip, this.b.i64), this.ripOf(target));
   }
 
-  /** Code on a backward edge inside the region: leaves when the budget of instructions is used up. */
-  backEdgeCode(offset: number): Expr {
+  /** Code on a backward edge inside the region: leaves, after `exit`, when the budget of instructions is used up. */
+  private backEdgeCode(offset: number, exit: Expr): Expr {
     const { m, b } = this;
     const isSpent = m.i64.ge_u(m.local.get(LOCAL.icount, b.i64), m.i64.load(S_ICOUNT_LIMIT, 8, this.cpu()));
-    return m.if(isSpent, m.block(null, this.leaving(this.ripOf(offset), EXIT_LIMIT)));
+    return m.if(isSpent, m.block(null, [exit, ...this.leaving(this.ripOf(offset), EXIT_LIMIT)]));
   }
 
   /** The whole function body around the region's control flow, which `render` makes. */
@@ -161,15 +235,19 @@ export class RegionEmitter extends RegionMemory {
     const { m, b } = this;
     const reason = () => m.local.get(LOCAL.reason, b.i32);
     const through = (code: number, name: string) => m.if(m.i32.eq(reason(), m.i32.const(code)), m.return_call(name, [this.cpu()], b.i32));
-    const outSpill = this.spillHere();
-    const faultSpill = this.spillHere();
+    const body = render();
+    this.finishFlags();
+    const flags = this.followRecipe();
+    const spill = this.spillHere();
     const entry = this.finishState();
-    const out = m.block(OUT, [m.block(FAULT, [...entry, render(), m.unreachable()]), faultSpill, m.return(m.i32.const(EXIT_EXCEPTION))]);
+    const fault = m.local.set(LOCAL.reason, m.i32.const(EXIT_EXCEPTION));
     return m.block(
       null,
       [
-        out,
-        outSpill,
+        m.block(OUT, [m.block(FAULT, [...entry, body, m.unreachable()]), fault]),
+        flags,
+        spill,
+        m.if(m.i32.eq(reason(), m.i32.const(EXIT_EXCEPTION)), m.return(reason())),
         m.i64.store(S_RIP, 8, this.cpu(), m.local.get(LOCAL.exitRip, b.i64)),
         m.i64.store(S_ICOUNT, 8, this.cpu(), m.local.get(LOCAL.icount, b.i64)),
         through(CHAIN, 'chain'),
@@ -377,7 +455,7 @@ export class RegionEmitter extends RegionMemory {
   }
   private leaveWithException(): void {
     const { m } = this;
-    this.packFlags();
+    this.leaveFlags();
     this.emit(m.i64.store(S_RIP, 8, this.cpu(), this.ripOf(this.offset)));
     this.emit(m.i64.store(S_ICOUNT, 8, this.cpu(), this.countBefore()));
     this.emit(m.br(FAULT));
@@ -401,7 +479,7 @@ export class RegionEmitter extends RegionMemory {
   }
   /** Leaves from inside a block with `retired` of its instructions done. */
   private leave(rip: Expr, retired: number, reason: number): void {
-    this.packFlags();
+    this.leaveFlags();
     this.retire(retired);
     for (const s of this.leaving(rip, reason)) this.emit(s);
     this.ended = true;
@@ -441,12 +519,13 @@ export class RegionEmitter extends RegionMemory {
   /** Code for a branch that leaves the region: #GP at the branch unless the RIP in local `rip` is canonical, the branch undone by `undo`. */
   private targetFault(rip: number, undo: (() => void) | undefined): Expr {
     const { m, b } = this;
-    this.flagsToLocals();
     const outer = this.body;
     this.body = [];
     this.emit(m.local.set(LOCAL.icount, m.i64.sub(m.local.get(LOCAL.icount, b.i64), m.i64.const(BigInt(this.index + 1)))));
-    undo?.();
-    this.raise(VECTOR_GP, 0);
+    this.aside(() => {
+      undo?.();
+      this.raise(VECTOR_GP, 0);
+    });
     this.ended = false;
     const code = m.block(null, this.body);
     this.body = outer;
@@ -479,6 +558,7 @@ export class RegionEmitter extends RegionMemory {
     const values = args.map((a) => this.let(a));
     this.importHelper(helper, { params: ['i32', ...values.map((v) => v.type)], result: 'i32' });
     this.packFlags();
+    this.readEntryFlags();
     this.emit(m.i32.store(S_EXIT_INSN_LEN, 4, this.cpu(), m.i32.const(this.insn.length)));
     this.emit(m.i64.store(S_RIP, 8, this.cpu(), this.ripOf(this.offset)));
     this.emit(m.i64.store(S_ICOUNT, 8, this.cpu(), this.countBefore()));

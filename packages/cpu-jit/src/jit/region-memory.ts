@@ -3,7 +3,7 @@ import { hostLoad, hostStore, PAGE_MASK, TAG, tlbEntry, typeOfSize } from '../em
 import type { Val, ValType } from '../emit/val.ts';
 import { S_EXC, TLB_ADDEND } from '../layout.ts';
 import type { Expr } from '../wasm/types.ts';
-import { LOCAL, RegionState, type Symbolic } from './region-state.ts';
+import { type BlockState, LOCAL, RegionState, type Symbolic } from './region-state.ts';
 
 /** Label around the region's code: a fault has stored RIP and the count. */
 export const FAULT = 'fault';
@@ -12,12 +12,14 @@ export const FAULT = 'fault';
 const GROUP_SPAN = 256;
 
 /**
- * Accesses of one block whose addresses are a common value plus constants, as those of a stack frame or a structure. The first of them looks
+ * Accesses of one block, or of blocks that follow one another on every path, whose addresses are a common value plus constants, as those of a stack frame or a structure. The first of them looks
  * into the TLB for all: is everything that the group does to the bytes from `min` to `end` allowed, and are they in one page? The code for
- * that is put in when the block, and so the group, is complete.
+ * that is put in when these blocks, and so the group, are complete.
  */
-interface Group {
+export interface Group {
   readonly root: number;
+  /** Offset of the block that began it. */
+  readonly block: number;
   /** Local with the address of the first access, which is the root + `offset`. */
   readonly va: number;
   readonly offset: number;
@@ -45,11 +47,19 @@ interface Place {
   readonly number: number;
 }
 
+/** What is known at the end of a block, of memory too. */
+export interface MemoryState extends BlockState {
+  readonly groups: readonly Group[];
+  readonly firstOpen: number;
+}
+
 /** Guest memory in a region: the TLB compare in line, the slow path out of line. */
 export abstract class RegionMemory extends RegionState {
-  private readonly groups: Group[] = [];
-  /** Slow paths of the block: the number of the access, and an empty block to clear the groups in. */
-  private readonly slowPaths: { readonly access: number; readonly clear: Expr }[] = [];
+  /** Groups of the blocks on the way from the root of the tree of blocks, and those of all its blocks. */
+  private groups: Group[] = [];
+  private allGroups: Group[] = [];
+  /** Slow paths of these blocks: the number of the access, and an empty block to clear the groups in. */
+  private slowPaths: { readonly access: number; readonly clear: Expr }[] = [];
   private access = 0;
   /** Groups before this one take no more accesses: a helper may have changed mappings since. */
   private firstOpen = 0;
@@ -61,12 +71,20 @@ export abstract class RegionMemory extends RegionState {
   /** A later instruction of the block replaces all flags. */
   protected abstract flagsAreReplaced(): boolean;
 
-  protected override startBlock(): void {
-    super.startBlock();
-    this.groups.length = 0;
-    this.slowPaths.length = 0;
+  /** Offset of the block being emitted. */
+  protected block = 0;
+
+  protected override startBlock(before: MemoryState | undefined): void {
+    super.startBlock(before);
+    this.groups = [...(before?.groups ?? [])];
+    this.firstOpen = before?.firstOpen ?? 0;
+    if (before !== undefined) return;
+    this.allGroups = [];
+    this.slowPaths = [];
     this.access = 0;
-    this.firstOpen = 0;
+  }
+  protected override blockState(): MemoryState {
+    return { ...super.blockState(), groups: [...this.groups], firstOpen: this.firstOpen };
   }
 
   override call(name: string, result: ValType | 'none', args: readonly Val[], options?: { pure?: boolean; registers?: boolean }): Val {
@@ -74,10 +92,10 @@ export abstract class RegionMemory extends RegionState {
     return super.call(name, result, args, options);
   }
 
-  /** The block is complete, and so are its groups. */
+  /** The tree of blocks is complete, and so are its groups. */
   protected finishGroups(): void {
     const { m, b } = this;
-    for (const g of this.groups) {
+    for (const g of this.allGroups) {
       const at = (offset: number) => this.virtual(g, offset);
       // The local of the host address holds the address of the TLB entry first.
       const entry = () => m.local.get(g.host, b.i32);
@@ -104,6 +122,8 @@ export abstract class RegionMemory extends RegionState {
     this.access++;
     for (const g of this.groups.slice(this.firstOpen)) {
       if (g.root !== root) continue;
+      // A write that may never come does not ask for permission now.
+      if (writes && !g.writes && g.block !== this.block) continue;
       const min = Math.min(g.min, offset);
       const end = Math.max(g.end, offset + size);
       if (end - min > GROUP_SPAN) continue;
@@ -116,8 +136,21 @@ export abstract class RegionMemory extends RegionState {
     const va = this.lastingLocal('i64');
     this.emit(this.m.local.set(va, address.take()));
     const nodes = { test: 0, begin: 0, accesses: [] };
-    const group = { root, va, offset, min: offset, end: offset + size, writes, host: this.lastingLocal('i32'), first: this.access, last: this.access, nodes };
+    const group = {
+      root,
+      block: this.block,
+      va,
+      offset,
+      min: offset,
+      end: offset + size,
+      writes,
+      host: this.lastingLocal('i32'),
+      first: this.access,
+      last: this.access,
+      nodes,
+    };
     this.groups.push(group);
+    this.allGroups.push(group);
     return { group, offset, number: this.access };
   }
   private virtual(group: Group, offset: number): Expr {
@@ -160,17 +193,17 @@ export abstract class RegionMemory extends RegionState {
     this.slowPaths.push({ access: this.access, clear });
     const call = use(m.call(name, args, isStore ? b.none : b[type]));
     const hasFault = m.i32.load(S_EXC, 4, this.cpu());
-    if (!this.flagsAreApart) return m.block(null, [call, m.br(FAULT, hasFault), clear]);
     const outer = this.body;
     this.body = [];
-    this.packFlags();
-    const leave = m.block(null, [...this.body, m.br(FAULT)]);
+    this.leaveFlags();
+    const flags = this.body;
     this.body = outer;
-    return m.block(null, [call, m.if(hasFault, leave), clear]);
+    if (flags.length === 0) return m.block(null, [call, m.br(FAULT, hasFault), clear]);
+    return m.block(null, [call, m.if(hasFault, m.block(null, [...flags, m.br(FAULT)])), clear]);
   }
-  /** A fault must find the flags in their locals: put them there now, unless they are soon replaced and only a fault would ever need them. */
+  /** A fault must find the flags. Those that take much code are put into their locals now, unless they are soon replaced and only a fault would ever need them. */
   private prepareFlags(): void {
-    if (this.flagsAreApart && !this.isConditional && !this.flagsAreReplaced()) this.flagsToLocals();
+    if (this.flagsTakeCode && !this.isConditional && !this.flagsAreReplaced()) this.flagsToLocals();
   }
 
   load(address: Val, size: number): Val {

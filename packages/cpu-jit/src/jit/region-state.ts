@@ -7,6 +7,7 @@ import type { Val, ValType } from '../emit/val.ts';
 import { FLAGS_ADD, FLAGS_DEC, FLAGS_EXPLICIT, FLAGS_INC, FLAGS_LOGIC, FLAGS_SUB, S_CC_KIND, S_CC_RES, S_CC_SRC, S_GPR, S_XMM, S_YMM_HIGH } from '../layout.ts';
 import type { ModuleBuilder } from '../wasm/module-builder.ts';
 import type { Expr, WasmTypes } from '../wasm/types.ts';
+import { FIRST_RECIPE, type FlagUse, MAX_RECIPES, type Recipe, recipeKey, type Source } from './deferred-flags.ts';
 import { conditionOf, type ExplicitFlags, type FlagDef, flagOf, knownFlag } from './static-flags.ts';
 
 const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;
@@ -45,6 +46,29 @@ export interface Symbolic {
   readonly offset: number;
 }
 
+type Pool = Record<ValType, number[]>;
+
+/** What is known at the end of a block. */
+export interface BlockState {
+  readonly registers: readonly (Symbolic | undefined)[];
+  readonly versions: readonly number[];
+  readonly flagDef: FlagDef | undefined;
+  readonly isApart: boolean;
+}
+
+/** The flags at the end of a block. */
+export interface EndFlags {
+  /** They are not in their locals yet. */
+  readonly isApart: boolean;
+  readonly recipe: Recipe | undefined;
+  /** Code that puts them there. */
+  pack(): Expr[];
+  /** Code that prepares them for an exit of the region. */
+  leave(): Expr[];
+}
+
+const noUse = (): FlagUse => ({ reads: false, observed: false, clobbers: 0, passes: false });
+
 /** Functions that a module imports: name -> signature. */
 export type Imports = Map<string, { params: ValType[]; result: ValType | 'none' }>;
 
@@ -78,9 +102,21 @@ export abstract class RegionState extends Emitter {
   private readonly symbols = new WeakMap<Val, Symbolic>();
   private readonly registers: (Symbolic | undefined)[] = [];
   private roots = 0;
+  /** Registers whose low bytes are a value, as long as the register's version is that. */
+  private readonly homes = new WeakMap<Val, { readonly register: number; readonly size: number; readonly version: number }>();
+  private versions = new Array<number>(16).fill(0);
+  private lastVersion = 0;
+  /** Registers that the block has written so far (bit set). */
+  protected clobbered = 0;
+  /** The flags are, on some path, still those that the block began with, of which nothing is known. */
+  private hasEntryFlags = true;
+  protected flagUse: FlagUse = noUse();
+  private readonly recipes = new Map<string, { readonly code: number; readonly recipe: Recipe }>();
   /** The code being emitted has left the region. */
   protected ended = false;
-  private readonly pool: Record<ValType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
+  private pool: Pool = { i32: [], i64: [], f32: [], f64: [], v128: [] };
+  /** Locals for code between blocks, where those of the block before it still count. */
+  private readonly edgePool: Pool = { i32: [], i64: [], f32: [], f64: [], v128: [] };
   private inUse: { type: ValType; index: number }[] = [];
   private kept: { type: ValType; index: number }[] = [];
   private lasting: { type: ValType; index: number }[] = [];
@@ -135,13 +171,37 @@ export abstract class RegionState extends Emitter {
       else this.pool[t.type].push(t.index);
     }
   }
-  /** At the start of a block nothing is known of the registers, and of the flags only that they are in their locals. */
-  protected startBlock(): void {
+  /** At the start of a block that can be reached from several places nothing is known of the registers, and of the flags only that they are in their locals. */
+  protected startBlock(before: BlockState | undefined): void {
     this.registers.length = 0;
-    this.flagDef = undefined;
-    this.isApart = false;
-    this.releaseTemps();
-    for (const t of this.lasting.splice(0)) this.pool[t.type].push(t.index);
+    this.registers.push(...(before?.registers ?? []));
+    this.versions = before === undefined ? this.versions.map(() => ++this.lastVersion) : [...before.versions];
+    this.flagDef = before?.flagDef;
+    this.isApart = before?.isApart ?? false;
+    this.hasEntryFlags = this.flagDef === undefined;
+    this.flagUse = noUse();
+    this.clobbered = 0;
+  }
+  /** What is known at the end of a block, for those that only it goes to. */
+  protected blockState(): BlockState {
+    return { registers: [...this.registers], versions: [...this.versions], flagDef: this.flagDef, isApart: this.isApart };
+  }
+  /** Runs `f`, which emits other blocks, and keeps the locals of this one until then; they are free afterwards. */
+  protected holdingLocals(f: () => void): void {
+    const held = [this.inUse, this.kept, this.lasting].flat();
+    this.inUse = [];
+    this.kept = [];
+    this.lasting = [];
+    f();
+    for (const t of held) this.pool[t.type].push(t.index);
+  }
+  /** After the last instruction of a block. */
+  protected endFlagUse(): void {
+    // A new carry lies over flags that are looked for in their locals.
+    if (this.flagDef?.kind === 'carry') this.flagsToLocals();
+    if (!this.hasEntryFlags) return;
+    this.flagUse.passes = true;
+    this.observeFlags();
   }
 
   // ------------------------------------------------------------ what is known of values
@@ -186,6 +246,8 @@ export abstract class RegionState extends Emitter {
   private setWhole(n: number, value: Expr, symbolic?: Symbolic): void {
     // What is written under a condition is not known afterwards.
     this.registers[n] = this.isConditional ? undefined : symbolic;
+    this.versions[n] = ++this.lastVersion;
+    this.clobbered |= 1 << n;
     this.touched |= 1 << n;
     this.written |= 1 << n;
     this.emit(this.m.local.set(this.registerLocal(n), value));
@@ -195,14 +257,20 @@ export abstract class RegionState extends Emitter {
   }
   protected readGpr(n: number, size: number, high: boolean): Val {
     const { m } = this;
-    if (size === 8) return this.know(this.let(this.expr('i64', this.whole(n))), this.registerNow(n));
+    if (size === 8) return this.inRegister(this.know(this.let(this.expr('i64', this.whole(n))), this.registerNow(n)), n, size);
     if (high) return this.let(this.and(this.expr('i32', m.i32.wrap(m.i64.shr_u(this.whole(n - 4), m.i64.const(8n)))), this.i32(0xff)));
-    return this.let(this.trunc(this.expr('i32', m.i32.wrap(this.whole(n))), size));
+    return this.inRegister(this.let(this.trunc(this.expr('i32', m.i32.wrap(this.whole(n))), size)), n, size);
+  }
+  /** Notes that the low `size` bytes of register `n` are `v` now. */
+  private inRegister(v: Val, n: number, size: number): Val {
+    if (!this.isConditional) this.homes.set(v, { register: n, size, version: this.versions[n] ?? 0 });
+    return v;
   }
   protected writeGpr(n: number, size: number, high: boolean, v: Val): void {
     const { m } = this;
     if (size >= 4) {
       this.setWhole(n, this.zext64(v).take(), size === 8 ? this.symbols.get(v) : undefined);
+      this.inRegister(v, n, size);
       return;
     }
     const r = high ? n - 4 : n;
@@ -210,6 +278,7 @@ export abstract class RegionState extends Emitter {
     const masked = m.i64.and(m.i64.extend_u(v.take()), m.i64.const(size === 2 ? 0xffffn : 0xffn));
     const placed = high ? m.i64.shl(masked, m.i64.const(8n)) : masked;
     this.setWhole(r, m.i64.or(m.i64.and(this.whole(r), m.i64.const(BigInt.asIntN(64, ~mask))), placed));
+    if (!high) this.inRegister(v, n, size);
   }
   reg(n: number, size: number): Val {
     return this.readGpr(n, size, false);
@@ -246,17 +315,25 @@ export abstract class RegionState extends Emitter {
   }
   protected override spillRegisters(): void {
     this.flagsToLocals();
+    this.readEntryFlags();
     this.emit(this.spillHere());
   }
   protected override reloadRegisters(): void {
     this.registers.length = 0;
+    this.versions = this.versions.map(() => ++this.lastVersion);
+    this.clobbered = 0xffff;
     const placeholder = this.m.block(null, []);
     this.reloads.push(placeholder);
     this.emit(placeholder);
     this.emit(this.m.block(null, this.loadFlags()));
+    this.flagsAreIn();
+  }
+  /** Flags of unknown origin have come into their locals. */
+  private flagsAreIn(): void {
     this.flagDef = undefined;
     this.isApart = false;
     this.flagsWritten = true;
+    this.hasEntryFlags = false;
   }
   private loadFlags(): Expr[] {
     const { m } = this;
@@ -320,8 +397,12 @@ export abstract class RegionState extends Emitter {
   }
   setFlags(kind: FlagKind, size: number, result: Val, src: Val, a?: Val): void {
     this.flagDef = { kind, size, result: this.let(result), src: this.let(src), a: a === undefined ? undefined : this.let(a) };
+    this.newFlags();
+  }
+  private newFlags(): void {
     this.flagsWritten = true;
     this.isApart = true;
+    if (this.flagDef?.kind !== 'carry') this.hasEntryFlags = false;
     if (this.depth > 0) this.flagsToLocals();
   }
   setFlagsExplicit(f: ExplicitFlags): void {
@@ -331,10 +412,8 @@ export abstract class RegionState extends Emitter {
       if (v !== undefined) parts[key] = this.let(v);
     }
     if (f.size !== undefined) parts.size = f.size;
-    this.flagsWritten = true;
     this.flagDef = { kind: 'explicit', parts };
-    this.isApart = true;
-    if (this.depth > 0) this.flagsToLocals();
+    this.newFlags();
   }
   setCarry(cf: Val, of?: Val): void {
     const { flagDef } = this;
@@ -343,9 +422,7 @@ export abstract class RegionState extends Emitter {
     if (flagDef === undefined || flagDef.kind === 'carry') {
       // Most often nobody looks at the flags before the next instruction replaces them all: compute nothing until then.
       this.flagDef = { kind: 'carry', cf: c, of: o ?? flagDef?.of };
-      this.flagsWritten = true;
-      this.isApart = true;
-      if (this.depth > 0) this.flagsToLocals();
+      this.newFlags();
       return;
     }
     const parts: ExplicitFlags =
@@ -389,17 +466,126 @@ export abstract class RegionState extends Emitter {
       this.emit(m.local.set(LOCAL.ccKind, m.i32.const(FLAGS_EXPLICIT)));
     }
   }
-  protected get flagsAreApart(): boolean {
-    return this.isApart;
+  /** The flags are not in their locals, and putting them there takes much code. */
+  protected get flagsTakeCode(): boolean {
+    return this.isApart && (this.flagDef?.kind === 'explicit' || this.flagDef?.kind === 'carry');
+  }
+  /** Runs `f`, whose effect on registers other code does not see. */
+  protected aside(f: () => void): void {
+    const state = { registers: [...this.registers], versions: [...this.versions], clobbered: this.clobbered };
+    f();
+    this.registers.length = 0;
+    this.registers.push(...state.registers);
+    this.versions = state.versions;
+    this.clobbered = state.clobbered;
+  }
+  /** The code being emitted needs the flags in their locals. */
+  protected readEntryFlags(): void {
+    if (this.hasEntryFlags) this.flagUse.reads = true;
+  }
+  private observeFlags(): void {
+    if (!this.hasEntryFlags) return;
+    this.flagUse.observed = true;
+    this.flagUse.clobbers |= this.clobbered;
+  }
+  /** Prepares the flags for an exit of the region, on a side path: they are in their locals, or a recipe for them is. */
+  protected leaveFlags(): void {
+    this.observeFlags();
+    const recipe = this.recipe();
+    if (!this.isApart || recipe === undefined) this.packFlags();
+    else this.emit(this.useRecipe(recipe));
+  }
+  /** How the current flags can be made from registers, if they can. */
+  protected recipe(): Recipe | undefined {
+    const d = this.flagDef;
+    if (this.recipes.size >= MAX_RECIPES) return undefined;
+    if (d === undefined || d.kind === 'explicit' || d.kind === 'carry' || d.kind === 'inc' || d.kind === 'dec') return undefined;
+    const { kind, size } = d;
+    const result = this.sourceOf(d.result, size);
+    if (kind === 'logic') return result === undefined ? undefined : { kind, size, result, a: undefined, src: { constant: 0 } };
+    const a = result !== undefined || d.a === undefined ? undefined : this.sourceOf(d.a, size);
+    const src = this.sourceOf(d.src, size);
+    return src === undefined || (result ?? a) === undefined ? undefined : { kind, size, result, a, src };
+  }
+  private sourceOf(v: Val, size: number): Source | undefined {
+    if (v.constant !== undefined) return { constant: v.constant };
+    const home = this.homes.get(v);
+    return home !== undefined && home.size === size && this.versions[home.register] === home.version ? { register: home.register } : undefined;
+  }
+  /** Says in the kind's local that `recipe` applies. */
+  private useRecipe(recipe: Recipe): Expr {
+    const key = recipeKey(recipe);
+    const code = this.recipes.get(key)?.code ?? FIRST_RECIPE + this.recipes.size;
+    this.recipes.set(key, { code, recipe });
+    return this.m.local.set(LOCAL.ccKind, this.m.i32.const(code));
+  }
+  /** Code at the exits of the region, after all blocks: follows the recipe that applies, if one does. */
+  protected followRecipe(): Expr {
+    const { m, b } = this;
+    const cases = [...this.recipes.values()];
+    if (cases.length === 0) return m.nop();
+    const kind = () => m.local.get(LOCAL.ccKind, b.i32);
+    const name = (i: number) => `recipe${i}`;
+    const selector = m.i32.sub(kind(), m.i32.const(FIRST_RECIPE));
+    const done = 'recipes';
+    let inner: Expr = m.switch(
+      cases.map((_, i) => name(i)),
+      done,
+      selector,
+    );
+    for (const [i, { recipe }] of cases.entries()) inner = m.block(null, [m.block(name(i), [inner]), ...this.madeFrom(recipe), m.br(done)]);
+    return m.block(done, [inner]);
+  }
+  private madeFrom({ kind, size, result, a, src }: Recipe): Expr[] {
+    const low = (s: Source): Val => {
+      if ('constant' in s) return this.k(size, s.constant);
+      const whole = this.whole(s.register);
+      return size === 8 ? this.expr('i64', whole) : this.expr('i32', this.m.i32.wrap(whole));
+    };
+    const value =
+      result !== undefined ? low(result) : a === undefined ? this.k(size, 0) : kind === 'sub' ? this.sub(low(a), low(src)) : this.add(low(a), low(src));
+    const outer = this.body;
+    this.body = [];
+    this.setLocals(
+      kind === 'logic' ? FLAGS_LOGIC : FLAG_BASE[kind] + Math.log2(size),
+      this.sext64(value, size),
+      kind === 'logic' ? this.i64(0) : this.zext64(this.trunc(low(src), size)),
+    );
+    const code = this.body;
+    this.body = outer;
+    return code;
+  }
+  /** The flags at the end of the block, for the edges from it, whose code is made when all blocks are there. */
+  protected endFlags(): EndFlags {
+    const { flagDef, isApart } = this;
+    const recipe = this.recipe();
+    const make = (f: () => void): Expr[] => {
+      const state = { body: this.body, flagDef: this.flagDef, isApart: this.isApart, inUse: this.inUse, pool: this.pool };
+      Object.assign(this, { body: [], flagDef, isApart, inUse: [], pool: this.edgePool });
+      f();
+      for (const t of this.inUse) this.edgePool[t.type].push(t.index);
+      const code = this.body;
+      Object.assign(this, state);
+      return code;
+    };
+    const pack = () => make(() => this.packFlags());
+    return {
+      isApart,
+      recipe,
+      pack,
+      leave: () => (recipe === undefined ? pack() : [this.useRecipe(recipe)]),
+    };
   }
   private triple(): Expr[] {
     const { m, b } = this;
+    this.readEntryFlags();
     return [m.local.get(LOCAL.ccKind, b.i32), m.local.get(LOCAL.ccRes, b.i64), m.local.get(LOCAL.ccSrc, b.i64)];
   }
   flag(f: FlagName): Val {
     const { m, b } = this;
     const known = this.flagDef === undefined ? undefined : knownFlag(this, this.flagDef, f);
     if (known !== undefined) return this.let(known);
+    this.readEntryFlags();
     if (f === 'z') return this.let(this.expr('i32', m.i64.eqz(m.local.get(LOCAL.ccRes, b.i64))));
     const name = FLAG_FUNCTION[f];
     this.importHelper(name, { params: ['i32', 'i64', 'i64'], result: 'i32' });
@@ -420,15 +606,14 @@ export abstract class RegionState extends Emitter {
   }
   statusFlags(): Val {
     this.flagsToLocals();
+    this.readEntryFlags();
     for (const s of this.storeFlags()) this.emit(s);
     return this.call('getFlags', 'i32', []);
   }
   setStatusFlags(v: Val): void {
     this.call('setFlags', 'none', [v]);
     for (const s of this.loadFlags()) this.emit(s);
-    this.flagDef = undefined;
-    this.isApart = false;
-    this.flagsWritten = true;
+    this.flagsAreIn();
   }
 
   // ------------------------------------------------------------ conditional code
@@ -437,6 +622,8 @@ export abstract class RegionState extends Emitter {
     const test = condition.take();
     const outer = this.body;
     const before = { flagDef: this.flagDef, isApart: this.isApart };
+    const hadEntryFlags = this.hasEntryFlags;
+    let hasEntryFlags = otherwise === undefined && hadEntryFlags;
     const registers = [...this.registers];
     const unknown = new Set<number>();
     this.depth++;
@@ -445,8 +632,10 @@ export abstract class RegionState extends Emitter {
       this.body = [];
       this.flagDef = before.flagDef;
       this.isApart = before.isApart;
+      this.hasEntryFlags = hadEntryFlags;
       f();
       const leaves = this.ended;
+      if (!leaves && this.hasEntryFlags) hasEntryFlags = true;
       this.ended = false;
       if (!leaves && this.flagDef !== before.flagDef) changed = true;
       for (let n = 0; n < 16; n++) {
@@ -463,6 +652,7 @@ export abstract class RegionState extends Emitter {
     for (const n of unknown) this.registers[n] = undefined;
     this.flagDef = before.flagDef;
     this.isApart = before.isApart;
+    this.hasEntryFlags = hasEntryFlags;
     if (changed) {
       // One of the paths has put other flags into the locals, so those of the other path must be there as well.
       this.flagsToLocals();
