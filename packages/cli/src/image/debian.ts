@@ -102,6 +102,11 @@ async function fromApt(folder: string, progress: Progress): Promise<{ archives: 
   return { archives, kernel };
 }
 
+/** Security updates are an archive of their own, beside the other. */
+export function archiveOf(place: string, { path }: PinnedFile): string {
+  return path.startsWith('pool/updates/') ? place.replace(/\/debian(?=\/|$)/, '/debian-security') : place;
+}
+
 async function fromHttps(folder: string, progress: Progress, places: readonly string[]): Promise<{ archives: string[]; kernel: string }> {
   const list = JSON.parse(await readFile(new URL('../../images/debian-12.json', import.meta.url), 'utf8')) as readonly PinnedFile[];
   const total = list.reduce((sum, file) => sum + file.bytes, 0);
@@ -109,10 +114,15 @@ async function fromHttps(folder: string, progress: Progress, places: readonly st
   const archives: string[] = [];
   for (const file of list) {
     const target = join(folder, basename(decodeURIComponent(file.path)));
-    await fetchPinned(file, places, target, (bytes) => {
-      fetched += bytes;
-      progress.show('fetching packages', fetched / total);
-    });
+    await fetchPinned(
+      file,
+      places.map((place) => archiveOf(place, file)),
+      target,
+      (bytes) => {
+        fetched += bytes;
+        progress.show('fetching packages', fetched / total);
+      },
+    );
     archives.push(target);
   }
   const kernel = archives.find((path) => basename(path).startsWith('linux-image-'));

@@ -8,6 +8,7 @@ import { cpioPieces } from '@pvm/pvm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { pvm } from '../testing/pvm-process.ts';
 import { arMembers } from './deb.ts';
+import { archiveOf } from './debian.ts';
 import { fetchPinned } from './https.ts';
 import { loadOrder } from './modules.ts';
 import { RootFs } from './rootfs.ts';
@@ -170,6 +171,18 @@ describe('a pinned file', () => {
       await expect(fetching).rejects.toThrow(expected as RegExp);
       expect([seen, existsSync(target)]).toEqual([0, false]);
     }
+  });
+
+  test.each([
+    ['https://deb.debian.org/debian', 'pool/updates/main/x.deb', 'https://deb.debian.org/debian-security'],
+    [
+      'https://snapshot.debian.org/archive/debian/20261122T000000Z',
+      'pool/updates/main/x.deb',
+      'https://snapshot.debian.org/archive/debian-security/20261122T000000Z',
+    ],
+    ['https://deb.debian.org/debian', 'pool/main/x.deb', 'https://deb.debian.org/debian'],
+  ])('of %s, %s, is looked for in %s', (place, path, archive) => {
+    expect(archiveOf(place, { ...file, path })).toBe(archive);
   });
 
   test('says that there is no network, or that the disk is full, when that is so', async () => {
