@@ -116,8 +116,7 @@ export function compareCommand(words: readonly string[]): CommandModule<object, 
         .usage(
           `pvm compare [options] -- RUN-ARGUMENTS
 
-Runs pvm run RUN-ARGUMENTS under each design, in turn and each in a process of its own, with the clock that counts instructions, and prints one table:
-exits, world switches, page-table work, TLB and time. Says where exit codes or console output differ (as those of guests that print times do).`,
+Runs pvm run RUN-ARGUMENTS under each design, in turn and each in a process of its own, with the clock that counts instructions, and prints one table: exits, world switches, page-table work, TLB and time. Says where exit codes or console output differ (as those of guests that print times do).`,
         )
         .options(COMPARE_OPTIONS)
         .example('pvm compare -- ./busybox seq 1000', 'A program under all designs')

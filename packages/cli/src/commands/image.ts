@@ -38,8 +38,7 @@ export const imageCommand: CommandModule<object, ImageArgs> = {
 pvm image get NAME [--fresh] [--mirror URL]
 pvm image rm NAME
 
-An image is a kernel and a RAM disk, made of a distribution's packages without root. On a Debian host they come through apt, elsewhere by HTTPS, checked against
-SHA-256 sums that this program has. They are kept in ${cacheFolder()}.`,
+An image is a kernel and a RAM disk, made of a distribution's packages without root. On a Debian host they come through apt, elsewhere by HTTPS, checked against SHA-256 sums that this program has. They are kept in ${cacheFolder()}.`,
       )
       .positional('action', { choices: ['list', 'get', 'rm'] as const, demandOption: true })
       .positional('name', { type: 'string' })

@@ -29,8 +29,7 @@ export function jitCommand(words: readonly string[]): CommandModule<object, JitA
         .usage(
           `pvm jit dump --rip ADDRESS -- RUN-ARGUMENTS
 
-Runs what follows -- as pvm run would, its output dropped, and then prints the compiled regions that hold the instruction at ADDRESS: the
-guest's code, and the Wasm text made of it.`,
+Runs what follows -- as pvm run would, its output dropped, and then prints the compiled regions that hold the instruction at ADDRESS: the guest's code, and the Wasm text made of it.`,
         )
         .positional('action', { choices: ['dump'] as const, demandOption: true })
         .options(JIT_OPTIONS)

@@ -19,28 +19,27 @@ export interface PcArgs {
   readonly display: 'none' | 'curses' | undefined;
 }
 
-const list = (describe: string): Options => ({ type: 'string', array: true, nargs: 1, default: [], describe: `${describe}; may be given again`, group: 'PC:' });
+const list = (describe: string): Options => ({ type: 'string', array: true, nargs: 1, default: [], describe: `${describe}; may be given again` });
 
 /** Their descriptions for yargs. QEMU's spelling of each is taken as well: `-drive` for `--drive`. */
 export const PC_OPTIONS: Readonly<Record<string, Options>> = {
-  initrd: { type: 'string', requiresArg: true, describe: 'RAM disk of a stock kernel', group: 'PC:' },
+  initrd: { type: 'string', requiresArg: true, describe: 'RAM disk of a stock kernel' },
   drive: list('file=IMAGE[,readonly=on][,snapshot=on], a virtio disk (raw image): vda, vdb, ...'),
   share: list('FOLDER:TAG[:ro], a folder of the host; in the guest: mount -t 9p -o trans=virtio,version=9p2000.L TAG DIR'),
-  serial: { type: 'string', requiresArg: true, describe: 'First serial port: stdio (default), none or file:PATH', group: 'PC:' },
-  'virtio-console': { type: 'string', requiresArg: true, describe: 'A virtio console (hvc0): stdio, none or file:PATH', group: 'PC:' },
+  serial: { type: 'string', requiresArg: true, describe: 'First serial port: stdio (default), none or file:PATH' },
+  'virtio-console': { type: 'string', requiresArg: true, describe: 'A virtio console (hvc0): stdio, none or file:PATH' },
   channel: list('NAME:ADDRESS, a channel (/dev/virtio-ports/NAME) that the host reaches by a socket at ADDRESS: unix:PATH or tcp:HOST:PORT'),
   vsock: list("PORT:ADDRESS, the guest's connections to port PORT of CID 2 go to ADDRESS"),
   'vsock-listen': list('ADDRESS:PORT, connections to ADDRESS go to port PORT of the guest (CID 3)'),
-  balloon: { type: 'string', describe: 'A memory balloon; with =SIZE the guest is asked to give so much back', group: 'PC:' },
-  virtio: { choices: VIRTIO_TRANSPORTS, requiresArg: true, describe: 'How virtio devices are attached; default pci', group: 'PC:' },
+  balloon: { type: 'string', describe: 'A memory balloon; with =SIZE the guest is asked to give so much back' },
+  virtio: { choices: VIRTIO_TRANSPORTS, requiresArg: true, describe: 'How virtio devices are attached; default pci' },
   device: list('isa-debug-exit[,iobase=PORT]: moves the debug-exit port, 0xf4 by default'),
   display: {
     choices: ['none', 'curses'],
     requiresArg: true,
     describe: 'curses: the text screen (VGA, 80 x 25) and the PS/2 keyboard instead of the serial port, for kernels that use them; default none',
-    group: 'PC:',
   },
-  nographic: { type: 'boolean', describe: 'Taken as in QEMU: there is no graphics anyway', group: 'PC:' },
+  nographic: { type: 'boolean', describe: 'Taken as in QEMU: there is no graphics anyway' },
 };
 
 /** `key=value,...`; a key alone is on. */

@@ -1,6 +1,7 @@
 import type { Options } from 'yargs';
 import { MACHINE_OPTIONS } from './machine-options.ts';
 import { PC_OPTIONS } from './pc-options.ts';
+import { grouped } from './run-groups.ts';
 import { SNAPSHOT_OPTIONS } from './snapshot-options.ts';
 import { PROFILE_OPTION, SYMBOLS_OPTION, TABLE_OPTIONS } from './table-options.ts';
 
@@ -37,7 +38,6 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
     type: 'boolean',
     default: true,
     describe: 'A reset that the guest asks for, or a triple fault, restarts it; with --no-reboot it ends the machine',
-    group: 'PC:',
   },
   ...SNAPSHOT_OPTIONS,
   timeout: { type: 'number', requiresArg: true, describe: 'Stop after so many seconds, with exit code 124' },
@@ -61,7 +61,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
 };
 
 /** Everything that `run` knows. */
-export const ALL_RUN_OPTIONS: Readonly<Record<string, Options>> = { ...MACHINE_OPTIONS, ...RUN_OPTIONS };
+export const ALL_RUN_OPTIONS: Readonly<Record<string, Options>> = grouped({ ...MACHINE_OPTIONS, ...RUN_OPTIONS });
 
 /** Options of `run` that take their value from the next word, as spelled. */
 export const RUN_VALUE_OPTIONS: ReadonlySet<string> = new Set(

@@ -139,17 +139,18 @@ pvm run --kernel FILE [--initrd FILE] [--append LINE] [options]
 pvm run --restore FILE [options]
 pvm run [options] debian
 
-Runs a static x86-64 Linux ELF as the user program of a PVM guest. Standard input and output and the exit code pass through.
-Without a program, boots a stock kernel on a PC; its first serial port is standard input and output. On a terminal, Ctrl-A X ends the machine,
-Ctrl-A P presses its power button (as SIGPWR does), Ctrl-A S saves a snapshot, Ctrl-A H shows help. QEMU's spellings of options (-kernel, -drive, -no-reboot) are taken.
+Runs a static x86-64 Linux ELF as the user program of a PVM guest: standard input and output and the exit code pass through. With --kernel and no program, boots a stock kernel on a PC, whose first serial port is standard input and output. What follows the program, or --, belongs to it. QEMU's spellings (-kernel, -drive, -no-reboot) are taken as well.
 
-Exit codes of a machine: 0 it powered off, or was reset with --no-reboot; (value << 1) | 1 it wrote value to the debug-exit port; 71 its kernel
-panicked; 70 it cannot go on (triple fault); 124 --timeout; 129, 130, 131, 143 SIGHUP, SIGINT, SIGQUIT, SIGTERM, which end it at once; 0 Ctrl-A X.`,
+Keys on a PC's terminal: Ctrl-A X ends the machine, Ctrl-A P presses its power button (as SIGPWR does), Ctrl-A S saves a snapshot, Ctrl-A H shows help.
+
+Exit codes of a PC: 0 powered off, reset with --no-reboot, or Ctrl-A X; (value << 1) | 1 value was written to the debug-exit port; 70 it cannot go on (triple fault); 71 its kernel panicked; 124 --timeout; 129, 130, 131, 143 SIGHUP, SIGINT, SIGQUIT, SIGTERM.`,
         )
         .options(ALL_RUN_OPTIONS)
         .example('pvm run debian', 'Fetch a small Debian where that is needed (pvm image), and boot it to a shell')
         .example('pvm run ./hello world', 'Run a program with an argument')
         .example('pvm run --stat --clock icount ./busybox seq 5', 'Repeatable, and with the exit table')
+        .example('pvm run --kernel vmlinuz --drive file=disk.img,snapshot=on --append "root=/dev/vda"', 'Boot from a disk image, which stays as it is')
+        .example('pvm run --gdb 1234 --wait ./hello', "Then: gdb hello -ex 'target remote :1234'")
         .example('pvm run --file notes.txt:/notes.txt ./busybox cat /notes.txt', 'Give the guest a file')
         .example('pvm run --kernel vmlinuz --save vm.pvmsnap --save-on login: --save-exit ...', 'Boot to the prompt and save')
         .example('pvm run --restore vm.pvmsnap', 'Go on from there')

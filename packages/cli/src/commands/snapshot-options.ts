@@ -10,22 +10,18 @@ export interface SnapshotArgs {
   readonly restore: string | undefined;
 }
 
-const group = 'Snapshots:';
-
 export const SNAPSHOT_OPTIONS: Readonly<Record<string, Options>> = {
   save: {
     type: 'string',
     requiresArg: true,
-    group,
     describe: 'File for a snapshot, taken as --save-at or --save-on say; with a stock kernel also by Ctrl-A S',
   },
-  'save-at': { type: 'number', requiresArg: true, group, describe: 'Take it after so many guest instructions' },
-  'save-on': { type: 'string', requiresArg: true, group, describe: "Take it when this text comes in the guest's output" },
-  'save-exit': { type: 'boolean', default: false, group, describe: 'End after the snapshot, with exit code 0' },
+  'save-at': { type: 'number', requiresArg: true, describe: 'Take it after so many guest instructions' },
+  'save-on': { type: 'string', requiresArg: true, describe: "Take it when this text comes in the guest's output" },
+  'save-exit': { type: 'boolean', default: false, describe: 'End after the snapshot, with exit code 0' },
   restore: {
     type: 'string',
     requiresArg: true,
-    group,
     describe: 'Go on from a snapshot; names no program or kernel, and no option that shapes the machine is needed',
   },
 };

@@ -142,8 +142,7 @@ const liveCommand = (words: readonly string[]): CommandModule<object, LiveArgs> 
       .usage(
         `pvm stat live [options] -- RUN-ARGUMENTS
 
-Runs what pvm run RUN-ARGUMENTS would run and shows its exits, again and again. On a terminal: a full screen, with the last lines of the guest's
-output below; without one: plain text. The guest's output goes nowhere else unless --output names a file. Keys: q or Ctrl-C end the run; s, b, v, p change the table.`,
+Runs what pvm run RUN-ARGUMENTS would run and shows its exits, again and again. On a terminal: a full screen, with the last lines of the guest's output below; without one: plain text. The guest's output goes nowhere else unless --output names a file. Keys: q or Ctrl-C end the run; s, b, v, p change the table.`,
       )
       .options(LIVE_OPTIONS) as unknown as Argv<LiveArgs>,
   handler: (a) => live(a, words),
