@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { nearest } from '@pvm/pvm';
+import { fileProblem, nearest } from '@pvm/pvm';
 import type { Options } from 'yargs';
 import { ALL_RUN_OPTIONS } from './commands/run-options.ts';
 import { UsageError } from './errors.ts';
@@ -50,7 +50,7 @@ export function readConfig(file: string, given: readonly string[]): { own: strin
   try {
     config = JSON.parse(readFileSync(file, 'utf8'));
   } catch (e) {
-    return fail(e instanceof SyntaxError ? `not JSON: ${e.message}` : e instanceof Error && 'code' in e && e.code === 'ENOENT' ? 'no such file' : String(e));
+    return fail(e instanceof SyntaxError ? `not JSON: ${e.message}` : fileProblem(e));
   }
   if (typeof config !== 'object' || config === null || Array.isArray(config)) return fail('expected a JSON object');
   const own: string[] = [];

@@ -1,23 +1,20 @@
-import { nearest, PvmError, VmError } from '@pvm/pvm';
+import { PvmError, VmError } from '@pvm/pvm';
 import yargs from 'yargs';
-import { BENCH_OPTIONS, benchCommand } from './commands/bench.ts';
-import { BENCH_TABLE_OPTIONS } from './commands/bench-tables.ts';
-import { CALIBRATE_OPTIONS, calibrateCommand } from './commands/calibrate.ts';
-import { COMPARE_OPTIONS, compareCommand } from './commands/compare.ts';
+import { benchCommand } from './commands/bench.ts';
+import { calibrateCommand } from './commands/calibrate.ts';
+import { compareCommand } from './commands/compare.ts';
 import { demoCommand } from './commands/demo.ts';
 import { doctorCommand } from './commands/doctor.ts';
-import { IMAGE_OPTIONS, imageCommand } from './commands/image.ts';
-import { JIT_OPTIONS, jitCommand } from './commands/jit.ts';
-import { MACHINE_OPTIONS } from './commands/machine-options.ts';
+import { imageCommand } from './commands/image.ts';
+import { jitCommand } from './commands/jit.ts';
 import { runCommand } from './commands/run.ts';
-import { RUN_OPTIONS } from './commands/run-options.ts';
 import { snapshotCommand } from './commands/snapshot.ts';
-import { LIVE_OPTIONS, statCommand } from './commands/stat.ts';
+import { statCommand } from './commands/stat.ts';
 import { EXIT_GUEST, EXIT_USAGE, UsageError } from './errors.ts';
+import { asOption, explain } from './explain.ts';
 import { endOnBrokenPipe } from './output.ts';
 import { splitProgram } from './split.ts';
 
-const COMMANDS = ['run', 'compare', 'stat', 'bench', 'calibrate', 'jit', 'snapshot', 'image', 'doctor', 'completion', 'demo'];
 const DESCRIPTION = `pvm - run x86-64 Linux programs in a PVM guest, and see what every VM exit cost
 
 Usage: pvm <command> [options]`;
@@ -52,31 +49,12 @@ export async function main(argv: readonly string[]): Promise<void> {
       .alias('h', 'help')
       .epilogue('Exit codes: that of the program; 128+n when signal n killed it; 2 wrong use or unsuitable file; 70 the guest cannot go on.')
       .fail((message, error) => {
-        throw error ?? new UsageError(explain(message));
+        throw error ?? new UsageError(explain(message, own));
       })
       .parseAsync();
   } catch (error) {
     process.exitCode = report(error, debug);
   }
-}
-
-/** yargs' messages on one line; an unknown word comes with the nearest known one. */
-function explain(message: string): string {
-  const unknown = /^Unknown (?:argument|command)s?: ([^\s,]+)/.exec(message)?.[1];
-  if (unknown === undefined) return message.replace(/\s*\n\s*/g, ' ');
-  const known = [
-    ...COMMANDS,
-    ...Object.keys(MACHINE_OPTIONS),
-    ...Object.keys(RUN_OPTIONS),
-    ...Object.keys(BENCH_OPTIONS),
-    ...Object.keys(BENCH_TABLE_OPTIONS),
-    ...Object.keys(CALIBRATE_OPTIONS),
-    ...Object.keys(LIVE_OPTIONS),
-    ...Object.keys(COMPARE_OPTIONS),
-    ...Object.keys(JIT_OPTIONS),
-    ...Object.keys(IMAGE_OPTIONS),
-  ];
-  return `unknown argument ${unknown}; did you mean ${nearest(unknown, known)}? (pvm --help lists commands, pvm COMMAND --help its options)`;
 }
 
 /** Says what went wrong in one line (a dead guest: its report) and returns the exit code. */
@@ -86,7 +64,7 @@ function report(error: unknown, debug: boolean): number {
     return EXIT_GUEST;
   }
   const isExpected = error instanceof UsageError || error instanceof PvmError || (error instanceof Error && 'code' in error);
-  const message = error instanceof Error ? error.message : String(error);
+  const message = error instanceof PvmError ? asOption(error.message) : error instanceof Error ? error.message : String(error);
   process.stderr.write(`pvm: ${isExpected ? '' : 'internal error: '}${message}${isExpected || debug ? '' : ' (run again with --debug for the stack)'}\n`);
   if (debug && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`);
   return isExpected ? EXIT_USAGE : EXIT_GUEST;

@@ -133,7 +133,7 @@ describe('wrong input gets one line on stderr and exit code 2', () => {
   test.each([
     ['an unknown option in QEMU spelling', ['-kernell', 'x'], /unknown option -kernell; did you mean --kernel\?/],
     ['a drive that is not there', ['--drive', `file=${join(folder, 'none')}`], /none/],
-    ['a share of what is not there', ['--share', `${join(folder, 'none')}:x`], /cannot be shared \(ENOENT\)/],
+    ['a share of what is not there', ['--share', `${join(folder, 'none')}:x`], /cannot be shared: no such file; expected a folder/],
     ['a file that cannot be written', ['--serial', 'file:/nowhere/log'], /cannot be written \(ENOENT\)/],
     ['an option without its value', ['-kernel', hello, '-append'], /option -append needs a value/],
   ])('%s', (_, args, message) => {

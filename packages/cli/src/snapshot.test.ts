@@ -40,7 +40,7 @@ describe('pvm run', () => {
   test.each([
     [['--restore', file, '-m', '32M'], /machine with memory 16777216, not 33554432/],
     [['--restore', file, '--clock', 'icount'], /machine with clock "host", not "icount"/],
-    [['--restore', file, '--kernel', kernel], /option kernel has no effect on a restored machine/],
+    [['--restore', file, '--kernel', kernel], /--kernel has no effect on a restored machine/],
     [['--restore', file, hello], /--restore goes on with what the snapshot is of; leave .*hello.elf out/],
     [['--restore', kernel], /kernel: is not a snapshot of pvm/],
     [['--restore', join(folder, 'none')], /none: no such file/],

@@ -14,8 +14,26 @@ function longSpelling(word: string): string {
   return `-${word}`;
 }
 
+/** Options of one value. */
+const SINGLE = new Set(Object.entries(ALL_RUN_OPTIONS).flatMap(([name, { array, type }]) => (array === true || type === 'boolean' ? [] : [name])));
+const NUMBERS = new Set(Object.entries(ALL_RUN_OPTIONS).flatMap(([name, { type }]) => (type === 'number' ? [name] : [])));
+
+/** Values that cannot be meant. @throws UsageError */
+function checkValues(own: readonly string[]): void {
+  const seen = new Map<string, string>();
+  for (const word of own) {
+    const [, name = '', value = ''] = /^--([^=]+)=(.*)$/s.exec(word) ?? [];
+    if (NUMBERS.has(name) && !/^\s*[+-]?(\d|\.\d)/.test(value)) throw new UsageError(`--${name} ${value}: expected a number`);
+    if (!SINGLE.has(name)) continue;
+    const before = seen.get(name);
+    if (before !== undefined) throw new UsageError(`--${name} is given twice, ${before} and ${value}; give it once`);
+    seen.set(name, value);
+  }
+}
+
 /** With the words of the configuration that --config names before those of the command line. @throws UsageError */
 function configured(own: readonly string[], program: readonly string[]): { own: string[]; program: string[] } {
+  checkValues(own);
   const file = own.findLast((word) => word.startsWith('--config='))?.slice('--config='.length);
   if (file === undefined) return { own: [...own], program: [...program] };
   const [command = 'run', ...given] = own;

@@ -58,3 +58,17 @@ export class MachineError extends Error {
     this.code = code;
   }
 }
+
+/** What is wrong with a file, in few words, by the error of a call on it. */
+export function fileProblem(cause: unknown): string {
+  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
+  const known: Readonly<Record<string, string>> = {
+    ENOENT: 'no such file',
+    EACCES: 'permission denied',
+    EPERM: 'not permitted',
+    EISDIR: 'is a directory',
+    ENOTDIR: 'is not a folder',
+    EROFS: 'read-only file system',
+  };
+  return known[code] ?? `cannot be read (${code})`;
+}

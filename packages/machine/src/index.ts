@@ -14,7 +14,7 @@ export { DebugExit } from './devices/debug-exit.ts';
 export { PortBus, type PortDevice, type PortRange, type PortSize } from './devices/port-device.ts';
 export { Uart16550 } from './devices/uart16550.ts';
 export type { TextRow } from './devices/vga-text.ts';
-export { MachineError, type MachineErrorCode } from './errors.ts';
+export { fileProblem, MachineError, type MachineErrorCode } from './errors.ts';
 export { type GuestPowerOff, HOST_CHANNEL_PORT, HOST_CHANNEL_SIGNATURE, HostChannel, type HostChannelBackend } from './host-channel/host-channel.ts';
 export type { LocalApic } from './interrupts/local-apic.ts';
 export { type E820Entry, GuestRam, MAX_RAM, MIN_RAM } from './ram.ts';

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { buildCpio, parseElf64 } from '@pvm/machine';
+import { buildCpio, fileProblem, parseElf64 } from '@pvm/machine';
 import { PvmError } from './errors.ts';
 import type { CheckedOptions } from './options.ts';
 
@@ -50,14 +50,8 @@ async function load(source: string | URL | Uint8Array, name: string): Promise<Ui
   try {
     return new Uint8Array(await readFile(source));
   } catch (cause) {
-    const reason = cause instanceof Error && 'code' in cause ? describe(String(cause.code)) : String(cause);
-    throw new PvmError('unreadable-file', `${name}: ${reason}`, { cause });
+    throw new PvmError('unreadable-file', `${name}: ${fileProblem(cause)}`, { cause });
   }
-}
-
-function describe(code: string): string {
-  const known: Readonly<Record<string, string>> = { ENOENT: 'no such file', EACCES: 'permission denied', EISDIR: 'is a directory' };
-  return known[code] ?? `cannot be read (${code})`;
 }
 
 /** Each string ended by NUL. */

@@ -239,7 +239,7 @@ function chooseMachine(options: VmOptions): { design: DesignName; platform: Plat
   const foreign = platform === 'pc' ? (['args', 'argv0', 'env', 'files'] as const) : PC_ONLY;
   const unfit = foreign.find((key) => options[key] !== undefined);
   if (unfit !== undefined)
-    refuse(`option ${unfit} is for a ${platform === 'pc' ? 'program; this is a stock kernel' : 'stock kernel; with a program, use files'}`);
+    refuse(`option ${unfit} is for a ${platform === 'pc' ? 'program; this is a stock kernel' : 'stock kernel; leave it out with a program'}`);
   const speaksAbi = platform === 'pc' && options.abi !== undefined;
   const design = options.design ?? (platform === 'pc' && !speaksAbi ? 'bare' : 'pvm');
   if (options.abi !== undefined && !designInfo(design).abiKernels) refuse(`option abi is for design pvm; ${design} has no ABI of its own`);

@@ -12,7 +12,7 @@ const GROUPS: Readonly<Record<string, readonly string[]>> = {
   'Snapshots:': ['save', 'save-at', 'save-on', 'save-exit', 'restore'],
   'Compiler (JIT):': ['jit', 'jit-stats', 'code-memory', 'perf-map'],
   'Limits and debugging:': ['timeout', 'max-instructions', 'gdb', 'wait', 'check-mmu'],
-  'Output about the run:': ['stat', 'json', 'sort', 'by', 'percentiles', 'stat-out', 'trace', 'trace-limit', 'symbols', 'profile', 'ledger'],
+  'Output about the run:': ['stat', 'json', 'sort', 'by', 'percentiles', 'stat-out', 'trace', 'trace-limit', 'symbols', 'profile', 'ledger', 'count-tlb'],
 };
 
 /** The same options in the order of their groups. @throws RangeError when one is in no group, or a group names none */

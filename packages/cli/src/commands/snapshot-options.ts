@@ -1,3 +1,5 @@
+import { accessSync, constants, statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { Options } from 'yargs';
 import { UsageError } from '../errors.ts';
 
@@ -33,4 +35,20 @@ export function checkSnapshotArgs(a: SnapshotArgs): void {
   if (a.save === undefined && (when.length > 0 || a.saveExit)) throw new UsageError(`${when[0] ?? '--save-exit'} needs --save FILE`);
   if (a.saveOn === '') throw new UsageError('--save-on: expected a text');
   if (a.saveAt !== undefined && !(Number.isSafeInteger(a.saveAt) && a.saveAt >= 0)) throw new UsageError('--save-at: expected a number of instructions');
+  if (a.save !== undefined) checkTarget(a.save);
+}
+
+/** A name that cannot be written is to be known before the machine runs. @throws UsageError */
+function checkTarget(file: string): void {
+  const fail = (what: string): never => {
+    throw new UsageError(`--save ${file}: cannot be written: ${what}`);
+  };
+  const folder = dirname(file);
+  if (statSync(file, { throwIfNoEntry: false })?.isDirectory() === true) fail('is a directory');
+  if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true) fail(`no folder ${folder}`);
+  try {
+    accessSync(folder, constants.W_OK);
+  } catch (e) {
+    fail(e instanceof Error && 'code' in e && e.code === 'EROFS' ? 'read-only file system' : 'permission denied');
+  }
 }

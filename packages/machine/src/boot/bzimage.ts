@@ -3,10 +3,12 @@ import type { GuestRam } from '../ram.ts';
 import { BOOT_PARAMS_SIZE, buildBootParams, SETUP_HEADER_OFFSET } from './boot-params.ts';
 import { type EntryState, longModeEntry, protectedModeEntry } from './entry-state.ts';
 import { type KernelImage, writeBootTables } from './linux-elf.ts';
-import { BOOT_PARAMS_GPA, COMMAND_LINE_GPA, placeHigh, writeCommandLine } from './placement.ts';
+import { BOOT_PARAMS_GPA, COMMAND_LINE_GPA, needsMemory, placeHigh, writeCommandLine } from './placement.ts';
 
 // Linux, Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header": file offsets.
 const SETUP_SECTS = 0x1f1;
+/** Protected-mode code in units of 16 bytes. */
+const SYSSIZE = 0x1f4;
 const BOOT_FLAG = 0x1fe;
 const HEADER_LENGTH = 0x201;
 const HEADER_MAGIC = 0x202;
@@ -55,12 +57,15 @@ export function loadBzImage(ram: GuestRam, image: KernelImage): EntryState {
   const headerEnd = HEADER_MAGIC + header.getUint8(HEADER_LENGTH);
   if (headerEnd > start || headerEnd < 0x230) throw new MachineError('bzimage-malformed', `kernel: setup header ends at 0x${headerEnd.toString(16)}`);
 
+  // Its last 16 bytes need not be all there.
+  const wanted = start + header.getUint32(SYSSIZE, true) * 16;
+  if (wanted > kernel.length + 15) throw new MachineError('bzimage-malformed', `kernel: cut short: it has ${kernel.length} bytes of ${wanted}`);
   const payload = kernel.subarray(start);
   const loadAddress = choosePlace(header, version);
   const initSize = Math.max(version >= 0x20a ? header.getUint32(INIT_SIZE, true) : payload.length * 3, payload.length);
   const kernelEnd = loadAddress + initSize;
   if (kernelEnd > ram.size) {
-    throw new MachineError('memory-too-small', `the kernel needs RAM up to 0x${kernelEnd.toString(16)}, there are ${ram.size >> 20} MiB`);
+    throw new MachineError('memory-too-small', needsMemory(kernelEnd, ram));
   }
   ram.write(loadAddress, payload);
 

@@ -24,7 +24,7 @@ export function loadSegments(ram: GuestRam, elf: ElfImage, image: Uint8Array, lo
   let kernelEnd = 0;
   for (const s of elf.segments) {
     if (s.paddr >= BigInt(ram.size) || !ram.contains(Number(s.paddr), s.memSize)) {
-      throw new MachineError('memory-too-small', `the kernel needs RAM up to 0x${(s.paddr + BigInt(s.memSize)).toString(16)}, there are ${ram.size >> 20} MiB`);
+      throw new MachineError('memory-too-small', needsMemory(Number(s.paddr) + s.memSize, ram));
     }
     const at = Number(s.paddr);
     const end = at + s.memSize;
@@ -35,6 +35,11 @@ export function loadSegments(ram: GuestRam, elf: ElfImage, image: Uint8Array, lo
     kernelEnd = Math.max(kernelEnd, end);
   }
   return kernelEnd;
+}
+
+/** The message for a kernel that lies beyond the end of RAM. */
+export function needsMemory(end: number, ram: GuestRam): string {
+  return `the kernel needs ${Math.ceil(end / 2 ** 20)} MiB of RAM or more, there are ${ram.size >> 20} MiB`;
 }
 
 /** Write the NUL-terminated command line. @returns its length @throws MachineError `command-line-too-long` */

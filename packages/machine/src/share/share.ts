@@ -1,4 +1,4 @@
-import { MachineError } from '../errors.ts';
+import { fileProblem, MachineError } from '../errors.ts';
 import { HostFolder } from './host-folder.ts';
 
 /** A folder of the host that a guest can mount. */
@@ -24,6 +24,6 @@ export function openShare(options: ShareOptions): HostFolder {
   try {
     return new HostFolder(folder, options.readOnly === true);
   } catch (cause) {
-    throw new MachineError('bad-share', `${folder}: cannot be shared (${cause instanceof Error && 'code' in cause ? cause.code : cause})`);
+    throw new MachineError('bad-share', `${folder}: cannot be shared: ${fileProblem(cause)}; expected a folder`);
   }
 }

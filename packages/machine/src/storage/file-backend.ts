@@ -1,6 +1,6 @@
 import { closeSync, fdatasyncSync, fstatSync, openSync, readvSync, writevSync } from 'node:fs';
 import type { StateIo } from '@pvm/cpu-jit';
-import { MachineError } from '../errors.ts';
+import { fileProblem, MachineError } from '../errors.ts';
 import { type BlockBackend, checkSize, SECTOR } from './block-backend.ts';
 
 const ZEROES = new Uint8Array(1 << 16);
@@ -16,10 +16,9 @@ export class FileBackend implements BlockBackend {
     try {
       this.fd = openSync(path, readOnly ? 'r' : 'r+');
     } catch (cause) {
-      throw new MachineError(
-        'bad-disk',
-        `${path}: cannot be opened${readOnly ? '' : ' for writing'} (${cause instanceof Error && 'code' in cause ? cause.code : cause})`,
-      );
+      const problem = fileProblem(cause);
+      const advice = readOnly || !/denied|permitted|read-only/.test(problem) ? '' : ' for writing; readonly=on or snapshot=on leaves it as it is';
+      throw new MachineError('bad-disk', `${path}: ${problem}${advice}; expected a raw disk image`);
     }
     const stat = fstatSync(this.fd);
     this.readOnly = readOnly;

@@ -70,7 +70,9 @@ export class SnapshotReader {
   checkBuild(): void {
     const { pvm, layout } = this.header;
     if (!this.isCurrent)
-      throw mismatch(`${this.source.name}: was written by another build of pvm (${pvm}, layout ${layout}); this one has layout ${layoutFingerprint()}`);
+      throw mismatch(
+        `${this.source.name}: was written by another build of pvm (${pvm}, layout ${layout}); this one has layout ${layoutFingerprint()}; take it anew with this one`,
+      );
   }
 
   /**

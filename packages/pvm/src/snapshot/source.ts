@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { fileProblem } from '@pvm/machine';
 import { PvmError } from '../errors.ts';
 import { badSnapshot } from './format.ts';
 
@@ -29,9 +30,7 @@ export class SnapshotSource {
       if (!fstatSync(this.fd).isFile()) throw Object.assign(new Error('is not a file'), { code: 'EISDIR' });
     } catch (cause) {
       this.close();
-      const code = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
-      const known: Readonly<Record<string, string>> = { ENOENT: 'no such file', EACCES: 'permission denied', EISDIR: 'is not a file' };
-      throw new PvmError('unreadable-file', `${from}: ${known[code] ?? `cannot be read (${code})`}`, { cause });
+      throw new PvmError('unreadable-file', `${from}: ${fileProblem(cause)}`, { cause });
     }
   }
 

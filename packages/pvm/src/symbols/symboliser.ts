@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { fileProblem } from '@pvm/machine';
 import { PvmError } from '../errors.ts';
 import { parseSymbols, type SymbolTable } from './symbol-table.ts';
 
@@ -67,6 +68,6 @@ async function read(path: string): Promise<Uint8Array> {
   try {
     return await readFile(path);
   } catch (cause) {
-    throw new PvmError('unreadable-file', `${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    throw new PvmError('unreadable-file', `${path}: ${fileProblem(cause)}`, { cause });
   }
 }
