@@ -1,10 +1,11 @@
 // Runs the programs of programs/ natively, in pvm and on other emulators, in turns, and prints how much slower than native each is.
-//   node -C source benchmarks/run.ts [--only name,...] [--peers native,pvm,...] [--repeat N] [--rounds N] [--json file] [--note text]
+//   node -C source benchmarks/run.ts [--only name,...] [--peers native,pvm,...] [--repeat N] [--rounds N] [--json file] [--note text] [--kernel vmlinuz]
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { debianKernel } from '../tests/debian.ts';
 import { buildWithLibrary, compilerVersion } from './src/build.ts';
 import { describeMachine } from './src/machine.ts';
-import { PEERS, type Peer, type Run, runOn } from './src/peers.ts';
+import { PEERS, type Peer, type Run, runOn, systemPeers } from './src/peers.ts';
 import { GEOMETRIC_MEAN_GOAL, PROGRAMS, type Program } from './src/programs.ts';
 import { geometricMean, median } from './src/statistics.ts';
 import { formatTable } from './src/table.ts';
@@ -132,6 +133,7 @@ const { values } = parseArgs({
     rounds: { type: 'string' },
     json: { type: 'string' },
     note: { type: 'string' },
+    kernel: { type: 'string' },
   },
 });
 const positive = (name: string, text: string) => {
@@ -140,7 +142,9 @@ const positive = (name: string, text: string) => {
 };
 if (compilerVersion() === undefined) fail('needs gcc with static libraries (Debian: gcc libc6-dev) to build the programs');
 const programs = chosen(values.only, PROGRAMS, () => true);
-const wanted = chosen(values.peers, PEERS, (p) => ['native', 'pvm', 'qemu-user'].includes(p.name) && p.available());
+const isSystem = values.peers?.split(',').some((name) => name.endsWith('-system')) === true;
+const kernel = isSystem ? (values.kernel ?? (await debianKernel('linux-image-cloud-amd64')) ?? fail('apt gave no Debian kernel; name one with --kernel')) : '';
+const wanted = chosen(values.peers, [...PEERS, ...systemPeers(kernel)], (p) => ['native', 'pvm', 'qemu-user'].includes(p.name) && p.available());
 const peers = wanted.some((p) => p.name === 'native') ? wanted : PEERS.filter((p) => p.name === 'native').concat(wanted);
 for (const p of peers) if (!p.available()) fail(`${p.name} is not installed`);
 const repeat = positive('repeat', values.repeat);

@@ -1,5 +1,9 @@
 import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { buildCpio } from '../../packages/machine/src/index.ts';
+import { buildLinuxProgram } from './build.ts';
 
 /** What one run of a program gave. */
 export interface Run {
@@ -37,6 +41,8 @@ export interface Peer {
 
 const CLI = join(import.meta.dirname, '../../packages/cli/bin/pvm.mjs');
 const GUEST_MEMORY = '256M';
+/** With the kernel's own needs. */
+const SYSTEM_MEMORY = '512M';
 const TIMEOUT_MS = 600_000;
 
 const runs = (...command: string[]): boolean => {
@@ -58,8 +64,42 @@ export const PEERS: readonly Peer[] = [
   { name: 'qemu-user', available: () => runs('qemu-x86_64', '--version'), command: (program, args) => ['qemu-x86_64', program, ...args] },
 ];
 
+/** A RAM disk whose /init runs `program` once. */
+function initrdOf(program: string): string {
+  const directory = join(tmpdir(), 'pvm-benchmarks');
+  mkdirSync(directory, { recursive: true });
+  const path = join(directory, `${basename(program)}.initrd`);
+  const files = { init: buildLinuxProgram('once'), program };
+  writeFileSync(path, buildCpio(Object.entries(files).map(([name, file]) => ({ name, data: readFileSync(file), mode: 0o755 }))));
+  return path;
+}
+
+const linux = (args: readonly string[]): string => ['console=ttyS0 quiet mitigations=off panic=-1 --', ...args].join(' ');
+
+/** Whole machines that run the program in a stock kernel: ours and QEMU's, which translates (TCG). */
+export function systemPeers(kernel: string): readonly Peer[] {
+  return [
+    {
+      name: 'pvm-system',
+      available: () => true,
+      command: (program, args) => [
+        ...[process.execPath, CLI, 'run', '--kernel', kernel, '--initrd', initrdOf(program), '--append', linux(args)],
+        ...['-m', SYSTEM_MEMORY, '--no-reboot'],
+      ],
+    },
+    {
+      name: 'qemu-system',
+      available: () => runs('qemu-system-x86_64', '--version'),
+      command: (program, args) => [
+        ...['qemu-system-x86_64', '-accel', 'tcg', '-kernel', kernel, '-initrd', initrdOf(program), '-append', linux(args)],
+        ...['-m', SYSTEM_MEMORY, '-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-nic', 'none', '-no-reboot'],
+      ],
+    },
+  ];
+}
+
 function field(text: string, name: string, pattern: string): string {
-  const value = new RegExp(`^${name} (${pattern})$`, 'm').exec(text)?.[1];
+  const value = new RegExp(`^${name} (${pattern})\\r?$`, 'm').exec(text)?.[1];
   if (value === undefined) throw new Error(`the program's output has no line "${name}"`);
   return value;
 }
