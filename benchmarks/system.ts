@@ -1,5 +1,5 @@
 // Boots the same Debian kernel in pvm and in QEMU (-accel tcg), in turns, and compares the time to the first line of /init, operations inside the guest, and memory.
-//   node -C source benchmarks/system.ts [--only boot,getpid,...] [--peers pvm,qemu-system,...] [--passes N] [--kernel vmlinuz] [--baseline CHECKOUT] [--pvm-options "--code-cache DIR"] [--json file] [--note text]
+//   node -C source benchmarks/system.ts [--only boot,getpid,...] [--peers pvm,qemu-system,...] [--passes N] [--scale 0.1] [--kernel vmlinuz] [--baseline CHECKOUT] [--pvm-options "--code-cache DIR"] [--json file] [--note text]
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -9,7 +9,7 @@ import { describeMachine } from './src/machine.ts';
 import { median } from './src/statistics.ts';
 import { prepareGuest, type SystemGuest } from './src/system/guest.ts';
 import { pvmPeer, qemuPeer, type SystemPeer } from './src/system/peers.ts';
-import { DISK_GOAL_MB_S, MEMORY_GOAL_MIB, ROWS, type SystemRow, UNIT_NS } from './src/system/rows.ts';
+import { DISK_GOAL_MB_S, MEMORY_GOAL_MIB, ROWS, type SystemRow, UNIT_NS, wordOf } from './src/system/rows.ts';
 import { runSession, type Session } from './src/system/session.ts';
 import { formatTable } from './src/table.ts';
 
@@ -29,6 +29,7 @@ const { values } = parseArgs({
     only: { type: 'string' },
     peers: { type: 'string', default: 'pvm,qemu-system' },
     passes: { type: 'string', default: '3' },
+    scale: { type: 'string', default: '1' },
     kernel: { type: 'string' },
     baseline: { type: 'string' },
     'pvm-options': { type: 'string', default: '' },
@@ -39,6 +40,9 @@ const { values } = parseArgs({
 if (compilerVersion() === undefined) fail('needs gcc with static libraries (Debian: gcc libc6-dev) to build /init');
 const passes = Number(values.passes);
 if (!Number.isInteger(passes) || passes < 1) fail(`--passes is a positive number, got "${values.passes}"`);
+
+const scale = Number(values.scale);
+if (!(scale > 0)) fail(`--scale is a positive number, got "${values.scale}"`);
 
 const options = values['pvm-options'].split(' ').filter((word) => word !== '');
 const known: readonly SystemPeer[] = [
@@ -98,7 +102,7 @@ const sessions = new Map<string, Session[]>(peers.map((p) => [p.name, []]));
 const load = loadavg()[0] ?? Number.NaN;
 
 async function measure(guest: SystemGuest): Promise<void> {
-  const rows = ROWS.filter((r) => only.includes(r.name)).map((r) => r.word);
+  const rows = ROWS.filter((r) => only.includes(r.name)).map((r) => wordOf(r, scale));
   const words = only.includes('memory') ? [...rows, `fill:${FILL_MIB}`] : rows;
   for (let pass = 0; pass < passes; pass++) {
     for (const peer of peers) {
