@@ -13,7 +13,7 @@ import { watch } from "./debug";
 import { load64 } from "./memory";
 import { ATTR_LONG, enterCode, longMode, segmentAt } from "./mode";
 import { updateSmap } from "./smap";
-import { selectArray, tlbFlushAll, tlbFlushArray, tlbFlushNonGlobal, tlbInvlpg } from "./tlb";
+import { selectArray, shareContext, tlbFlushAll, tlbFlushArray, tlbFlushNonGlobal, tlbInvlpg } from "./tlb";
 
 const EFER_SCE: u32 = 1;
 const EFER_LME: u32 = 1 << 8;
@@ -190,6 +190,7 @@ function setCr3(cpu: u32, wanted: u64): bool {
     if (!(wanted & CR3_NO_FLUSH)) flushSlot(cpu, slot);
     selectArray(cpu, (slot << 1) + (load<u32>(cpu, S_CPL) == 3 ? 1 : 0));
     enterCode(cpu);
+    shareContext(cpu, slot << 1);
     return true;
   }
   if (value & NOT_PHYSICAL) return false;

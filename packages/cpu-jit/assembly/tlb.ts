@@ -1,17 +1,19 @@
 // Soft TLB: fill, flush, contexts.
 import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, BLOCK_HEADS, C_TLB_FLUSHES, CODE_BITS, CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, JC_BASE, JC_CPU_SIZE, MAX_VCPUS,
-  P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_ALIGN, S_CTX, S_PKRU, S_TLB, S_TLB_COUNTED, S_WATCH, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CTX,
-  T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_COUNTED, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
+  P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_ALIGN, S_CR4, S_CTX, S_PKRU, S_TLB, S_TLB_COUNTED, S_WATCH, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CODE_SEGMENT, T_CTX,
+  T_GLOBAL_BLOOM, T_GLOBAL_CTX, T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_SHARING, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_COUNTED, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
   TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, V_SLOT, WATCH_DATA,
 } from "../src/layout";
-import { count, cpuIndex, tlbArray } from "./cpu";
+import { CR4_PGE, count, cpuIndex, tlbArray } from "./cpu";
 import { isWatched } from "./debug";
 import { forgetEpt } from "./ept";
 import { listSmapEntry } from "./smap";
 import { forgetWalk, forgetWalks, walkExec, walkGlobal, walkHpa, walkOnce, walkRead, walkShift, walkSmap, walkWrite } from "./walk";
 
 export const PAGE_MASK: u64 = 0xffff_ffff_ffff_f000;
+/** T_CODE_SEGMENT of 64-bit code. */
+const CODE_SEGMENT_64: u64 = 64;
 /** Never equal to a page address. Flushing fills with ones. */
 const INVALID: u64 = 0xffff_ffff_ffff_ffff;
 
@@ -76,7 +78,7 @@ export function fill(cpu: u32, va: u64, access: u32): void {
   if ((access & 3) == ACCESS_EXEC) {
     exec = page;
     markCode(cpu, array, va);
-    if (!walkGlobal) store<u32>(cpu, load<u32>(cpu, T_LOCAL_CODE) | (1 << array), T_LOCAL_CODE);
+    if (!walkGlobal) fetchedLocally(cpu, array);
   } else if (walkExec && load<u64>(entry, TLB_EXEC) == page) exec = page;
   // S_WATCH and S_ALIGN: accesses that somebody must look at find no tag.
   const open = !load<u64>(cpu, S_WATCH) || !(load<u32>(cpu, S_ALIGN) || (load<u32>(cpu, S_WATCH) & WATCH_DATA && isWatched(cpu, va)));
@@ -112,15 +114,45 @@ export function unprotect(cpu: u32, va: u64, hpa: u32): void {
   markWritten(hpa);
 }
 
-/** Bloom filter: code was fetched from the page of `va`, so the jump cache may depend on it. */
-function markCode(cpu: u32, array: u32, va: u64): void {
-  const vpn = <u32>(va >> 12) & (T_CODE_BLOOM_SIZE * 8 - 1);
-  const byte = cpu + array * <u32>T_CODE_BLOOM_SIZE + (vpn >> 3);
-  store<u8>(byte, load<u8>(byte, T_CODE_BLOOM) | <u8>((<u32>1) << (vpn & 7)), T_CODE_BLOOM);
+/** Bit of a Bloom filter for the page of `va`. Both halves of the address space have their own: a kernel's code survives a program's INVLPGs. */
+@inline
+function bloomBit(va: u64): u32 {
+  const half: u32 = T_CODE_BLOOM_SIZE * 4;
+  return (<u32>(va >> 12) & (half - 1)) + (<u32>(va >> 63) * half);
+}
+@inline
+function marked(filter: u32, va: u64): bool {
+  const bit = bloomBit(va);
+  return (load<u8>(filter + (bit >> 3)) >> (bit & 7) & 1) != 0;
+}
+@inline
+function mark(filter: u32, va: u64): void {
+  const bit = bloomBit(va);
+  const byte = filter + (bit >> 3);
+  store<u8>(byte, load<u8>(byte) | <u8>((<u32>1) << (bit & 7)));
+}
+@inline
+function bloomOf(cpu: u32, array: u32): u32 {
+  return cpu + T_CODE_BLOOM + array * <u32>T_CODE_BLOOM_SIZE;
+}
+@inline
+function isSharing(cpu: u32, array: u32): bool {
+  return (load<u32>(cpu, T_SHARING) >> array & 1) != 0;
 }
 
-/** Give `array` a new context: cached virtual code addresses of it are forgotten. Exec tags and the Bloom filter stay. */
-export function newContext(cpu: u32, array: u32): void {
+/** Code was fetched from the page of `va`, so the jump cache may depend on it. */
+function markCode(cpu: u32, array: u32, va: u64): void {
+  mark(bloomOf(cpu, array), va);
+  if (isSharing(cpu, array)) mark(cpu + T_GLOBAL_BLOOM, va);
+}
+
+/** Code was fetched from a page that is not global. */
+function fetchedLocally(cpu: u32, array: u32): void {
+  store<u32>(cpu, load<u32>(cpu, T_LOCAL_CODE) | (1 << array), T_LOCAL_CODE);
+  if (isSharing(cpu, array)) newContext(cpu, array);
+}
+
+function unusedContext(cpu: u32): u32 {
   let context = load<u32>(cpu, T_NEXT_CTX) + 1;
   if (context == 0) {
     // All numbers are used up: forget what was ever cached under them.
@@ -128,11 +160,57 @@ export function newContext(cpu: u32, array: u32): void {
     context = 1;
   }
   store<u32>(cpu, context, T_NEXT_CTX);
+  return context;
+}
+
+function setContext(cpu: u32, array: u32, context: u32): void {
   store<u32>(cpu + (array << 2), context, T_CTX);
   const tlb = tlbArray(cpu, array);
   if (load<u32>(cpu, S_TLB) == tlb) store<u32>(cpu, context, S_CTX);
   if (load<u32>(cpu, P_USER_TLB) == tlb) store<u32>(cpu, context, P_USER_CTX);
   if (load<u32>(cpu, P_KERNEL_TLB) == tlb) store<u32>(cpu, context, P_KERNEL_CTX);
+}
+
+/** Give `array` a new context: cached virtual code addresses of it are forgotten. Exec tags and the Bloom filter stay. */
+export function newContext(cpu: u32, array: u32): void {
+  store<u32>(cpu, load<u32>(cpu, T_SHARING) & ~(1 << array), T_SHARING);
+  setContext(cpu, array, unusedContext(cpu));
+}
+
+/**
+ * Code in global pages is the same in every address space (SDM vol. 3, 4.10.2.4): supervisor's arrays that fetched from no other pages have one context, so
+ * that what is cached of a kernel's code outlives a change of PCID.
+ */
+export function shareContext(cpu: u32, array: u32): void {
+  const bit: u32 = 1 << array;
+  const sharing = load<u32>(cpu, T_SHARING);
+  if ((sharing | load<u32>(cpu, T_LOCAL_CODE)) & bit || !(load<u32>(cpu, S_CR4) & CR4_PGE)) return;
+  if (load<u64>(cpu + (array << 3), T_CODE_SEGMENT) != CODE_SEGMENT_64) return;
+  const filter = cpu + T_GLOBAL_BLOOM;
+  if (!sharing) {
+    memory.fill(filter, 0, T_CODE_BLOOM_SIZE);
+    store<u32>(cpu, unusedContext(cpu), T_GLOBAL_CTX);
+  }
+  // Its exec tags stay: nothing will mark their pages again.
+  const own = bloomOf(cpu, array);
+  for (let at: u32 = 0; at < <u32>T_CODE_BLOOM_SIZE; at += 8) store<u64>(filter + at, load<u64>(filter + at) | load<u64>(own + at));
+  store<u32>(cpu, sharing | bit, T_SHARING);
+  // It has something to flush from now on, whatever its entries are.
+  store<u32>(cpu, load<u32>(cpu, T_USED) | bit, T_USED);
+  setContext(cpu, array, load<u32>(cpu, T_GLOBAL_CTX));
+}
+
+/** A new context for `array` and all that share its own. */
+function forgetContext(cpu: u32, array: u32): void {
+  const sharing = load<u32>(cpu, T_SHARING);
+  newContext(cpu, array);
+  if (!(sharing >> array & 1)) return;
+  for (let other: u32 = 0; other < <u32>TLB_ARRAYS; other++) if (other != array && sharing >> other & 1) newContext(cpu, other);
+}
+
+/** May something be cached of code in the page of `va`, for `array` to use? */
+function mayHoldCode(cpu: u32, array: u32, va: u64): bool {
+  return marked(isSharing(cpu, array) ? cpu + T_GLOBAL_BLOOM : bloomOf(cpu, array), va);
 }
 
 /** New contexts for all arrays: nothing in the jump cache is valid any more. */
@@ -153,8 +231,8 @@ export function jumpCacheFlush(cpu: u32): void {
 /** A new context for an array without exec tags. */
 function forgetCode(cpu: u32, array: u32): void {
   store<u32>(cpu, load<u32>(cpu, T_LOCAL_CODE) & ~(1 << array), T_LOCAL_CODE);
-  memory.fill(cpu + T_CODE_BLOOM + array * <u32>T_CODE_BLOOM_SIZE, 0, T_CODE_BLOOM_SIZE);
-  newContext(cpu, array);
+  memory.fill(bloomOf(cpu, array), 0, T_CODE_BLOOM_SIZE);
+  forgetContext(cpu, array);
 }
 
 export function tlbFlushArray(cpu: u32, array: u32): void {
@@ -240,10 +318,9 @@ export function tlbInvlpg(cpu: u32, array: u32, va: u64): void {
       invalidate(e);
       dropped = true;
     }
-    if (dropped) return newContext(cpu, array);
+    if (dropped) return forgetContext(cpu, array);
   }
-  const vpn = <u32>(va >> 12) & (T_CODE_BLOOM_SIZE * 8 - 1);
-  if (load<u8>(cpu + array * <u32>T_CODE_BLOOM_SIZE + (vpn >> 3), T_CODE_BLOOM) >> (vpn & 7) & 1) newContext(cpu, array);
+  if (mayHoldCode(cpu, array, va)) forgetContext(cpu, array);
 }
 
 /** A page fault at `va`: nothing may be left of what TLB and paging-structure cache held for its page (SDM vol. 3, 5.10.4.1). */
@@ -253,10 +330,14 @@ export function tlbForgetFaulting(cpu: u32, va: u64): void {
   for (let user: u32 = 0; user < 2; user++) {
     const array = (load<u32>(cpu, V_SLOT) << 1) + user;
     const entry = tlbArray(cpu, array) + (<u32>(va >> 7) & (TLB_ARRAY_SIZE - TLB_ENTRY_SIZE));
-    if (!(load<u32>(cpu, T_USED) >> array & 1) || !holds(entry, page)) continue;
-    const wasCode = load<u64>(entry, TLB_EXEC) == page;
-    invalidate(entry);
-    if (wasCode) newContext(cpu, array);
+    if (!(load<u32>(cpu, T_USED) >> array & 1)) continue;
+    // Another array may have the page's exec tag.
+    let wasCode = isSharing(cpu, array) && marked(cpu + T_GLOBAL_BLOOM, va);
+    if (holds(entry, page)) {
+      wasCode = wasCode || load<u64>(entry, TLB_EXEC) == page;
+      invalidate(entry);
+    }
+    if (wasCode) forgetContext(cpu, array);
   }
 }
 

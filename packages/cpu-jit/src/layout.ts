@@ -417,6 +417,11 @@ export const S_SMAP_COUNT = 0x6cc0;
 export const S_SMAP_OPEN = 0x6cc4;
 /** While S_STEP is set: which accesses of the instruction are to the stack segment, so that they raise #SS where others raise #GP: STEP_STACK_*. u32. */
 export const S_STEP_STACK = 0x6cc8;
+/** The context number that supervisor's TLB arrays share whose code was all fetched from global pages, and a bit for each array that does. u32 each. */
+export const T_GLOBAL_CTX = 0x6ccc;
+export const T_SHARING = 0x6cd0;
+/** Bloom filter of the code pages of all arrays that share it. T_CODE_BLOOM_SIZE bytes. */
+export const T_GLOBAL_BLOOM = 0x6d00;
 /** TLB_COUNTED while TLB hits are counted, else 0: bits that tags for data get when they are filled in. u64. */
 export const S_TLB_COUNTED = 0x6ce0;
 /** Data accesses that the TLB allowed, as long as that is counted; u64. */

@@ -6,6 +6,7 @@ import {
   ACCESS_WRITE,
   C_TLB_MISSES,
   CODE_BITS,
+  CS,
   EXC_REQUEST,
   EXC_RESTART,
   MAXPHYADDR,
@@ -26,8 +27,11 @@ import {
   S_EXIT_VALUE,
   S_PKRU,
   S_RFLAGS,
+  S_SEG,
   S_STEP,
   S_TLB,
+  SEG_ATTR,
+  SEG_STRIDE,
   TLB_WRITE,
   V_LEVELS,
   V_PAGING,
@@ -219,6 +223,81 @@ describe('TLB', () => {
     expect(m.takeException()).toBeUndefined();
     m.rt.load8(CPU, 0x10_1000n);
     expect(m.takeException()?.error).toBe(0);
+  });
+
+  describe('the jump cache of a kernel whose code is in global pages', () => {
+    const CODE = 0xffff_8000_0010_0000n;
+    const OTHER_CODE = 0xffff_8000_0010_1000n;
+    const PGE = 1 << 7;
+    const PCIDE = 1 << 17;
+    const FLAT_CODE64 = 0xa09b;
+    const NO_FLUSH = 1n << 63n;
+    const enter = (pcid: bigint, noFlush = true) => m.rt.write_cr(CPU, S_CR3, 0x1000n | pcid | (noFlush ? NO_FLUSH : 0n));
+    /** The context under which code is looked up with PCID 1 current, after the kernel has run with PCIDs 1 and 2. */
+    const shared = (): number => {
+      m.set(S_SEG + CS * SEG_STRIDE + SEG_ATTR, FLAT_CODE64);
+      m.rt.write_cr(CPU, S_CR4, BigInt(CR4_PAE | PGE | PCIDE));
+      m.map(CODE, 0x8_0000n, P | W | G);
+      m.map(OTHER_CODE, 0x8_1000n, P | W);
+      enter(2n, false);
+      m.rt.translateExec(CPU, CODE);
+      enter(1n, false);
+      return m.get(S_CTX);
+    };
+
+    it('outlives changes of PCID, and flushes of what is not global', () => {
+      const context = shared();
+      enter(2n);
+      expect(m.get(S_CTX)).toBe(context);
+      enter(1n, false);
+      expect(m.get(S_CTX)).toBe(context);
+      expect(m.rt.translateExec(CPU, CODE)).toBe(hpa(0x8_0000));
+      expect(m.get(S_CTX)).toBe(context);
+    });
+
+    it('is not used by user mode', () => {
+      const context = shared();
+      m.rt.setCpl(CPU, 3);
+      expect(m.get(S_CTX)).not.toBe(context);
+    });
+
+    it('is left by the address space that runs code in other pages, alone', () => {
+      const context = shared();
+      m.rt.translateExec(CPU, OTHER_CODE);
+      expect(m.get(S_CTX)).not.toBe(context);
+      enter(2n);
+      expect(m.get(S_CTX)).toBe(context);
+      enter(1n);
+      expect(m.get(S_CTX)).not.toBe(context);
+    });
+
+    it.each<readonly [what: string, forget: () => void]>([
+      ['INVLPG of a page that another PCID fetched from', () => m.rt.sys_invlpg(CPU, CODE)],
+      [
+        'a page fault there',
+        () => {
+          m.map(CODE, 0n, 0n);
+          m.rt.load8(CPU, CODE);
+          expect(m.takeException()?.address).toBe(CODE);
+        },
+      ],
+      ['a change of CR4.PGE', () => m.rt.write_cr(CPU, S_CR4, BigInt(CR4_PAE | PCIDE))],
+      ['a flush of all', () => m.rt.tlbFlushAll(CPU)],
+      ['a change of code', () => m.rt.forgetLinks(CPU)],
+    ])('is forgotten in every address space by %s', (_, forget) => {
+      const context = shared();
+      forget();
+      expect(m.get(S_CTX)).not.toBe(context);
+      enter(2n);
+      expect(m.get(S_CTX)).not.toBe(context);
+    });
+
+    it("is kept over INVLPG of a program's pages, and of a kernel's that hold no code", () => {
+      const context = shared();
+      m.rt.sys_invlpg(CPU, CODE & 0x7fff_ffff_ffffn);
+      m.rt.sys_invlpg(CPU, OTHER_CODE);
+      expect(m.get(S_CTX)).toBe(context);
+    });
   });
 
   it('refuses the next store to a clean page until the dirty bit is set, by setting it', () => {
