@@ -1,13 +1,31 @@
 #!/usr/bin/env node
-// Checks the Node version before anything that needs it is loaded.
+// Checks the Node version before anything that needs it is loaded, and begins what takes long: the cache of compiled JavaScript, and the compiler thread, which loads
+// the code generator meanwhile.
+import module from 'node:module';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+
 const major = Number(process.versions.node.split('.')[0]);
 if (major < 24) {
   console.error(`pvm: needs Node 24 or newer, this is ${process.versions.node}; inside the workspace run it as \`npx pnpm@12 exec pvm\``);
   process.exit(2);
 }
-const { main } = await import('../dist/main.js').catch((error) => {
+const argv = process.argv.slice(2);
+const caches = process.env.XDG_CACHE_HOME;
+// Where it cannot be written there is none.
+module.enableCompileCache(join(caches?.startsWith('/') ? caches : join(homedir(), '.cache'), 'pvm', 'node'));
+
+async function load() {
+  // With --jit something else may be wanted.
+  if (argv[0] === 'run' && !argv.some((word) => /^--?jit(=|$)/.test(word))) {
+    const { prepareCompiler } = await import('@pvm/pvm/prepare');
+    prepareCompiler();
+  }
+  return import('../dist/main.js');
+}
+const { main } = await load().catch((error) => {
   if (error?.code !== 'ERR_MODULE_NOT_FOUND') throw error;
   console.error('pvm: not built yet; run `npm run build` in the workspace');
   process.exit(2);
 });
-await main(process.argv.slice(2));
+await main(argv);

@@ -175,7 +175,7 @@ export class CpuCore extends SingleStepper {
     this.debugPoints = new DebugPoints(this, this.code, runtime);
     if (options.sample === true) this.sampler = new TierSampler(memory);
     if (options.jit === 'off') return;
-    const compiler = options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler(memory, this.limitAddresses());
+    const compiler = options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler({ memory, kicks: this.limitAddresses() });
     this.jit = new Jit(
       {
         u8: this.u8,

@@ -5,7 +5,7 @@ import { WorkerCompiler } from './worker-compiler.ts';
 
 test('a compiler thread that ends by an error says so once', async () => {
   const memory = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
-  const compiler = new WorkerCompiler(memory, [0]);
+  const compiler = new WorkerCompiler({ memory, kicks: [0] });
   try {
     // No request at all: the thread cannot even ask how hot it is.
     compiler.request(null as unknown as CompileRequest);

@@ -1,50 +1,78 @@
+import { getCompileCacheDir } from 'node:module';
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import type { CompileRequest, CompileResult, Compiler } from './jit.ts';
 
-/** What the worker is started with. */
+/** What the thread is made with. */
 export interface WorkerStart {
-  readonly memory: WebAssembly.Memory;
+  /** Carries a `Machine`, then requests; results come back. */
   readonly port: MessagePort;
+  /** Folder of the process's compile cache, which a thread has to be told of. */
+  readonly cache: string | undefined;
+}
+
+/** What the thread compiles for. */
+export interface Machine {
+  readonly memory: WebAssembly.Memory;
   /** Addresses of the u64s the worker stores 0 to when a result is ready: S_ICOUNT_LIMIT of each vCPU, so that generated code returns at its next check. */
   readonly kicks: readonly number[];
 }
 
+interface Thread {
+  readonly worker: Worker;
+  readonly port: MessagePort;
+  /** Set when the thread failed and nobody was told yet. */
+  failure: Error | undefined;
+}
+
+/** A thread that no machine has taken yet. */
+let prepared: Thread | undefined;
+
+function startThread(): Thread {
+  const { port1, port2 } = new MessageChannel();
+  const isSource = import.meta.url.endsWith('.ts');
+  const start: WorkerStart = { port: port2, cache: getCompileCacheDir() };
+  const worker = new Worker(new URL(isSource ? './worker.ts' : './worker.js', import.meta.url), {
+    workerData: start,
+    transferList: [port2],
+    execArgv: isSource ? ['-C', 'source'] : [],
+  });
+  worker.unref();
+  port1.unref();
+  const thread: Thread = { worker, port: port1, failure: undefined };
+  worker.on('error', (error: Error) => {
+    thread.failure = error;
+  });
+  return thread;
+}
+
+/** Starts the thread of the next machine, so that it loads the code generator while the process loads everything else. It does not keep the process alive. */
+export function prepareCompiler(): void {
+  prepared ??= startThread();
+}
+
 /** Compiles on a worker thread. Results are picked up with `poll`, without an event loop. */
 export class WorkerCompiler implements Compiler {
-  private readonly worker: Worker;
-  private readonly port: MessagePort;
-  /** Set when the worker failed and nobody was told yet. Guests then go on in the interpreter. */
-  private failure: Error | undefined;
+  private readonly thread: Thread;
 
-  constructor(memory: WebAssembly.Memory, kicks: readonly number[]) {
-    const { port1, port2 } = new MessageChannel();
-    this.port = port1;
-    const isSource = import.meta.url.endsWith('.ts');
-    const start: WorkerStart = { memory, port: port2, kicks };
-    this.worker = new Worker(new URL(isSource ? './worker.ts' : './worker.js', import.meta.url), {
-      workerData: start,
-      transferList: [port2],
-      execArgv: isSource ? ['-C', 'source'] : [],
-    });
-    this.worker.on('error', (error: Error) => {
-      this.failure = error;
-    });
-    this.worker.unref();
-    port1.unref();
+  constructor(machine: Machine) {
+    this.thread = prepared ?? startThread();
+    prepared = undefined;
+    this.thread.port.postMessage(machine);
   }
   request(r: CompileRequest): void {
-    this.port.postMessage(r);
+    this.thread.port.postMessage(r);
   }
   poll(): CompileResult | undefined {
-    if (this.failure !== undefined) {
-      const failure = `the compiler thread ended: ${this.failure.message}`;
-      this.failure = undefined;
+    // Guests then go on in the interpreter.
+    if (this.thread.failure !== undefined) {
+      const failure = `the compiler thread ended: ${this.thread.failure.message}`;
+      this.thread.failure = undefined;
       return { ids: [], failure, bytes: 0, emitMs: 0, engineMs: 0 };
     }
-    return (receiveMessageOnPort(this.port) as { message: CompileResult } | undefined)?.message;
+    return (receiveMessageOnPort(this.thread.port) as { message: CompileResult } | undefined)?.message;
   }
   async dispose(): Promise<void> {
-    this.port.close();
-    await this.worker.terminate();
+    this.thread.port.close();
+    await this.thread.worker.terminate();
   }
 }
