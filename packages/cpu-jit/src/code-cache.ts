@@ -210,7 +210,13 @@ export class CodeCache {
   invalidate(hpa: number, length: number): void {
     const end = hpa + length;
     const dropped = new Set<Translation>();
-    for (let line = Math.floor(hpa / LINE); line <= Math.floor((end - 1) / LINE); line++) {
+    const last = Math.floor((end - 1) / LINE);
+    for (let line = Math.floor(hpa / LINE); line <= last; line++) {
+      // Most of what devices write is no code: half a page at a time.
+      if ((this.host.u32[bitsOf(line)] ?? 0) === 0) {
+        line |= 31;
+        continue;
+      }
       for (const t of this.byLine.get(line) ?? []) if (t.ranges.some((r) => r.start < end && hpa < r.end)) dropped.add(t);
     }
     if (dropped.size === 0) return;
@@ -288,7 +294,7 @@ export class CodeCache {
     this.clearLine(line);
   }
   private clearLine(line: number): void {
-    const word = (CODE_BITS + (line >>> 6) * 8 + ((line >>> 5) & 1) * 4) >>> 2;
+    const word = bitsOf(line);
     const { u32 } = this.host;
     u32[word] = (u32[word] ?? 0) & ~(1 << (line & 31));
   }
@@ -297,6 +303,11 @@ export class CodeCache {
 /** Numbers of the lines that a translation's bytes lie in. */
 function* linesOf(t: Translation): Generator<number> {
   for (const { start, end } of t.ranges) for (let line = Math.floor(start / LINE); line <= Math.floor((end - 1) / LINE); line++) yield line;
+}
+
+/** Index of the word of CODE_BITS that has the bit of a line. */
+function bitsOf(line: number): number {
+  return (CODE_BITS + (line >>> 6) * 8 + ((line >>> 5) & 1) * 4) >>> 2;
 }
 
 /** BD_REACH of code whose last instruction ends at offset `end`. */
