@@ -4,12 +4,12 @@
  * so that opening and closing them is a short loop.
  */
 import {
-  S_CPL, S_CR4, S_RFLAGS, S_SMAP_COUNT, S_SMAP_LIST, S_SMAP_OPEN, SMAP_ENTRIES, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_DEPRIVILEGED,
+  S_CPL, S_CR4, S_RFLAGS, S_SMAP_COUNT, S_SMAP_LIST, S_SMAP_OPEN, SMAP_ENTRIES, TLB_CLOSED, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_DEPRIVILEGED,
 } from "../src/layout";
 import { CR4_SMAP, RFLAGS_AC } from "./cpu";
 
 const INVALID: u64 = 0xffff_ffff_ffff_ffff;
-const CLOSED: u64 = 1;
+const CLOSED: u64 = TLB_CLOSED;
 
 /** Is the entry still what it was listed for? */
 @inline

@@ -1,4 +1,4 @@
-// String instructions. A call does at most one page of each operand and leaves the registers in the state block where the
+// String instructions. A call does at most one page of each operand (MOVS and STOS: some pages) and leaves the registers in the state block where the
 // architecture wants them between iterations, so interrupts can come between calls. Results: 1 complete; 0 execute the
 // instruction again (or S_EXC is set).
 import {
@@ -134,8 +134,27 @@ function runPtr(cpu: u32, va: u64, size: u32, n: u32, backward: bool): u32 {
   return overCode(cpu, first, n * size) ? hpa : 0;
 }
 
+/** Copies and fills of at most a page each that a call does, so that going in and out is paid for once. An interrupt waits for them: some microseconds. */
+const MAX_RUNS: u32 = 16;
+
+/** Was that a run of some elements? After one by itself, as devices take them, a fault or a chunk under observation others must have a look. */
+@inline
+function goesOn(cpu: u32, before: u64, addrSize: u32): bool {
+  return !load<u32>(cpu, S_EXC) && !load<u32>(cpu, S_STEP) && before - get(cpu, RCX, addrSize) > 1;
+}
+
 /** MOVS. `segOffset`: state-block offset of the source segment's base. */
 export function rep_movs(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset: u32): u32 {
+  for (let i: u32 = 0; i < MAX_RUNS; i++) {
+    const before = get(cpu, RCX, addrSize);
+    if (moveRun(cpu, size, addrSize, rep, segOffset)) return 1;
+    if (!goesOn(cpu, before, addrSize)) break;
+  }
+  return 0;
+}
+
+/** MOVS within a page of each operand. */
+function moveRun(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset: u32): u32 {
   narrow(cpu, addrSize, rep, RSI, RDI);
   let n = wanted(cpu, addrSize, rep);
   if (!n) return 1;
@@ -187,6 +206,16 @@ function move(d: u32, s: u32, size: u32, n: u32, backward: bool): void {
 
 /** STOS of AL, AX, EAX or RAX. */
 export function rep_stos(cpu: u32, size: u32, addrSize: u32, rep: u32, _: u32): u32 {
+  for (let i: u32 = 0; i < MAX_RUNS; i++) {
+    const before = get(cpu, RCX, addrSize);
+    if (storeRun(cpu, size, addrSize, rep)) return 1;
+    if (!goesOn(cpu, before, addrSize)) break;
+  }
+  return 0;
+}
+
+/** STOS within a page. */
+function storeRun(cpu: u32, size: u32, addrSize: u32, rep: u32): u32 {
   narrow(cpu, addrSize, rep, 0, RDI);
   let n = wanted(cpu, addrSize, rep);
   if (!n) return 1;

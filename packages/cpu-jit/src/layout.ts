@@ -429,10 +429,11 @@ export const C_TLB_HITS = 0x6ce8;
 
 // ---------------------------------------------------------------- TLB entry
 /** Tag = virtual page address (bits 12..63), or TLB_INVALID. An access hits when
- *  `(va + size - 1) & ~0xfff == tag` for its kind. u64 each. */
+ *  `(va + size - 1) & ~0xfff == tag` for its kind. Accesses that must be aligned compare the low bits of their address as well, up to
+ *  bit 4, which no tag but TLB_INVALID has set. u64 each. */
 export const TLB_READ = 0;
 /** In the tags for data: generated code finds no match, so that each access comes to the runtime, which counts it. */
-export const TLB_COUNTED = 2;
+export const TLB_COUNTED = 1 << 9;
 export const TLB_WRITE = 8;
 export const TLB_EXEC = 16;
 /** HPA = low 32 bits of va + addend. u32. */
@@ -446,8 +447,9 @@ export const TLB_FLAG_CODE = 2;
 /** A fragment of a 2 MiB (or 4 MiB), or of a 1 GiB page. */
 export const TLB_FLAG_LARGE = 4;
 export const TLB_FLAG_HUGE = 8;
-/** A user page in a supervisor's array under SMAP: bit 0 of its data tags is set, so that they match nothing, while RFLAGS.AC is clear. */
+/** A user page in a supervisor's array under SMAP: TLB_CLOSED is set in its data tags, so that they match nothing, while RFLAGS.AC is clear. */
 export const TLB_FLAG_SMAP = 16;
+export const TLB_CLOSED = 1 << 8;
 
 // ---------------------------------------------------------------- jump cache entry
 export const JC_RIP = 0;

@@ -8,6 +8,9 @@ export const CC = { O: 0, NO: 1, B: 2, AE: 3, E: 4, NE: 5, BE: 6, A: 7, S: 8, NS
 /** Lazy flag producers: see FLAGS_* in layout.ts. */
 export type FlagKind = 'add' | 'sub' | 'logic' | 'inc' | 'dec';
 
+/** General protection (SDM vol. 3, table 7-1). */
+export const VECTOR_GP = 13;
+
 type Signature = { params: ValType[]; result: ValType | 'none' };
 
 /**
@@ -294,6 +297,10 @@ export abstract class Emitter {
   /** Load or store 32 bytes as two v128 halves, low first. A store that faults has stored nothing. */
   abstract loadPair(address: Val): readonly [Val, Val];
   abstract storePair(address: Val, low: Val, high: Val): void;
+  /** #GP(0) unless `address` is a multiple of `size`, now or when the operand of that size at that address is accessed, which must follow. */
+  requireAligned(address: Val, size: number): void {
+    this.if(this.and(this.wrap(address), this.i32(size - 1)), () => this.raise(VECTOR_GP, 0));
+  }
   /** A field of the state block (see layout.ts), 4 or 8 bytes. Not for registers or flags: those may live in locals. */
   state(offset: number, size: 4 | 8): Val {
     const { m } = this;

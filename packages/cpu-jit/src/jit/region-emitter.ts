@@ -1,5 +1,5 @@
 import type { Form, Insn, MemOperand, OperandForm } from '../decoder/types.ts';
-import type { AddressOptions, Emitter } from '../emit/emitter.ts';
+import { type AddressOptions, type Emitter, VECTOR_GP } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
 import { controlOffset, debugOffset, popAdjustment, segmentBaseOffset } from '../interp/record.ts';
 import {
@@ -31,7 +31,6 @@ import { returnTargets } from './return-sites.ts';
 import type { TargetHash } from './target-hash.ts';
 
 const RIP = 16;
-const VECTOR_GP = 13;
 
 /** How a block ends, as the emission of its last instruction left it. */
 export type Terminator =

@@ -1,3 +1,4 @@
+import { VECTOR_GP } from '../emit/emitter.ts';
 import { exactName, PLACE_INDEX_BITS } from '../emit/slow-paths.ts';
 import { hostLoad, hostStore, PAGE_MASK, TAG, tlbEntry, typeOfSize } from '../emit/tlb-path.ts';
 import type { Val, ValType } from '../emit/val.ts';
@@ -26,6 +27,8 @@ export interface Group {
   min: number;
   end: number;
   writes: boolean;
+  /** The byte at `offset` must be at a multiple of `size`; undefined: all may lie anywhere. */
+  alignment: { readonly offset: number; readonly size: number } | undefined;
   /** Local, i32: host address of the byte at `min`; 0 when accesses must take the slow path, as after a slow path of another access,
    *  in which the hypervisor may have changed the mapping. */
   readonly host: number;
@@ -45,6 +48,8 @@ interface Place {
   readonly group: Group;
   readonly offset: number;
   readonly number: number;
+  /** Its address must be a multiple of this, which the group's look into the TLB has found out where it allows the access. */
+  readonly aligned?: number;
 }
 
 /** What is known at the end of a block, of memory too. */
@@ -61,6 +66,8 @@ export abstract class RegionMemory extends RegionState {
   /** Slow paths of these blocks: the number of the access, and an empty block to clear the groups in. */
   private slowPaths: { readonly access: number; readonly clear: Expr }[] = [];
   private access = 0;
+  /** Addresses that must be multiples of a number. */
+  private readonly alignments = new WeakMap<Val, number>();
   /** Groups before this one take no more accesses: a helper may have changed mappings since. */
   private firstOpen = 0;
 
@@ -100,12 +107,25 @@ export abstract class RegionMemory extends RegionState {
       // The local of the host address holds the address of the TLB entry first.
       const entry = () => m.local.get(g.host, b.i32);
       const tag = m.i64.load(g.writes ? TAG.write : TAG.read, 8, m.local.tee(g.host, tlbEntry(m, at(g.min), m.local.get(LOCAL.tlb, b.i32)), b.i32));
-      const isAllowed = m.i64.eq(tag, m.i64.and(at(g.end - 1), m.i64.const(PAGE_MASK)));
+      const isAllowed = m.i64.eq(tag, g.alignment === undefined ? m.i64.and(at(g.end - 1), m.i64.const(PAGE_MASK)) : this.alignedPage(g, g.alignment));
       m.setCondition(g.nodes.test, isAllowed);
       m.appendChild(g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), m.i32.load(TLB_ADDEND, 4, entry()))));
       for (const { node, offset } of g.nodes.accesses) m.setMemoryOffset(node, offset - g.min);
       for (const s of this.slowPaths) if (g.first <= s.access && s.access < g.last) m.appendChild(s.clear, m.local.set(g.host, m.i32.const(0)));
     }
+  }
+
+  /** The page of the group's last byte, with low bits that no tag has unless the group is aligned. */
+  private alignedPage(g: Group, { offset, size }: { readonly offset: number; readonly size: number }): Expr {
+    const { m } = this;
+    const last = g.end - 1;
+    // Where an aligned unit that holds the last byte begins.
+    const unit = last - ((((last - offset) % size) + size) % size);
+    return m.i64.and(this.virtual(g, unit), m.i64.const(PAGE_MASK | BigInt(size - 1)));
+  }
+
+  override requireAligned(address: Val, size: number): void {
+    this.alignments.set(address, size);
   }
 
   protected bind(v: Val): number {
@@ -115,8 +135,21 @@ export abstract class RegionMemory extends RegionState {
     return index;
   }
 
-  /** The group for an access of `size` bytes at `address`; a new one unless the block has one for addresses nearby. */
+  /** The group for an access of `size` bytes at `address`, with its alignment seen to. */
   private place(address: Val, size: number, writes: boolean): Place {
+    const place = this.grouped(address, size, writes);
+    const { group, offset } = place;
+    const aligned = this.alignments.get(address);
+    if (aligned === undefined) return place;
+    // An access that may never come does not ask for alignment now.
+    if (group.block === this.block) group.alignment ??= { offset, size: aligned };
+    const isImplied = group.alignment?.size === aligned && (offset - group.alignment.offset) % aligned === 0;
+    if (isImplied) return { ...place, aligned };
+    super.requireAligned(address, aligned);
+    return place;
+  }
+  /** The group for an access; a new one unless the block has one for addresses nearby. */
+  private grouped(address: Val, size: number, writes: boolean): Place {
     const symbolic: Symbolic = (this.isConditional ? undefined : this.symbolic(address)) ?? { root: this.newRoot(), offset: 0 };
     const { root, offset } = symbolic;
     this.access++;
@@ -136,7 +169,8 @@ export abstract class RegionMemory extends RegionState {
     const va = this.lastingLocal('i64');
     this.emit(this.m.local.set(va, address.take()));
     const nodes = { test: 0, begin: 0, accesses: [] };
-    const group = {
+    const [host, number] = [this.lastingLocal('i32'), this.access];
+    const group: Group = {
       root,
       block: this.block,
       va,
@@ -144,14 +178,15 @@ export abstract class RegionMemory extends RegionState {
       min: offset,
       end: offset + size,
       writes,
-      host: this.lastingLocal('i32'),
-      first: this.access,
-      last: this.access,
+      alignment: undefined,
+      host,
+      first: number,
+      last: number,
       nodes,
     };
     this.groups.push(group);
     this.allGroups.push(group);
-    return { group, offset, number: this.access };
+    return { group, offset, number };
   }
   private virtual(group: Group, offset: number): Expr {
     const { m, b } = this;
@@ -174,6 +209,18 @@ export abstract class RegionMemory extends RegionState {
     this.emit(group.test);
   }
 
+  /** #GP(0) on the slow path unless the address is aligned as it must be. */
+  private checkAlignment(place: Place): Expr[] {
+    if (place.aligned === undefined) return [];
+    const { m } = this;
+    const outer = this.body;
+    this.body = [];
+    this.raise(VECTOR_GP, 0);
+    this.ended = false;
+    const raised = m.block(null, this.body);
+    this.body = outer;
+    return [m.if(m.i32.and(m.i32.wrap(this.virtual(place.group, place.offset)), m.i32.const(place.aligned - 1)), raised)];
+  }
   /** The slow path: RIP and the count exact, then the runtime; leaves on a fault. `use` places the call. */
   private slow(op: 'load' | 'loadw' | 'store', size: number, place: Place, use: (call: Expr) => Expr, value?: Expr): Expr {
     const { m, b } = this;
@@ -201,6 +248,9 @@ export abstract class RegionMemory extends RegionState {
     if (flags.length === 0) return m.block(null, [call, m.br(FAULT, hasFault), clear]);
     return m.block(null, [call, m.if(hasFault, m.block(null, [...flags, m.br(FAULT)])), clear]);
   }
+  private checked(place: Place, slow: Expr): Expr {
+    return place.aligned === undefined ? slow : this.m.block(null, [...this.checkAlignment(place), slow]);
+  }
   /** A fault must find the flags. Those that take much code are put into their locals now, unless they are soon replaced and only a fault would ever need them. */
   private prepareFlags(): void {
     if (this.flagsTakeCode && !this.isConditional && !this.flagsAreReplaced()) this.flagsToLocals();
@@ -214,7 +264,7 @@ export abstract class RegionMemory extends RegionState {
     const result = this.newLocal(type);
     const node = hostLoad(m, size, this.host(place));
     const slow = this.slow('load', size, place, (call) => m.local.set(result, call));
-    this.either(place, [[node, 0]], m.local.set(result, node), slow);
+    this.either(place, [[node, 0]], m.local.set(result, node), this.checked(place, slow));
     return this.local(type, result);
   }
   store(address: Val, size: number, v: Val): void {
@@ -231,7 +281,10 @@ export abstract class RegionMemory extends RegionState {
       place,
       [[node, 0]],
       node,
-      this.slow('store', size, place, (call) => call, value()),
+      this.checked(
+        place,
+        this.slow('store', size, place, (call) => call, value()),
+      ),
     );
   }
   loadPair(address: Val): readonly [Val, Val] {
@@ -242,6 +295,7 @@ export abstract class RegionMemory extends RegionState {
     const [first, second] = [hostLoad(m, 16, this.host(place)), hostLoad(m, 16, this.host(place))];
     const fast = m.block(null, [m.local.set(low, first), m.local.set(high, second)]);
     const slow = m.block(null, [
+      ...this.checkAlignment(place),
       this.slow('load', 16, place, (call) => m.local.set(low, call)),
       this.slow('load', 16, upper(place), (call) => m.local.set(high, call)),
     ]);
@@ -264,6 +318,7 @@ export abstract class RegionMemory extends RegionState {
     const place = this.place(address, 32, true);
     const [first, second] = [hostStore(m, 16, this.host(place), value(0)), hostStore(m, 16, this.host(place), value(1))];
     const slow = m.block(null, [
+      ...this.checkAlignment(place),
       // Whether the upper half can be written is known before anything is.
       this.slow('loadw', 16, upper(place), (call) => m.drop(call)),
       this.slow('store', 16, place, (call) => call, value(0)),

@@ -63,13 +63,8 @@ export function lowSecond(e: Emitter): Val {
 export function alignedAddress(e: Emitter, i: number, alignment: 'aligned' | 'unaligned', write = false): Val {
   if (alignment === 'unaligned') return e.let(e.address(i, { write }));
   const address = e.let(e.address(i, { write, align: e.size(i) }));
-  if (e.codeSize === 64 || e.flat) checkAligned(e, address, e.size(i));
+  if (e.codeSize === 64 || e.flat) e.requireAligned(address, e.size(i));
   return address;
-}
-
-/** #GP(0) unless `address` is a multiple of `size` (SDM vol. 1, 4.1.1). */
-function checkAligned(e: Emitter, address: Val, size: number): void {
-  e.if(e.and(e.wrap(address), e.i32(size - 1)), () => e.raise(13, 0));
 }
 
 /** Vector with operand `i` in its low bytes; the rest is undefined. */
