@@ -12,7 +12,7 @@ import { LIVE_OPTIONS } from './commands/stat.ts';
 export const COMMANDS = ['run', 'compare', 'stat', 'bench', 'calibrate', 'jit', 'snapshot', 'image', 'doctor', 'completion', 'demo'];
 
 /** Options of each command, by name. */
-const OPTIONS_OF: Readonly<Record<string, object>> = {
+const OPTIONS_OF: Readonly<Record<string, object> & { run: object }> = {
   run: { ...MACHINE_OPTIONS, ...RUN_OPTIONS },
   compare: COMPARE_OPTIONS,
   stat: LIVE_OPTIONS,
@@ -22,6 +22,9 @@ const OPTIONS_OF: Readonly<Record<string, object>> = {
   image: IMAGE_OPTIONS,
   demo: MACHINE_OPTIONS,
 };
+
+/** Commands that start machines by arguments of `pvm run`, which follow `--`. */
+const TAKES_RUN_ARGUMENTS: ReadonlySet<string> = new Set(['compare', 'stat']);
 
 /** Options of the library that the command line calls otherwise. */
 const OPTION_NAMES: Readonly<Record<string, string>> = {
@@ -57,6 +60,8 @@ function unknownWord(word: string, [command = '', ...rest]: readonly string[], s
   const isOption = rest.some((given) => given === `-${word}` || given.startsWith(`--${word}`));
   if (!isOption) return `unknown command ${word}; did you mean ${suggested ?? nearest(word, COMMANDS)}? (pvm --help lists commands)`;
   const known = Object.keys(OPTIONS_OF[command] ?? {});
+  if (TAKES_RUN_ARGUMENTS.has(command) && word in OPTIONS_OF['run'])
+    return `${command}: --${word} is an option of run; options of run come after -- (pvm ${command} --help)`;
   const guess = known.length === 0 ? '' : `; did you mean --${nearest(word, known)}?`;
   return `${command}: unknown option --${word}${guess} (pvm ${command} --help lists options)`;
 }

@@ -57,7 +57,8 @@ function metric(designs: readonly ComparedDesign[], name: string, kind: Kind, un
 function wholeRun(designs: readonly ComparedDesign[]): Metric[] {
   const counted = (name: string, value: (d: ComparedDesign) => number | undefined) => metric(designs, name, 'counted', '', value);
   const host = (name: string, value: (d: ComparedDesign) => number) => metric(designs, name, 'host', 'ms', value);
-  const kinds = [...new Set(designs.flatMap((d) => Object.keys(d.report.ledger.worldSwitchesByKind)))];
+  const happened = (d: ComparedDesign) => Object.entries(d.report.ledger.worldSwitchesByKind).flatMap(([kind, n]) => (n > 0 ? [kind] : []));
+  const kinds = [...new Set(designs.flatMap(happened))];
   return [
     counted('exit code', (d) => d.report.exitCode),
     counted('guest instructions', (d) => d.report.instructions),

@@ -1,5 +1,16 @@
 import { expect, it } from 'vitest';
-import { errorClass } from './sub-reasons.ts';
+import { errorClass, exitClass } from './sub-reasons.ts';
+
+it.each([
+  ['#PF', 'shadow', '#PF shadow'],
+  ['EXCEPTION_NMI', '#PF shadow', '#PF shadow'],
+  ['#UD', '', '#UD'],
+  ['EXCEPTION_NMI', '#UD', '#UD'],
+  ['EPT_VIOLATION', 'mmio', 'EPT_VIOLATION mmio'],
+  ['HYPERCALL', 'LOAD_PGTBL', 'HYPERCALL'],
+])('charts call the exit %s %s "%s"', (reason, sub, name) => {
+  expect(exitClass(reason, sub)).toBe(name);
+});
 
 it.each([
   [14, 0b00110, 'write, not present, user'],

@@ -18,8 +18,12 @@ export const PAGE_FAULT = {
 
 const PAGE_FAULT_KINDS: ReadonlySet<string> = new Set(Object.values(PAGE_FAULT));
 
-/** What a chart calls an exit: the reason, and for page faults what they turned out to be. */
+/**
+ * What a chart calls an exit: the reason, and for page faults what they turned out to be. An exception is called the same whether it leaves a guest of PVM or, as
+ * EXCEPTION_NMI, one of VMX.
+ */
 export function exitClass(reason: string, sub: string): string {
+  if (reason === 'EXCEPTION_NMI' && sub.startsWith('#')) return sub;
   return PAGE_FAULT_KINDS.has(sub) ? `${reason} ${sub}` : reason;
 }
 

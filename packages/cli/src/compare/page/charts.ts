@@ -155,7 +155,7 @@ export function latencyChart({ designs }: PageData, colours: Colours, reason: st
     maintainAspectRatio: false,
     animation: false,
     interaction: { mode: 'index', intersect: false },
-    scales: { x: axis('from ... on'), y: { ...axis('% of exits'), min: 0 } },
+    scales: { x: axis('host time of an exit, at least'), y: { ...axis('% of exits'), min: 0 } },
     plugins: { legend: legend(), tooltip: { callbacks: { label: (item) => ` ${item.dataset.label ?? ''}: ${plain.format(Number(item.raw))} %` } } },
   };
   return draw('latency', { type: 'line', data: { labels, datasets }, options });

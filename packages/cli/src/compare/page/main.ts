@@ -34,7 +34,7 @@ const byPart = new Colours(
     Number.POSITIVE_INFINITY,
   ),
 );
-const byKind = new Colours(['exit', 'entry', 'direct syscall', 'direct return']);
+const byKind = new Colours(['exit', 'entry', 'direct syscall', 'direct return', 'direct fault']);
 const share = document.getElementById('exits-share');
 const choice = document.getElementById('latency-reason');
 let drawn: (Chart | undefined)[] = [];
