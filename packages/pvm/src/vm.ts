@@ -451,7 +451,7 @@ export class Vm {
     return this.platform.devices;
   }
 
-  /** Which pages of RAM the guest and its devices write; undefined under designs that cannot tell (all but `kvm-ept`). */
+  /** Which pages of RAM the guest and its devices write; undefined under `bare`, where the CPU keeps no such tables. */
   get dirtyLog(): DirtyTracking | undefined {
     return this.design.dirtyLog;
   }

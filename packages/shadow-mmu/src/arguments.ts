@@ -9,3 +9,10 @@ export function checkArea(name: string, base: number, bytes: number, memoryBytes
     throw new RangeError(`${name} must be whole 4 KiB pages inside the ${memoryBytes} bytes of memory, got ${base}+${bytes}`);
   }
 }
+
+/** @throws RangeError unless [gpa, gpa + bytes) is whole pages */
+export function checkPages(gpa: number, bytes: number): void {
+  if (!Number.isInteger(gpa / 4096) || !Number.isInteger(bytes / 4096) || gpa < 0 || bytes <= 0 || gpa + bytes > 2 ** 48) {
+    throw new RangeError(`a guest-physical range must be whole 4 KiB pages below 2^48, got ${gpa}+${bytes}`);
+  }
+}

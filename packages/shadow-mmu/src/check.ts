@@ -23,7 +23,7 @@ import {
   ROLE_USER,
 } from './paging.ts';
 import { modeOfRole, roleAccess } from './shadow-fill.ts';
-import type { ShadowPages } from './shadow-pages.ts';
+import { LOG_CLEAN, type ShadowPages } from './shadow-pages.ts';
 
 type Fail = (what: string, sidx: number) => never;
 
@@ -143,6 +143,7 @@ function checkEntry(shadow: CheckedShadow, entries: GuestEntries, sidx: number, 
     const ram = pages.ramFrameOf(low);
     if (ram < 0 || ram >= pages.ramFrames) fail('leaf outside RAM', sidx);
     if ((low & PTE_W) !== 0 && pages.inSync[ram] !== 0) fail('writable leaf of a page table in step', sidx);
+    if ((low & PTE_W) !== 0 && pages.logged[ram] === LOG_CLEAN) fail('writable leaf of a page that the dirty log calls clean', sidx);
   } else {
     const child = pages.childOf(low);
     if (child <= 0 || child >= pool.frames || pool.role[child] === 0) fail('entry leads to a free frame', sidx);

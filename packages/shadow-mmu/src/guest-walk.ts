@@ -80,6 +80,8 @@ export class GuestWalk {
   leafLevel = 0;
   /** Level of the first entry used whose accessed bit counts. */
   private topLevel = 0;
+  /** Levels at which `mark` has set something since this was last cleared: bit n for level n. */
+  markedLevels = 0;
   /** Guest-physical address of the 4 KiB page. */
   gpa = 0;
   /** Page-fault error bits P and RSVD when the walk or `permits` failed; `errorCode` adds W, U and I. */
@@ -255,8 +257,10 @@ export class GuestWalk {
       let old = this.low[level] as number;
       while ((old & marks) !== marks) {
         const found = Atomics.compareExchange(this.words, this.word[level] as number, old, old | marks);
-        if (found === old) old |= marks;
-        else if (((found ^ old) & ~(PTE_A | PTE_D)) !== 0) return false;
+        if (found === old) {
+          old |= marks;
+          this.markedLevels |= 1 << level;
+        } else if (((found ^ old) & ~(PTE_A | PTE_D)) !== 0) return false;
         // Only marks were set since: by another vCPU, or for another level of this walk, which may use one entry twice.
         else old = found;
       }

@@ -2,7 +2,7 @@ import type { Saveable, StateIo } from '@pvm/cpu-jit';
 /**
  * A second-level table (EPT): guest-physical address -> frame, built on demand, as a hypervisor keeps it for a CPU that walks two dimensions.
  */
-import { checkArea, checkRange } from './arguments.ts';
+import { checkArea, checkPages, checkRange } from './arguments.ts';
 import { DirtyLog, type DirtyLogKind } from './dirty-log.ts';
 import { EPT_A, EPT_ADDRESS, EPT_LARGE, EPT_MMIO, EPT_R, EPT_RWX, EPT_W, EPT_WB, entryBytes, misconfigurationOf } from './second-level-entry.ts';
 import { SecondLevelTree } from './second-level-tree.ts';
@@ -264,11 +264,5 @@ export class SecondLevel implements Saveable {
     const log = s.value('log', this.log === undefined ? undefined : { gpa: this.log.gpa, end: this.log.end, isProtecting: this.log.isProtecting });
     if (s.restoring) this.log = log === undefined ? undefined : new DirtyLog(log.gpa, log.end - log.gpa, log.isProtecting ? 'write-protect' : 'dirty-bit');
     if (this.log !== undefined) s.part('written', this.log);
-  }
-}
-
-function checkPages(gpa: number, bytes: number): void {
-  if (!Number.isInteger(gpa / 4096) || !Number.isInteger(bytes / 4096) || gpa < 0 || bytes <= 0 || gpa + bytes > 2 ** 48) {
-    throw new RangeError(`a guest-physical range must be whole 4 KiB pages below 2^48, got ${gpa}+${bytes}`);
   }
 }

@@ -119,12 +119,12 @@ export class ShadowFill implements Saveable {
     return this.pages.pool.key[child] === this.wantKey && this.pages.pool.role[child] === this.wantRole;
   }
 
-  /** Whether the 2 MiB guest page around `gpa`, backed at `hpa`, may be one shadow leaf: aligned and all RAM, none of it in use as a page table. */
+  /** Whether the 2 MiB guest page around `gpa`, backed at `hpa`, may be one shadow leaf: aligned and all RAM, none of it in use as a page table or logged. */
   mayBeLarge(gpa: number, hpa: number): boolean {
     if (!this.largePages || ((gpa ^ hpa) & (TWO_MIB - 1)) !== 0) return false;
     const offset = gpa & (TWO_MIB - 1);
     const base = hpa - offset;
-    if (this.pages.blockTracked[((base >>> 12) - this.pages.ramBase) >>> 9] !== 0) return false;
+    if (!this.pages.mayBeLarge(((base >>> 12) - this.pages.ramBase) >>> 9)) return false;
     return this.gpaToHpa(gpa - offset) === base && this.gpaToHpa(gpa - offset + TWO_MIB - 4096) === base + TWO_MIB - 4096;
   }
 

@@ -14,6 +14,7 @@ import { ShadowFill } from './shadow-fill.ts';
 import { ShadowPages } from './shadow-pages.ts';
 import { SLOTS, TlbReach } from './tlb-reach.ts';
 import { Unsync } from './unsync.ts';
+import { WriteLog } from './write-log.ts';
 
 /** Shadow pages one fill may build: a path of five levels less the root. */
 const ROOM_FOR_FILL = 4;
@@ -55,6 +56,7 @@ export class ShadowMmu implements Saveable {
   private readonly roots: Roots;
   private readonly unsync: Unsync | undefined;
   private readonly isKvm: boolean;
+  private readonly writeLog: WriteLog;
 
   /** @throws RangeError when an option is out of range. */
   constructor(options: ShadowMmuOptions) {
@@ -81,6 +83,7 @@ export class ShadowMmu implements Saveable {
     this.pteWrites = new PteWrites(this.pages, this.fill, this.walk, gpaToHpa);
     this.roots = new Roots(this.pages, gpaToHpa, { vcpus, flavour, slots: cachedRoots });
     this.walk.pointers = this.roots.pointers;
+    this.writeLog = new WriteLog(this.pages, gpaToHpa);
     if (unsync) this.unsync = new Unsync(this.pages, this.pteWrites);
   }
 
@@ -119,8 +122,9 @@ export class ShadowMmu implements Saveable {
     return shadowLevels(this.roots.mode[vcpu] as number);
   }
 
-  /** Drops all roots and slots: before a snapshot is restored or the machine is torn down. `load` again before running. Flushes every TLB. */
+  /** Drops all roots and slots, and calls all pages dirty: before the guest goes on after having run without shadow tables, or the machine is torn down. `load` again before running. Flushes every TLB. */
   reset(): void {
+    this.writeLog.markAll();
     this.pages.clear();
     this.roots.clear();
     this.reach.everything();
@@ -142,6 +146,7 @@ export class ShadowMmu implements Saveable {
     const write = kind === ACCESS_WRITE || kind === ACCESS_RMW;
     const mode = this.roots.mode[vcpu] as number;
     this.faultUnsynced = false;
+    this.walk.markedLevels = 0;
     do {
       if (!this.find(vcpu, user, vaLow, vaHigh, access)) {
         // A #PF forgets what the TLB held for the address (SDM Vol. 3, 5.10.4.1).
@@ -149,6 +154,7 @@ export class ShadowMmu implements Saveable {
         return FAULT_PF;
       }
     } while (!this.walk.mark(write));
+    this.logMarks();
     if ((mode & MODE_32BIT) !== 0) this.followMarks32();
     const hpa = this.gpaToHpa(this.walk.gpa);
     this.faultGpa = this.walk.gpa + (vaLow & PAGE_OFFSET);
@@ -160,9 +166,17 @@ export class ShadowMmu implements Saveable {
       this.faultHpa = hpa + (vaLow & PAGE_OFFSET);
       return FAULT_TRACKED;
     }
+    if (write) this.pages.written((hpa >>> 12) - this.pages.ramBase);
     this.pages.makeRoom(ROOM_FOR_FILL);
     this.fill.fill(this.roots.current(vcpu, user), vaLow, vaHigh, hpa, this.walk.leafRights(user, write, mode));
     return FAULT_FIXED;
+  }
+
+  /** The walk just done may have set marks in the guest's tables. */
+  private logMarks(): void {
+    for (let levels = this.walk.markedLevels, level = 0; levels !== 0; levels >>>= 1, level++) {
+      if ((levels & 1) !== 0) this.writeLog.mark((this.walk.word[level] as number) * 4, 4);
+    }
   }
 
   /** Marks in 4-byte entries are address bits to shadow pages that take the frame for a table of 8-byte ones. */
@@ -205,6 +219,7 @@ export class ShadowMmu implements Saveable {
     const mode = this.roots.mode[vcpu] as number;
     const hpa = this.gpaToHpa(this.walk.gpa);
     if (hpa < 0 || (write && (this.isTracked(hpa) || this.walk.mustEmulate(user, write, mode)))) return false;
+    if (write) this.pages.written((hpa >>> 12) - this.pages.ramBase);
     this.pages.makeRoom(ROOM_FOR_FILL);
     this.fill.fill(this.roots.current(vcpu, user), vaLow, vaHigh, hpa, this.walk.leafRights(user, write, mode));
     this.prefaulted++;
@@ -230,11 +245,13 @@ export class ShadowMmu implements Saveable {
   emulateWrite(hpa: number, size: number, source: number): void {
     const frame = (hpa >>> 12) - this.pages.ramBase;
     if (frame < 0 || frame >= this.pages.ramFrames) throw new RangeError(`emulateWrite needs an address in guest RAM, got 0x${hpa.toString(16)}`);
+    this.pages.written(frame);
     this.pteWrites.emulate(hpa, size, source);
   }
 
   /** Guest RAM [hpa, hpa + length) was changed by something other than guest code: brings the shadow in step if page tables are in it. */
   guestWrote(hpa: number, length: number): void {
+    this.writeLog.mark(hpa, length);
     const end = hpa + length;
     for (let at = hpa; at < end; ) {
       const pageEnd = Math.min(end, at - (at & PAGE_OFFSET) + 4096);
@@ -308,6 +325,25 @@ export class ShadowMmu implements Saveable {
     return this.unsync === undefined ? 0 : this.unsync.synced + this.unsync.addresses;
   }
 
+  /**
+   * Logs writes to the guest-physical range [gpa, gpa + bytes), whole 4 KiB pages, in place of an earlier log; nothing is dirty yet. The first write to each page is
+   * a fault, and the range has no large pages meanwhile. Page tables are dirty as well when a walk sets their accessed and dirty bits.
+   */
+  startDirtyLog(gpa: number, bytes: number): void {
+    this.writeLog.start(gpa, bytes);
+  }
+  /** Pages written since the log started or was last taken: bit n of word w is page w * 32 + n of the range. @throws Error when no log is on */
+  takeDirty(): Uint32Array {
+    return this.writeLog.take();
+  }
+  stopDirtyLog(): void {
+    this.writeLog.stop();
+  }
+  /** The guest ran without shadow tables: all of the range may have been written. */
+  dirtyEverything(): void {
+    this.writeLog.markAll();
+  }
+
   /** Most shadow pages from now on, 64 up to the pool; more are reclaimed at once, roots in use excepted, which are emptied. */
   setPageLimit(pages: number): void {
     checkRange('pages', pages, 64, this.pool.frames);
@@ -359,7 +395,7 @@ export class ShadowMmu implements Saveable {
 
   /** The tables themselves are in the frame pool, which whoever saves the machine saves with it. */
   state(s: StateIo): void {
-    s.fields(this, ['faults', 'prefaulted', 'flushesNeedless', 'pages', 'reach', 'fill', 'pteWrites', 'roots']);
+    s.fields(this, ['faults', 'prefaulted', 'flushesNeedless', 'pages', 'reach', 'fill', 'pteWrites', 'roots', 'writeLog']);
     if (this.unsync !== undefined) s.part('unsync', this.unsync);
   }
 }

@@ -16,6 +16,11 @@ const FLUSH_ALL_FROM = 32;
 const TABLE_BITS = PTE_P | PTE_W | PTE_U | PTE_A;
 const LEAF_BITS = PTE_P | PTE_A | PTE_D;
 
+/** Values of `ShadowPages.logged`: no log, write-protected until it is written, written. */
+export const LOG_OFF = 0;
+export const LOG_CLEAN = 1;
+export const LOG_DIRTY = 2;
+
 export class ShadowPages implements Saveable {
   built = 0;
   zapped = 0;
@@ -34,6 +39,10 @@ export class ShadowPages implements Saveable {
   readonly inSync: Uint16Array;
   /** Tracked frames in each 2 MiB block of RAM: large leaves are allowed where it is 0. */
   readonly blockTracked: Uint16Array;
+  /** Dirty log by RAM frame, LOG_*. */
+  readonly logged: Uint8Array;
+  /** 1 for each 2 MiB block of RAM with frames in the log. */
+  readonly blockLogged: Uint8Array;
   /** Called before a root that slots still name is freed. */
   onRootFreed: (frame: number) => void = () => {};
   /** Called for a page that is about to be linked a second time, if it is out of step. */
@@ -53,6 +62,8 @@ export class ShadowPages implements Saveable {
     this.ramFrames = ramFrames;
     this.pagesOf = new Int32Array(ramFrames + DIRECT_BUCKETS);
     this.tables = new Uint16Array(ramFrames);
+    this.logged = new Uint8Array(ramFrames);
+    this.blockLogged = new Uint8Array((ramFrames >>> 9) + 1);
     this.inSync = new Uint16Array(ramFrames);
     this.blockTracked = new Uint16Array((ramFrames + 511) >>> 9);
   }
@@ -120,9 +131,9 @@ export class ShadowPages implements Saveable {
     for (let sidx = pool.heads[pool.parentHeads + frame] as number; sidx !== 0; sidx = pool.next[sidx] as number) this.markUnsyncAbove(sidx);
   }
 
-  /** Low word of a leaf for the RAM frame with these rights; no write to frames in use as page tables. */
+  /** Low word of a leaf for the RAM frame with these rights; no write to frames in use as page tables, nor to those whose first write is to be noticed. */
   leafLow(ramFrame: number, rights: number, level: number): number {
-    const writable = (rights & ACC_W) !== 0 && this.inSync[ramFrame] === 0 ? PTE_W : 0;
+    const writable = (rights & ACC_W) !== 0 && this.inSync[ramFrame] === 0 && this.logged[ramFrame] !== LOG_CLEAN ? PTE_W : 0;
     const user = (rights & ACC_U) !== 0 ? PTE_U : this.alwaysUser;
     return ((this.ramBase + ramFrame) << 12) | LEAF_BITS | writable | user | (level === 2 ? PTE_PS : 0);
   }
@@ -232,24 +243,41 @@ export class ShadowPages implements Saveable {
     this.tables[ramFrame] = pages + 1;
     if (pages === 0) {
       this.tracked++;
-      const pool = this.pool;
       const block = ramFrame >>> 9;
       const inBlock = this.blockTracked[block] as number;
       this.blockTracked[block] = inBlock + 1;
-      if (inBlock === 0) {
-        const head = pool.blockHeads + block;
-        for (let sidx = pool.heads[head] as number; sidx !== 0; sidx = pool.heads[head] as number) this.drop(sidx);
-      }
+      if (inBlock === 0) this.dropLarge(block);
     }
     this.protect(ramFrame);
   }
 
+  /** Drops the large leaves of a 2 MiB block of RAM. */
+  dropLarge(block: number): void {
+    const { pool } = this;
+    const head = pool.blockHeads + block;
+    for (let sidx = pool.heads[head] as number; sidx !== 0; sidx = pool.heads[head] as number) this.drop(sidx);
+  }
+
+  /** Whether a 2 MiB block of RAM may have large leaves: none of its frames is a page table or logged. */
+  mayBeLarge(block: number): boolean {
+    return this.blockTracked[block] === 0 && this.blockLogged[block] === 0;
+  }
+
+  /** A frame is about to be written, or was. */
+  written(ramFrame: number): void {
+    if (this.logged[ramFrame] === LOG_CLEAN) this.logged[ramFrame] = LOG_DIRTY;
+  }
+
   /** One more page in step with the frame: takes away every right to write it. */
   protect(ramFrame: number): void {
-    const pool = this.pool;
     const pages = this.inSync[ramFrame] as number;
     this.inSync[ramFrame] = pages + 1;
-    if (pages !== 0) return;
+    if (pages === 0) this.removeWrites(ramFrame);
+  }
+
+  /** No leaf of the frame lets it be written any more. */
+  removeWrites(ramFrame: number): void {
+    const pool = this.pool;
     let protectedEntries = 0;
     for (let sidx = pool.heads[ramFrame] as number; sidx !== 0; sidx = pool.next[sidx] as number) {
       const word = pool.word0 + sidx * 2;
@@ -312,6 +340,20 @@ export class ShadowPages implements Saveable {
   }
 
   state(s: StateIo): void {
-    s.fields(this, ['built', 'zapped', 'reclaimed', 'tracked', 'pool', 'pagesOf', 'tables', 'inSync', 'blockTracked', 'hand', 'reserve']);
+    s.fields(this, [
+      'built',
+      'zapped',
+      'reclaimed',
+      'tracked',
+      'pool',
+      'pagesOf',
+      'tables',
+      'inSync',
+      'blockTracked',
+      'logged',
+      'blockLogged',
+      'hand',
+      'reserve',
+    ]);
   }
 }

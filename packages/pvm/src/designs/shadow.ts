@@ -1,7 +1,9 @@
 import type { CpuCore } from '@pvm/cpu-jit';
 import { ACCESS_RMW, S_EXIT_SIZE, S_EXIT_VALUE } from '@pvm/cpu-jit/layout';
 import { ShadowMmu, type ShadowMmuOptions } from '@pvm/shadow-mmu';
+import { PvmError } from '../errors.ts';
 import type { VcpuState } from '../vcpu-state.ts';
+import type { DirtyTracking } from './design.ts';
 
 /** A shadow MMU over the frame pool and the RAM of a machine, wired to its TLBs. */
 export function createShadowMmu(core: CpuCore, more: Partial<ShadowMmuOptions> = {}): ShadowMmu {
@@ -20,6 +22,25 @@ export function createShadowMmu(core: CpuCore, more: Partial<ShadowMmuOptions> =
     },
     ...more,
   });
+}
+
+/**
+ * The dirty log of a machine with shadow tables, which have no dirty bits to look at.
+ *
+ * @param others called before pages are taken: marks what is written past the tables
+ */
+export function shadowDirtyLog(mmu: ShadowMmu, others: () => void = () => undefined): DirtyTracking {
+  return {
+    start: (gpa, bytes, kind = 'write-protect') => {
+      if (kind !== 'write-protect') throw new PvmError('bad-option', `shadow tables log writes by write protection only, not by ${kind}`);
+      mmu.startDirtyLog(gpa, bytes);
+    },
+    take: () => {
+      others();
+      return mmu.takeDirty();
+    },
+    stop: () => mmu.stopDirtyLog(),
+  };
 }
 
 /**

@@ -2,7 +2,7 @@
  * A guest that does at random what guests do to page tables, and checks each of its accesses against the plain walker. Every step depends on the seed and its own
  * number only, so that a failing run can be replayed with steps left out.
  */
-import { DATA, gpaToHpa, POINTERS, RAM_BASE, TABLES } from './guest-ram.ts';
+import { DATA, gpaToHpa, POINTERS, RAM_BASE, RAM_LOW, TABLES } from './guest-ram.ts';
 import type { Tables, WalkerOptions } from './hypervisor-tables.ts';
 import { type Access, EXEC, type Paging, PlainGuest, READ, type Verdict, WRITE } from './plain-guest.ts';
 import { Random } from './random.ts';
@@ -28,6 +28,8 @@ export class RandomGuest {
   private readonly plain: PlainGuest;
   private readonly options: RunOptions;
   private random = new Random(0);
+  /** The range under a dirty log, as it was when the log was last taken. */
+  private logged: { readonly gpa: number; readonly copy: Int32Array } | undefined;
   private readonly isStrict: boolean;
   /** Number of accesses, of which the low byte is what a write stores. */
   private written = 0;
@@ -220,6 +222,7 @@ export class RandomGuest {
         break;
       case 14: // the hypervisor takes memory back, or goes on from a snapshot
         if (random.below(100) === 0) machine.restart();
+        else if (random.chance(10)) this.dirtyLog();
         else this.reclaim();
         break;
       case 15:
@@ -262,7 +265,43 @@ export class RandomGuest {
     this.machine.view.setInt32(hpa, this.entry(), true);
     if (this.entrySize() === 8) this.machine.view.setInt32(hpa + 4, this.entryHigh, true);
     this.machine.mmu?.guestWrote(hpa - 16, 32);
+    this.machine.second?.markDirty(gpa, 8);
     this.plain.touched(hpa);
+  }
+
+  /** Starts or ends a dirty log, or takes what it has: all pages that are not what they were must be in it. */
+  private dirtyLog(): void {
+    const { random, machine } = this;
+    const tables = machine.mmu ?? machine.second;
+    if (tables === undefined) return;
+    if (this.logged === undefined || random.chance(20)) {
+      if (random.chance(20)) {
+        tables.stopDirtyLog();
+        this.logged = undefined;
+        return;
+      }
+      const [gpa, bytes] = random.pick([
+        [0, RAM_LOW],
+        [0x40_0000, 0x20_0000],
+        [0x3000, 0x5000],
+      ] as const);
+      tables.startDirtyLog(gpa, bytes);
+      this.logged = { gpa, copy: this.words(gpa, bytes).slice() };
+      return;
+    }
+    const { gpa, copy } = this.logged;
+    const dirty = tables.takeDirty();
+    const now = this.words(gpa, copy.byteLength);
+    for (let at = 0; at < now.length; at++) {
+      if (now[at] === copy[at]) continue;
+      const page = at >>> 10;
+      if (((dirty[page >>> 5] ?? 0) & (1 << (page & 31))) === 0) throw new Error(`the dirty log lacks the page at gpa 0x${(gpa + page * 4096).toString(16)}`);
+    }
+    copy.set(now);
+  }
+
+  private words(gpa: number, bytes: number): Int32Array {
+    return this.machine.words.subarray(gpaToHpa(gpa) >>> 2, (gpaToHpa(gpa) + bytes) >>> 2);
   }
 
   private reclaim(): void {
@@ -270,9 +309,7 @@ export class RandomGuest {
     const gpa = random.pick([...TABLES, ...DATA]);
     if (machine.second !== undefined) {
       const what = random.below(8);
-      if (what === 0) machine.second.startDirtyLog(0x40_0000, 0x20_0000);
-      else if (what === 1) machine.second.stopDirtyLog();
-      else if (what === 2) machine.second.zapAll();
+      if (what === 2) machine.second.zapAll();
       else machine.second.unmap(gpa, 4096);
       return;
     }

@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { createVm } from '../../index.ts';
 import { out, outImmediate, powerOff, runStock, start, stockKernel, TIMER_VECTOR, word } from '../../testing/stock-guest.ts';
 
 const movEax = (value: number): number[] => [0xb8, ...word(value, 4)];
@@ -65,21 +64,6 @@ describe('exits of kvm-ept', () => {
     const touch = [4, 6, 8].flatMap((mib) => [...store8(mib * MIB), ...store8(mib * MIB + 4096), ...load8(mib * MIB + 8192)]);
     expect((await exitsOf(touch)).exits).toEqual({ 'EPT_VIOLATION write': 3 });
     expect((await exitsOf(touch, { optimisations: { 'large-pages': false } })).exits).toEqual({ 'EPT_VIOLATION write': 6, 'EPT_VIOLATION read': 3 });
-  });
-
-  it.each(['dirty-bit', 'write-protect'] as const)('the dirty log of a machine has the pages that were written, and none that was read (%s)', async (kind) => {
-    const kernel = stockKernel([...start, ...store8(4 * MIB + 0x1000), ...load8(4 * MIB + 0x3000), ...store32(4 * MIB + 0x4ffe), ...powerOff]);
-    const vm = await createVm({ kernel, design: 'kvm-ept', jit: 'off', clock: 'icount', memory: '16M' });
-    try {
-      vm.dirtyLog?.start(4 * MIB, 64 * 4096, kind);
-      await vm.run();
-      expect([...(vm.dirtyLog?.take() ?? [])]).toEqual([0b11_0010, 0]);
-      expect([...(vm.dirtyLog?.take() ?? [])]).toEqual([0, 0]);
-      vm.dirtyLog?.stop();
-      expect(() => vm.dirtyLog?.take()).toThrow(/no dirty log is on/);
-    } finally {
-      await vm.dispose();
-    }
   });
 
   it('device memory is a violation once and a misconfiguration from then on', async () => {

@@ -30,8 +30,8 @@ import {
 import { ACCESS_AC, FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, type ShadowMmu } from '@pvm/shadow-mmu';
 import { errorClass, PAGE_FAULT } from '../../ledger/sub-reasons.ts';
 import type { PageTableCounters } from '../../summary.ts';
-import { type DesignContext, type ExitOutcome, TripleFault } from '../design.ts';
-import { createShadowMmu } from '../shadow.ts';
+import { type DesignContext, type DirtyTracking, type ExitOutcome, TripleFault } from '../design.ts';
+import { createShadowMmu, shadowDirtyLog } from '../shadow.ts';
 import { VMX_FRAMES } from '../vmx/controls.ts';
 import { VmxDesign } from '../vmx/vmx-design.ts';
 import { pagingMode } from './paging-mode.ts';
@@ -247,6 +247,9 @@ export class KvmSptDesign extends VmxDesign {
     if (gpa < this.core.ramBytes) this.mmu.guestWrote(this.core.ramBase + gpa, length);
   }
 
+  get dirtyLog(): DirtyTracking {
+    return shadowDirtyLog(this.mmu);
+  }
   checkMmu(): void {
     this.mmu.check();
   }

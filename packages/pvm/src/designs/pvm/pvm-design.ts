@@ -37,9 +37,9 @@ import type { ExitLedger } from '../../ledger.ts';
 import type { Platform } from '../../platform/index.ts';
 import type { PageTableCounters } from '../../summary.ts';
 import { R11, RAX, RBX, RCX, RSI, RSP } from '../../vcpu-state.ts';
-import { type Design, type DirectSwitches, type ExitOutcome, TripleFault } from '../design.ts';
+import { type Design, type DirectSwitches, type DirtyTracking, type ExitOutcome, TripleFault } from '../design.ts';
 import { accessMmio } from '../mmio.ts';
-import { accessTable, createShadowMmu } from '../shadow.ts';
+import { accessTable, createShadowMmu, shadowDirtyLog } from '../shadow.ts';
 import { NonPvmMode } from './non-pvm-mode.ts';
 import { internRows, type PvmRows } from './rows.ts';
 
@@ -355,6 +355,13 @@ export class PvmDesign implements Design {
     return { syscalls: sum(P_DIRECT_SYSCALLS), returns: sum(P_DIRECT_ERETUS), faults: sum(P_DIRECT_FAULTS) };
   }
 
+  /** The switcher writes to the PVCS past the tables, and a guest in non-PVM mode to everything. */
+  get dirtyLog(): DirtyTracking {
+    return shadowDirtyLog(this.mmu, () => {
+      if (this.nonPvm !== undefined) this.mmu.dirtyEverything();
+      for (const { pvcs } of this.vcpus) if (pvcs !== 0) this.mmu.guestWrote(pvcs, abi.PVCS_SIZE);
+    });
+  }
   pageTables(): PageTableCounters {
     return { ...this.mmu.stats() };
   }

@@ -66,6 +66,11 @@ export class StockShadow {
     this.modes.push(mode);
   }
 
+  /** All vCPUs are on shadow tables. */
+  get isComplete(): boolean {
+    return this.modes.every((mode) => mode.isDeprivileged);
+  }
+
   /** `mode` was on a plain CPU, where what the guest wrote to its tables was not seen: shadowing starts anew, for all vCPUs. */
   restart(mode: StockMode): void {
     this.mmu.reset();

@@ -33,9 +33,9 @@ import { errorClass, PAGE_FAULT } from '../../../ledger/sub-reasons.ts';
 import type { StockChoice } from '../../../options.ts';
 import type { PageTableCounters } from '../../../summary.ts';
 import { RCX } from '../../../vcpu-state.ts';
-import { type DesignContext, type DirectSwitches, type ExitOutcome, TripleFault } from '../../design.ts';
+import { type DesignContext, type DirectSwitches, type DirtyTracking, type ExitOutcome, TripleFault } from '../../design.ts';
 import { NativeDesign } from '../../native/native-design.ts';
-import { accessTable } from '../../shadow.ts';
+import { accessTable, shadowDirtyLog } from '../../shadow.ts';
 import { StockMode, StockShadow } from './mode.ts';
 import { EXIT_NAMES, FORMS, PrivilegedRows } from './rows.ts';
 
@@ -325,6 +325,12 @@ export class StockDesign extends NativeDesign {
   }
   override directSwitches(): DirectSwitches {
     return { syscalls: Number(this.vcpu.get64(P_DIRECT_SYSCALLS)), returns: Number(this.vcpu.get64(P_DIRECT_ERETUS)) };
+  }
+  /** Writes of a guest on a plain CPU are not seen. */
+  get dirtyLog(): DirtyTracking {
+    return shadowDirtyLog(this.mmu, () => {
+      if (!this.shadow.isComplete) this.mmu.dirtyEverything();
+    });
   }
   pageTables(): PageTableCounters {
     return { ...this.mmu.stats() };
