@@ -85,6 +85,7 @@ const CASES: readonly (readonly [string, RegExp])[] = [
   ['run arm', /ELF for machine 183; expected x86-64/],
   ['run --memroy 64M program', /run: unknown option --memroy; did you mean --memory\?/],
   ['run -kernell kernel', /unknown option -kernell; did you mean --kernel\?/],
+  ['compare --memory 64M -- program', /compare: --memory is an option of run; options of run come after --/],
   ['run --memory 1G1 program', /--memory: expected a number of bytes or a string such as "64M", got "1G1"/],
   ['run -m 4M program', /--memory: expected 8M to 3584M/],
   ['run -m 64G program', /--memory: expected 8M to 3584M/],
