@@ -41,6 +41,7 @@ export const PROGRAMS: readonly Program[] = [
   { name: 'image', what: '8/16-bit image filters, packed integer SSE2', rounds: 30 },
   { name: 'format', what: 'snprintf, strtod, sscanf of glibc', rounds: 40 },
   { name: 'big-code', what: '640 functions called in turn', rounds: 40 },
+  { name: 'churn', what: 'generates functions, calls each 1,000 times and overwrites it', rounds: 20 },
   { name: 'lua', what: "Debian's Lua 5.4: closures, tables, strings", rounds: 30, library: { package: 'liblua5.4-dev', name: 'lua5.4', include: 'lua5.4' } },
   { name: 'zlib', what: "Debian's zlib: deflate, inflate, crc32", rounds: 20, library: { package: 'zlib1g-dev', name: 'z' } },
   { name: 'sqlite', what: "Debian's SQLite: inserts, updates, grouped queries", rounds: 30, library: { package: 'libsqlite3-dev', name: 'sqlite3' } },

@@ -126,6 +126,8 @@ const MERGE_AFTER = 1 << 15;
 const MAX_BYTES = 64 << 20;
 /** How often a region is merged with others. */
 const MAX_MERGES = 12;
+/** How many merges are tried at a time: growing a region takes up to a millisecond, and the vCPU waits. */
+const MERGE_TRIES = 2;
 
 export interface JitOptions {
   /** A region is merged with its neighbours when it has been entered so often; default 32,768. */
@@ -207,6 +209,8 @@ export class Jit {
   private readonly copies = new Map<number, number>();
   /** HPA -> regions that end there because another one starts. */
   private readonly stoppedAt = new Map<number, Set<Pending>>();
+  /** Regions -> neighbours that they cannot be merged with. */
+  private readonly refused = new WeakMap<Pending, WeakSet<Pending>>();
 
   private readonly mergeAfter: number;
   private readonly maxBytes: number;
@@ -275,13 +279,21 @@ export class Jit {
           const to = this.heads.get(hpa);
           return to === undefined ? [] : [{ from: p, to }];
         }),
-      ].filter(({ from, to }) => from !== to && this.isCurrent(from) && this.isCurrent(to) && from.merges < MAX_MERGES);
+      ].filter(
+        ({ from, to }) => from !== to && this.isCurrent(from) && this.isCurrent(to) && from.merges < MAX_MERGES && this.refused.get(from)?.has(to) !== true,
+      );
       const entries = ({ desc }: Pending) => u32[(desc + BD_COUNT) >>> 2] ?? 0;
       const weight = ({ from, to }: { from: Pending; to: Pending }) => Math.min(entries(from), entries(to));
       pairs.sort((x, y) => weight(y) - weight(x));
-      pairs.some(({ from, to }) => this.merge(cpu, from, to));
+      pairs.slice(0, MERGE_TRIES).some(({ from, to }) => this.merge(cpu, from, to) || this.refuse(from, to));
     }
     this.spent(start);
+  }
+
+  /** Remembers that a merge cannot be: both would have to change first. */
+  private refuse(from: Pending, to: Pending): false {
+    this.refused.set(from, (this.refused.get(from) ?? new WeakSet()).add(to));
+    return false;
   }
 
   /** Has compiled code, and nothing that replaces it is on its way. */
