@@ -26,8 +26,7 @@ export function pvmPeer(name: string, root: string, options: readonly string[]):
     name,
     available: () => true,
     command: ({ guest, memoryMiB, words }) => [
-      process.execPath,
-      join(root, 'packages/cli/bin/pvm.mjs'),
+      join(root, 'node_modules/.bin/pvm'),
       'run',
       ...options,
       ...['--kernel', guest.kernel, '--initrd', guest.initrd, '--append', append(words), '-m', `${memoryMiB}M`, '--no-reboot'],

@@ -45,6 +45,7 @@ function spentSince(before: ReadonlyMap<string, number>, pid: number): { readonl
   return { vcpuNs: Math.max(0, ...spent), processNs: spent.reduce((sum, ns) => sum + ns, 0) };
 }
 
+/** NaN when the process has gone: one that waits to be reaped has no memory. */
 function peakRssMiB(pid: number): number {
   return Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
 }
@@ -80,9 +81,9 @@ export async function runSession(peer: SystemPeer, boot: Boot): Promise<Session>
     } else if (word === 'row') {
       const [steadyNs = Number.NaN, totalNs = Number.NaN, operations = Number.NaN] = numbers.map(Number);
       rows.set(name, { steadyNs, totalNs, operations, hostNs: (now - marks.began) * 1e6, ...spentSince(before, pid) });
+      marks.rss = peakRssMiB(pid);
     } else if (word === 'done') {
       marks.done = true;
-      marks.rss = peakRssMiB(pid);
     }
   }
   await ended;

@@ -170,8 +170,13 @@ export class CodeCache {
     u32[head >>> 2] = desc;
     const ranges: CodeRange[] = [{ start: hpa, end: hpa + Math.min(Math.max(offset, 1), room) }];
     if (crosses) ranges.push({ start: secondPage, end: secondPage + offset - room });
-    this.track({ ranges, drop: () => this.unlink(desc, hpa) });
+    this.trackBlock(ranges, desc, hpa);
     return true;
+  }
+
+  /** Apart from `addBlock`: the closure lives as long as the block, and would keep everything that one there needs. */
+  private trackBlock(ranges: readonly CodeRange[], desc: number, hpa: number): void {
+    this.track({ ranges, drop: () => this.unlink(desc, hpa) });
   }
 
   /** How often the interpreter has entered a block at `hpa` (more or less: the count starts again when it was reported hot); 0: never. */
