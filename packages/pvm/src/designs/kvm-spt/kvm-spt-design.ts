@@ -40,6 +40,7 @@ const VECTOR_GP = 13;
 const VECTOR_PF = 14;
 const CR4_PGE = 1 << 7;
 const CR4_PCIDE = 1 << 17;
+const CR4_PKE = 1n << 22n;
 const CR3_NO_FLUSH = 1n << 63n;
 const PCID_MASK = 0xfffn;
 /** PWT and PCD: cache attributes of the top-level table, which nothing here looks at. */
@@ -54,6 +55,8 @@ const CACHED_ROOTS = 4;
  */
 export class KvmSptDesign extends VmxDesign {
   readonly name = 'kvm-spt';
+  /** Shadow leaves have no protection keys; KVM offers them with EPT only. */
+  protected override readonly refusedCr4 = CR4_PKE;
   readonly mmu: ShadowMmu;
   private readonly exits: ReturnType<KvmSptDesign['internRows']>;
   /** Mode and CR3 that the current root was loaded for. */

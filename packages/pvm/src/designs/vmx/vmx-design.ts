@@ -36,6 +36,8 @@ const CR0_TS = 1n << 3n;
 export abstract class VmxDesign extends NativeDesign {
   readonly interruptRow: number;
   readonly timerRow: number;
+  /** Bits of CR4 that this host cannot give its guest, nor does CPUID offer what they are for. */
+  protected readonly refusedCr4: bigint = 0n;
   private readonly hypercalls = new Map<number, number>();
   private readonly row: (reason: string, sub?: string) => number;
 
@@ -135,6 +137,10 @@ export abstract class VmxDesign extends NativeDesign {
 
   /** CR0 or CR4 := `visible`; what the guest may not have becomes #GP, and the read shadow stays. */
   private writeControl(n: number, visible: bigint): void {
+    if (n === 4 && (visible & this.refusedCr4) !== 0n) {
+      this.core.raise(this.index, VECTOR_GP);
+      return;
+    }
     const [register, flip, fixed] = n === 0 ? ([S_CR0, V_CR0_FLIP, CR0_NE] as const) : ([S_CR4, V_CR4_FLIP, CR4_MCE] as const);
     this.core.writeControl(this.index, register, visible | fixed);
     if (this.vcpu.get32(S_EXC) === 0) this.vcpu.set32(flip, Number(fixed & ~visible));
