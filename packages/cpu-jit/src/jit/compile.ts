@@ -1,27 +1,20 @@
 import type { Insn } from '../decoder/types.ts';
 import type { Emitter } from '../emit/emitter.ts';
-import { avxBlockedNow, TABLE } from '../emit/handler-emitter.ts';
+import { avxBlockedNow } from '../emit/handler-emitter.ts';
 import {
   BD_COUNT,
   CR0_EM_TS,
   EXIT_LIMIT,
   FLAT_ALWAYS,
-  JC_CTX,
-  JC_ENTRY_SIZE,
-  JC_FN,
-  JC_RIP,
   MXCSR_DEFAULT,
   MXCSR_ROUNDING_MASKS,
-  NEXT,
   NEXT_CHECK,
   NEXT_INTERPRET,
   S_CR0,
-  S_CTX,
   S_EXIT_BLOCK,
   S_FLAT,
   S_ICOUNT,
   S_ICOUNT_LIMIT,
-  S_JC,
   S_MXCSR,
   S_RIP,
   S_TLB,
@@ -31,7 +24,7 @@ import { WASM_TYPES } from '../wasm/builder.ts';
 import { ModuleBuilder } from '../wasm/module-builder.ts';
 import type { Expr, WasmTypes } from '../wasm/types.ts';
 import { functionName } from './function-name.ts';
-import { jumpCacheIndex } from './jump-cache.ts';
+import { chainTo } from './jump-cache.ts';
 import type { RegionCode } from './region.ts';
 import { type BlockCode, RegionEmitter } from './region-emitter.ts';
 import { fixedLocals, type Imports, LOCAL } from './region-state.ts';
@@ -180,16 +173,7 @@ function nodeEnd(m: ModuleBuilder, b: WasmTypes, e: RegionEmitter, block: BlockC
 function addChains(m: ModuleBuilder): void {
   const b = WASM_TYPES;
   const cpu = () => m.local.get(0, b.i32);
-  const rip = () => m.local.get(1, b.i64);
-  const entry = () => m.local.get(2, b.i32);
-  const fn = () => m.local.get(3, b.i32);
-  const hit = m.i32.and(m.i64.eq(m.i64.load(JC_RIP, 8, entry()), rip()), m.i32.eq(m.i32.load(JC_CTX, 4, entry()), m.i32.load(S_CTX, 4, cpu())));
-  const body = [
-    m.local.set(1, m.i64.load(S_RIP, 8, cpu())),
-    m.local.set(2, m.i32.add(m.i32.load(S_JC, 4, cpu()), m.i32.mul(jumpCacheIndex(m, rip), m.i32.const(JC_ENTRY_SIZE)))),
-    m.if(hit, m.if(m.local.tee(3, m.i32.load(JC_FN, 4, entry()), b.i32), m.return_call_indirect(TABLE, fn(), [cpu()], b.i32, b.i32))),
-    m.i32.const(NEXT),
-  ];
+  const body = [m.local.set(1, m.i64.load(S_RIP, 8, cpu())), ...chainTo(m, { cpu: 0, rip: 1, entry: 2, fn: 3 })];
   m.addFunction('chain', b.i32, b.i32, [b.i64, b.i32, b.i32], m.block(null, body, b.i32));
   const spent = m.i64.ge_u(m.i64.load(S_ICOUNT, 8, cpu()), m.i64.load(S_ICOUNT_LIMIT, 8, cpu()));
   m.addFunction(

@@ -24,6 +24,7 @@ import type { ModuleBuilder } from '../wasm/module-builder.ts';
 import type { Expr, WasmTypes } from '../wasm/types.ts';
 import { type FlagUse, registersOf, usesOnAllPaths } from './deferred-flags.ts';
 import { type BlockTree, blockTrees, successorsOf } from './flow.ts';
+import { chainTo } from './jump-cache.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
 import { FAULT, type MemoryState, RegionMemory } from './region-memory.ts';
 import { type EndFlags, type Imports, LOCAL, type Symbolic } from './region-state.ts';
@@ -233,7 +234,9 @@ export class RegionEmitter extends RegionMemory {
   finish(render: () => Expr): Expr {
     const { m, b } = this;
     const reason = () => m.local.get(LOCAL.reason, b.i32);
-    const through = (code: number, name: string) => m.if(m.i32.eq(reason(), m.i32.const(code)), m.return_call(name, [this.cpu()], b.i32));
+    const rip = () => m.local.get(LOCAL.exitRip, b.i64);
+    const icount = () => m.local.get(LOCAL.icount, b.i64);
+    const isSpent = m.i64.ge_u(icount(), m.i64.load(S_ICOUNT_LIMIT, 8, this.cpu()));
     const body = render();
     this.finishFlags();
     const flags = this.followRecipe();
@@ -247,12 +250,13 @@ export class RegionEmitter extends RegionMemory {
         flags,
         spill,
         m.if(m.i32.eq(reason(), m.i32.const(EXIT_EXCEPTION)), m.return(reason())),
-        m.i64.store(S_RIP, 8, this.cpu(), m.local.get(LOCAL.exitRip, b.i64)),
-        m.i64.store(S_ICOUNT, 8, this.cpu(), m.local.get(LOCAL.icount, b.i64)),
-        through(CHAIN, 'chain'),
-        through(CHAIN_CHECK, 'chain_check'),
-        through(SYSCALL, 'syscall_chain'),
-        reason(),
+        m.i64.store(S_RIP, 8, this.cpu(), rip()),
+        m.i64.store(S_ICOUNT, 8, this.cpu(), icount()),
+        m.if(m.i32.ge_s(reason(), m.i32.const(0)), m.return(reason())),
+        m.if(m.i32.eq(reason(), m.i32.const(SYSCALL)), m.return_call('syscall_chain', [this.cpu()], b.i32)),
+        m.if(m.i32.eq(reason(), m.i32.const(CHAIN_CHECK)), m.if(isSpent, m.return(m.i32.const(EXIT_LIMIT)))),
+        // The locals of the TLB and of the flags' kind are free by now.
+        ...chainTo(m, { cpu: LOCAL.cpu, rip: LOCAL.exitRip, entry: LOCAL.tlb, fn: LOCAL.ccKind }),
       ],
       b.i32,
     );
