@@ -246,7 +246,7 @@ for (const jit of ['off', 'sync'] as const) {
         let o = m.runCase(() => {
           m.reset('long');
           m.bytes(AT.code, [0xfb, 0xf3, 0xaa, END]);
-          m.core.setReg(0, 1, 0x3000n);
+          m.core.setReg(0, 1, 0x1_8000n);
           m.core.setReg(0, 7, BigInt(0x30_0800));
           m.core.setLimit(0, m.core.stats(0).instructions + 2n);
         });
@@ -256,8 +256,8 @@ for (const jit of ['off', 'sync'] as const) {
         expect(o).toMatchObject({ vector: 0x50, ip: AT.code + 1 });
         expect(o.flags & FLAG.RF).toBe(FLAG.RF);
         // What is left and where it goes on agree.
-        expect(m.reg(1) + m.reg(7)).toBe(0x3000 + 0x30_0800);
-        expect(m.reg(1)).toBeLessThan(0x3000);
+        expect(m.reg(1) + m.reg(7)).toBe(0x1_8000 + 0x30_0800);
+        expect(m.reg(1)).toBeLessThan(0x1_8000);
         expect(m.reg(1)).toBeGreaterThan(0);
       });
     });
