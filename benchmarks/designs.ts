@@ -1,6 +1,6 @@
 // Measures the same work under every design, in turns, and prints each design's cost as a ratio to bare.
-//   node -C source benchmarks/designs.ts [--designs bare,kvm-ept,...] [--passes N] [--only row,...] [--kernel vmlinuz|debian] [--json file]
-// `--kernel debian` takes Debian's cloud kernel by apt. At the end it says which goals the results reach.
+//   node -C source benchmarks/designs.ts [--designs bare,kvm-ept,...] [--passes N] [--only row,...] [--kernel vmlinuz|debian] [--linux-passes N] [--json file]
+// Linux times many short batches by itself, so one boot a design is enough on a quiet machine. `--kernel debian` takes Debian's cloud kernel by apt. At the end it says which goals the results reach.
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { DESIGN_NAMES, type DesignName, designInfo, type PlatformKind, publishedFigures } from '../packages/pvm/src/index.ts';
@@ -40,6 +40,7 @@ const { values } = parseArgs({
   options: {
     designs: { type: 'string', default: DESIGN_NAMES.join(',') },
     passes: { type: 'string', default: '3' },
+    'linux-passes': { type: 'string', default: '1' },
     only: { type: 'string' },
     kernel: { type: 'string' },
     json: { type: 'string' },
@@ -79,7 +80,7 @@ const kernel = values.kernel === 'debian' ? await debianKernel('linux-image-clou
 if (values.kernel === 'debian' && kernel === undefined) console.error('No stock kernel (apt gave none): the rows in Linux are left out.');
 if (kernel !== undefined) {
   const samples = new Map<string, Map<DesignName, number[]>>();
-  for (let pass = 0; pass < passes; pass++) {
+  for (let pass = 0; pass < Number(values['linux-passes']); pass++) {
     for (const design of designs.filter((d) => runs(d, 'pc'))) {
       for (const [row, ns] of linuxRows(kernel, design)) {
         const ofRow = samples.get(row) ?? new Map<DesignName, number[]>(designs.map((d) => [d, []]));
