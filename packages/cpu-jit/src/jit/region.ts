@@ -169,7 +169,9 @@ export function discover(source: RegionSource): Region | undefined {
       list.push(insn);
       const hpa = hpaOf(offset);
       const room = Math.min(insn.length, 4096 - (hpa & 0xfff));
-      ranges.push({ start: hpa, end: hpa + room });
+      const last = ranges.at(-1);
+      if (last !== undefined && last.end === hpa && (hpa & 0xfff) !== 0) last.end = hpa + room;
+      else ranges.push({ start: hpa, end: hpa + room });
       if (room < insn.length) ranges.push({ start: nextPage(offset), end: nextPage(offset) + insn.length - room });
       offset += insn.length;
       if (insn.row.end === true) break;

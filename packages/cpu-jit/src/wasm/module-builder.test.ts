@@ -223,3 +223,14 @@ test('a branch to a label that is not around it is refused', () => {
   m.addFunction('f', WASM_TYPES.none, WASM_TYPES.none, [], m.br('elsewhere'));
   expect(() => m.emit(false)).toThrow(/label/);
 });
+
+test('functions have names where a profiler wants them, and only there', () => {
+  const m = new ModuleBuilder();
+  m.addFunctionImport('helper', WASM_TYPES.i32, WASM_TYPES.none);
+  m.addFunction('main+0x12', WASM_TYPES.none, WASM_TYPES.none, [], m.nop());
+  const sections = (hasNames: boolean) => WebAssembly.Module.customSections(new WebAssembly.Module(m.emit(hasNames)), 'name');
+  expect(sections(false)).toEqual([]);
+  const [names] = sections(true);
+  // Function names (1), 12 bytes: one function, number 1 behind the import.
+  expect(Buffer.from(names ?? new ArrayBuffer(0)).toString('latin1')).toBe('\x01\x0c\x01\x01\x09main+0x12');
+});
