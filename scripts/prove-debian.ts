@@ -48,7 +48,7 @@ const cpu = choice('cpu', values.cpu, ['v2', 'v3']);
 const clock = choice('clock', values.clock, ['host', 'icount']);
 const wanted = new RegExp(values.only);
 const items = ITEMS.filter((item) => wanted.test(item.name) && (!values.quick || item.quick === true) && (item.generic !== true || kernelName === 'generic'));
-const devices = values.quick ? [] : DEVICE_ITEMS.filter(({ name }) => wanted.test(name));
+const devices = values.quick ? [] : DEVICE_ITEMS.filter(({ name, needs }) => wanted.test(name) && (needs !== 'generic' || kernelName === 'generic'));
 if (values.list) {
   for (const { name } of [...items, ...devices]) console.log(name);
   process.exit(0);

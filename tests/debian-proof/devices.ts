@@ -15,26 +15,28 @@ const CHANNEL = 'org.pvm.proof';
 export interface HostSide {
   /** A raw disk of `SCRATCH_MIB`, written through. */
   readonly scratch: string;
+  /** What the guest calls it. */
+  readonly device: string;
   /** Shared with the guest under the tag `host`. */
   readonly folder: string;
   readonly channel: { readonly input: PassThrough; readonly output: PassThrough };
 }
 
 /** Puts what the proof of the devices needs into an empty folder. */
-export function hostSide(work: string): HostSide {
+export function hostSide(work: string, device = '/dev/vdb'): HostSide {
   const scratch = join(work, 'scratch.img');
   const folder = join(work, 'shared');
   mkdirSync(folder, { recursive: true });
   const fd = openSync(scratch, 'w+');
   for (let i = 0; i < SCRATCH_MIB; i++) writeSync(fd, randomBytes(MIB));
   closeSync(fd);
-  return { scratch, folder, channel: { input: new PassThrough(), output: new PassThrough() } };
+  return { scratch, device, folder, channel: { input: new PassThrough(), output: new PassThrough() } };
 }
 
-/** The options of `createVm` for its devices; the scratch disk is the last. */
-export function deviceOptions(host: HostSide, disk: string): VmOptions {
+/** The options of `createVm` for its devices; the scratch disk comes after `disks`. */
+export function deviceOptions(host: HostSide, ...disks: readonly string[]): VmOptions {
   return {
-    drives: [{ file: disk, snapshot: true }, { file: host.scratch }],
+    drives: [...disks.map((file) => ({ file, snapshot: true })), { file: host.scratch }],
     shares: [{ folder: host.folder, tag: 'host' }],
     consolePorts: [{}, { name: CHANNEL, input: host.channel.input, output: host.channel.output }],
     vsock: true,
@@ -45,6 +47,8 @@ export function deviceOptions(host: HostSide, disk: string): VmOptions {
 /** One device that has to work, seen from both sides. */
 export interface DeviceItem {
   readonly name: string;
+  /** More than a kernel, Python and BusyBox: a Debian on disk, or one with the generic kernel, whose modules the cloud kernel lacks. */
+  readonly needs?: 'debian' | 'generic';
   /** @throws Error that says what is wrong */
   readonly prove: (guest: GuestSession, host: HostSide) => Promise<void>;
 }
@@ -77,14 +81,17 @@ function sha256(path: string, from: number, bytes: number): string {
 }
 
 async function disk(guest: GuestSession, host: HostSide): Promise<void> {
-  const read = await done(guest, 'dd if=/dev/vdb bs=1M count=16 iflag=direct status=none | sha256sum');
+  const read = await done(guest, `dd if=${host.device} bs=1M count=16 iflag=direct 2>/dev/null | sha256sum`);
   must(read.startsWith(sha256(host.scratch, 0, 16 * MIB)), `what the host wrote is read as ${read}`);
   const written = await done(
     guest,
-    'head -c 16M /dev/urandom > /dev/shm/r; dd if=/dev/shm/r of=/dev/vdb bs=1M seek=16 oflag=direct conv=fsync status=none && sha256sum < /dev/shm/r; rm /dev/shm/r',
+    `dd if=/dev/urandom of=/tmp/r bs=1M count=16 2>/dev/null; dd if=/tmp/r of=${host.device} bs=1M seek=16 oflag=direct conv=fsync 2>/dev/null && sha256sum < /tmp/r; rm /tmp/r`,
   );
   must(written.startsWith(sha256(host.scratch, 16 * MIB, 16 * MIB)), 'the host reads something else than the guest wrote');
-  await done(guest, 'blkdiscard -o 32M -l 8M /dev/vdb && blkdiscard -z -o 40M -l 8M /dev/vdb && blockdev --flushbufs /dev/vdb');
+}
+
+async function fileSystem(guest: GuestSession, host: HostSide): Promise<void> {
+  await done(guest, `blkdiscard -o 32M -l 8M ${host.device} && blkdiscard -z -o 40M -l 8M ${host.device} && blockdev --flushbufs ${host.device}`);
   must(
     sha256(host.scratch, 40 * MIB, 8 * MIB) ===
       createHash('sha256')
@@ -94,7 +101,7 @@ async function disk(guest: GuestSession, host: HostSide): Promise<void> {
   );
   const fs = await done(
     guest,
-    'mkfs.ext4 -q -F /dev/vdb && mkdir -p /mnt/x && mount /dev/vdb /mnt/x && cp -a /usr/lib/python3.11/json /usr/bin/perl /mnt/x && sync && umount /mnt/x && e2fsck -fn /dev/vdb && mount -o ro /dev/vdb /mnt/x && cmp /usr/bin/perl /mnt/x/perl && umount /mnt/x && echo same',
+    `mkfs.ext4 -q -F ${host.device} && mkdir -p /mnt/x && mount ${host.device} /mnt/x && cp -a /usr/lib/python3.11/json /usr/bin/perl /mnt/x && sync && umount /mnt/x && e2fsck -fn ${host.device} && mount -o ro ${host.device} /mnt/x && cmp /usr/bin/perl /mnt/x/perl && umount /mnt/x && echo same`,
   );
   must(/^same$/m.test(fs), fs);
 }
@@ -166,10 +173,10 @@ async function vsock(guest: GuestSession): Promise<void> {
   });
   const sent = await done(
     guest,
-    `modprobe vmw_vsock_virtio_transport; python3 -c '
+    `modprobe vmw_vsock_virtio_transport 2>/dev/null; python3 -c '
 import socket, os, hashlib
 s = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM); s.connect((2, 1234))
-d = os.urandom(3000000); s.sendall(d); s.shutdown(socket.SHUT_WR)
+d = os.urandom(1000000); s.sendall(d); s.shutdown(socket.SHUT_WR)
 print(s.recv(100).decode(), hashlib.sha256(d).hexdigest())
 try: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).connect((2, 4321))
 except OSError as e: print(e.strerror)'`,
@@ -189,15 +196,15 @@ if os.fork() == 0:
   os._exit(0)'`,
   );
   const socket = sockets.connect(77);
-  socket.end(Buffer.alloc(2_000_001));
-  must((await buffer(socket)).toString() === '2000001', "the guest's server counted otherwise");
+  socket.end(Buffer.alloc(700_001));
+  must((await buffer(socket)).toString() === '700001', "the guest's server counted otherwise");
 }
 
 async function channel(guest: GuestSession, host: HostSide): Promise<void> {
   host.channel.input.write('ping\n');
   await done(
     guest,
-    `modprobe virtio_console; udevadm settle; f=/dev/virtio-ports/${CHANNEL}; [ -e $f ] || f=$(ls /dev/vport*p1); exec 9<>$f; read -r x <&9; echo "got $x" >&9; exec 9>&-`,
+    `modprobe virtio_console 2>/dev/null; udevadm settle; f=/dev/virtio-ports/${CHANNEL}; [ -e $f ] || f=$(ls /dev/vport*p1); exec 9<>$f; read -r x <&9; echo "got $x" >&9; exec 9>&-`,
   );
   const answer = String(await new Promise((resolve) => host.channel.output.once('data', resolve)));
   must(answer === 'got ping\n', `the host heard ${JSON.stringify(answer)}`);
@@ -205,13 +212,13 @@ async function channel(guest: GuestSession, host: HostSide): Promise<void> {
 
 async function consoleSize(guest: GuestSession): Promise<void> {
   devices(guest).resizeConsole(97, 31);
-  must((await done(guest, 'modprobe virtio_console; sleep 1; stty -F /dev/hvc0 size')) === '31 97', 'hvc0 has another size');
+  must((await done(guest, 'modprobe virtio_console 2>/dev/null; sleep 1; stty -F /dev/hvc0 size')) === '31 97', 'hvc0 has another size');
   devices(guest).resizeConsole(120, 50);
   must((await done(guest, 'sleep 1; stty -F /dev/hvc0 size')) === '50 120', 'hvc0 did not follow');
 }
 
 async function balloon(guest: GuestSession): Promise<void> {
-  const free = async () => Number(await done(guest, "modprobe virtio_balloon; sleep 3; awk '/MemTotal/ { print $2 }' /proc/meminfo"));
+  const free = async () => Number(await done(guest, "modprobe virtio_balloon 2>/dev/null; sleep 3; awk '/MemTotal/ { print $2 }' /proc/meminfo"));
   const before = await free();
   devices(guest).setBalloon(128 * MIB);
   const small = await free();
@@ -222,14 +229,15 @@ async function balloon(guest: GuestSession): Promise<void> {
 }
 
 async function rng(guest: GuestSession): Promise<void> {
-  const text = await done(guest, 'modprobe virtio_rng; cat /sys/class/misc/hw_random/rng_current; head -c 4096 /dev/hwrng | gzip -9 | wc -c');
+  const text = await done(guest, 'modprobe virtio_rng 2>/dev/null; cat /sys/class/misc/hw_random/rng_current; head -c 4096 /dev/hwrng | gzip -9 | wc -c');
   must(/^virtio_rng\.0\n/.test(text) && Number(text.split('\n')[1]) > 4000, text);
 }
 
 export const DEVICE_ITEMS: readonly DeviceItem[] = [
-  { name: 'virtio disk: checksums on both sides, discard, zeroes, ext4', prove: disk },
-  { name: '9p: read, write, rename, links, modes, times, large, sparse and many files', prove: share },
-  { name: 'vsock: both ways, 3 MB, refusal', prove: vsock },
+  { name: 'virtio disk: checksums on both sides', prove: disk },
+  { name: 'virtio disk: discard, zeroes, ext4', prove: fileSystem, needs: 'debian' },
+  { name: '9p: read, write, rename, links, modes, times, large, sparse and many files', prove: share, needs: 'generic' },
+  { name: 'vsock: both ways, half closed, refused', prove: vsock },
   { name: 'virtio-serial channel', prove: channel },
   { name: 'virtio console: resize', prove: consoleSize },
   { name: 'balloon: inflate, deflate', prove: balloon },
