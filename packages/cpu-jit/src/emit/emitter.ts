@@ -199,7 +199,11 @@ export abstract class Emitter {
   /** Sign-extend a `size`-byte integer (i32, or i64 for 8) to i64. */
   sext64(a: Val, size: number): Val {
     if (a.type === 'i64') return a;
-    return this.expr('i64', this.m.i64.extend_s(this.sext32(a, size).take()));
+    const { i64 } = this.m;
+    if (size >= 4) return this.expr('i64', i64.extend_s(a.take()));
+    // V8 makes one instruction of this.
+    const wide = i64.extend_u(a.take());
+    return this.expr('i64', size === 1 ? i64.extend8_s(wide) : i64.extend16_s(wide));
   }
   /** Sign-extend a 1- or 2-byte integer inside an i32. Identity for 4. */
   sext32(a: Val, size: number): Val {

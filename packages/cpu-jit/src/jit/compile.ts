@@ -161,8 +161,8 @@ function nodeEnd(m: ModuleBuilder, b: WasmTypes, e: RegionEmitter, block: BlockC
     case 'indirect': {
       const leaving = e.exitCode(block.block.start, { rip: t.rip }, true);
       const otherwise = t.fault === undefined ? leaving : m.block(null, [t.fault, leaving]);
-      const edges = t.targets.map((to): GuardedEdge => ({ ...edge(to, true), condition: () => e.isTarget(t, to) }));
-      const hash = edges.length > MAX_COMPARED_TARGETS ? hashTargets(t.targets) : undefined;
+      const hash = t.targets.length > MAX_COMPARED_TARGETS ? hashTargets(t.targets) : undefined;
+      const edges = t.targets.map((to): GuardedEdge => ({ ...edge(to, true), condition: () => e.isTarget(t, to, hash !== undefined) }));
       if (hash === undefined) return { kind: 'chain', edges, otherwise };
       return { kind: 'switch', index: () => e.targetSlot(t, hash), slots: hash.slots, edges, otherwise };
     }

@@ -37,8 +37,8 @@ const RIP = 16;
 export type Terminator =
   | { readonly kind: 'goto'; readonly to: number; readonly backward: boolean }
   | { readonly kind: 'cond'; readonly condition: number; readonly to: number; readonly backward: boolean; readonly next: number }
-  /** To one of the targets whose RIP is in local `rip`, else out of the region, past `fault` for one that is not canonical. */
-  | { readonly kind: 'indirect'; readonly rip: number; readonly targets: readonly number[]; readonly fault: Expr | undefined }
+  /** To one of the targets whose RIP is in local `rip`, else out of the region, past `fault` for one that is not canonical. `distance`: local for that from the region's start. */
+  | { readonly kind: 'indirect'; readonly rip: number; readonly distance: number; readonly targets: readonly number[]; readonly fault: Expr | undefined }
   /** The code has returned. */
   | { readonly kind: 'ended' };
 
@@ -210,17 +210,20 @@ export class RegionEmitter extends RegionMemory {
     }
   }
 
-  /** i32: the slot that `hash` has for the RIP in the terminator's local. */
+  /** i32: the slot that `hash` has for the RIP in the terminator's local; it must run before `isTarget`. */
   targetSlot(t: Extract<Terminator, { kind: 'indirect' }>, hash: TargetHash): Expr {
     const { m, b } = this;
-    const offset = m.i32.wrap(m.i64.sub(m.local.get(t.rip, b.i64), m.local.get(LOCAL.rip, b.i64)));
+    const distance = m.i64.sub(m.local.get(t.rip, b.i64), m.local.get(LOCAL.rip, b.i64));
+    const offset = m.i32.wrap(m.local.tee(t.distance, distance, b.i64));
     const mixed = hash.multiplier === 1 ? offset : m.i32.mul(offset, m.i32.const(hash.multiplier));
     return m.i32.and(hash.shift === 0 ? mixed : m.i32.shr_u(mixed, m.i32.const(hash.shift)), m.i32.const(hash.slots.length - 1));
   }
 
-  /** i32: is the RIP in the terminator's local that of `target`? */
-  isTarget(t: Extract<Terminator, { kind: 'indirect' }>, target: number): Expr {
-    return this.m.i64.eq(this.m.local.get(t.rip, this.b.i64), this.ripOf(target));
+  /** i32: is the RIP in the terminator's local that of `target`? `hasDistance`: `targetSlot` has run. */
+  isTarget(t: Extract<Terminator, { kind: 'indirect' }>, target: number, hasDistance: boolean): Expr {
+    const { m, b } = this;
+    if (hasDistance) return m.i64.eq(m.local.get(t.distance, b.i64), m.i64.const(BigInt(target)));
+    return m.i64.eq(m.local.get(t.rip, b.i64), this.ripOf(target));
   }
 
   /** Code on a backward edge inside the region: leaves, after `exit`, when the budget of instructions is used up. */
@@ -517,7 +520,7 @@ export class RegionEmitter extends RegionMemory {
     this.retire(this.index + 1);
     const targets = (hint === 'ret' ? this.returns : this.region.targets).get(this.offset) ?? [];
     const fault = this.codeSize === 64 ? this.targetFault(rip, undo) : undefined;
-    this.terminator = { kind: 'indirect', rip, targets, fault };
+    this.terminator = { kind: 'indirect', rip, distance: this.newLocal('i64'), targets, fault };
   }
   /** Code for a branch that leaves the region: #GP at the branch unless the RIP in local `rip` is canonical, the branch undone by `undo`. */
   private targetFault(rip: number, undo: (() => void) | undefined): Expr {
