@@ -36,7 +36,11 @@ for k in "$1"/boot/vmlinuz-*; do
   cp "$1/boot/initrd.img-$v" "$2/initrd-$name"
 done
 chmod 644 "$2"/vmlinuz-* "$2"/initrd-*
-mke2fs -q -F -t ext4 -L debian -d "$1" "$2/disk.img"
+# /proc and others are mounted there while the hook runs.
+copy=$(mktemp -d)
+cp -ax "$1/." "$copy"
+mke2fs -q -F -t ext4 -L debian -d "$copy" "$2/disk.img"
+rm -rf "$copy"
 `;
 
 /** Files of a disk that is ready to boot. */
