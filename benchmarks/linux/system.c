@@ -144,6 +144,8 @@ static void load_module(const char *name) {
 static void read_disk(const char *name, int flags) {
   static const char *const modules[] = {"virtio_ring.ko", "virtio.ko", "virtio_pci_modern_dev.ko", "virtio_pci_legacy_dev.ko", "virtio_pci.ko", "virtio_blk.ko"};
   for (size_t i = 0; i < sizeof(modules) / sizeof(modules[0]); i++) load_module(modules[i]);
+  printf("begin %s\n", name);
+  fflush(stdout);
   int fd = open("/dev/vda", O_RDONLY | flags);
   char *buffer = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (fd < 0 || buffer == MAP_FAILED) fail("disk");
