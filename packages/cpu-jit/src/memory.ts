@@ -4,8 +4,8 @@ import { CPU_BASE, CPU_STRIDE, FRAME_POOL_BASE, MAX_VCPUS } from './layout.ts';
 
 const PAGE = 4096;
 
-/** Views of the shared linear memory, and where the variable parts of it begin. */
-export interface MemoryLayout {
+/** The memory itself, allocated, and where vCPUs have their state blocks in it. */
+export abstract class LinearMemory {
   readonly memory: WebAssembly.Memory;
   readonly u8: Uint8Array;
   readonly u32: Uint32Array;
@@ -13,20 +13,6 @@ export interface MemoryLayout {
   readonly u64: BigUint64Array;
   readonly view: DataView;
   /** HPA of guest-physical address 0. */
-  readonly ramBase: number;
-  readonly ramBytes: number;
-  readonly framePoolBase: number;
-  readonly framePoolFrames: number;
-}
-
-/** The memory itself, allocated, and where vCPUs have their state blocks in it. */
-export abstract class LinearMemory implements MemoryLayout {
-  readonly memory: WebAssembly.Memory;
-  readonly u8: Uint8Array;
-  readonly u32: Uint32Array;
-  readonly i32: Int32Array;
-  readonly u64: BigUint64Array;
-  readonly view: DataView;
   readonly ramBase: number;
   readonly ramBytes: number;
   readonly framePoolBase = FRAME_POOL_BASE;
@@ -75,3 +61,6 @@ export abstract class LinearMemory implements MemoryLayout {
     if (low > 0xffff_ffff) this.u32[word + 1] = (this.u32[word + 1] ?? 0) + 1;
   }
 }
+
+/** Views of the shared linear memory, and where the variable parts of it begin. */
+export type MemoryLayout = Pick<LinearMemory, 'memory' | 'u8' | 'u32' | 'i32' | 'u64' | 'view' | 'ramBase' | 'ramBytes' | 'framePoolBase' | 'framePoolFrames'>;
