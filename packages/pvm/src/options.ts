@@ -57,7 +57,7 @@ export interface VmOptions extends PcOptions {
   nameRegion?: (rip: bigint) => string;
   /** Find out by sampling, on a thread of its own, how guest time divides between interpreter and compiled code. Default false. */
   sampleTiers?: boolean;
-  /** The program's standard output and error. Default: dropped. */
+  /** The program's standard output and error. Default: dropped. What a function throws, or rejects with, ends the run, which rejects with it. */
   onConsole?: Output;
   onStderr?: Output;
   /** What the kernel writes to its serial port: its log, and everything of a stock kernel with `console=ttyS0`. Default: dropped. */
@@ -226,6 +226,18 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     ledger: options.ledger ?? 'sampled',
     traceLimit: options.traceLimit ?? 0,
     signal: options.signal,
+  };
+}
+
+/** The same options with another function for each receiver of output. */
+export function withOutputs(options: CheckedOptions, map: (output: OutputHandler) => OutputHandler): CheckedOptions {
+  const { onConsole, onStderr, onSerial, consolePorts } = options;
+  return {
+    ...options,
+    onConsole: map(onConsole),
+    onStderr: map(onStderr),
+    onSerial: map(onSerial),
+    consolePorts: consolePorts.map((port) => ({ ...port, output: map(port.output) })),
   };
 }
 

@@ -32,6 +32,24 @@ export function outputHandler(output: Output | undefined): OutputHandler {
   return output instanceof WritableStream ? webOutput(output) : nodeOutput(output);
 }
 
+/** What `output` throws or rejects with goes to `failed`, and it gets no more: it may be called where nobody could catch that. */
+export function guardedOutput(output: OutputHandler, failed: (error: unknown) => void): OutputHandler {
+  let hasFailed = false;
+  const fail = (error: unknown) => {
+    hasFailed = true;
+    failed(error);
+  };
+  return (chunk) => {
+    if (hasFailed) return undefined;
+    try {
+      return output(chunk)?.catch(fail);
+    } catch (error) {
+      fail(error);
+      return undefined;
+    }
+  };
+}
+
 /** Takes the stream's lock only for the moment of a write, so that its owner can close it. */
 function webOutput(stream: WritableStream<Uint8Array>): OutputHandler {
   return (chunk) => {

@@ -92,6 +92,13 @@ describe('a program in the guest', () => {
     await expect(vm.run()).rejects.toMatchObject({ code: 'wrong-state' });
   });
 
+  it('fails with what a receiver of its output throws', async () => {
+    const onConsole = () => {
+      throw new RangeError('no room');
+    };
+    await expect(run({ program: bench, args: ['getpid', '10'], onConsole })).rejects.toThrow('no room');
+  });
+
   it('stops when it is aborted', async () => {
     const controller = new AbortController();
     setTimeout(() => controller.abort(), 50);

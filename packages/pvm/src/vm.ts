@@ -10,7 +10,7 @@ import { type GuestImage, loadGuestImage } from './guest-image.ts';
 import { ExitLedger } from './ledger.ts';
 import { Marks } from './marks.ts';
 import { MmuCheck } from './mmu-check.ts';
-import { type CheckedOptions, checkGivenOptions, checkOptions, type VmOptions } from './options.ts';
+import { type CheckedOptions, checkGivenOptions, checkOptions, type VmOptions, withOutputs } from './options.ts';
 import type { RestartCause } from './pc/options.ts';
 import type { PcDevices } from './pc/pc-devices.ts';
 import { createPlatform, GuestTime, type Platform, RandomSource } from './platform/index.ts';
@@ -21,6 +21,7 @@ import { restoreMachine, type SavedMachine, saveMachine } from './snapshot/machi
 import { SnapshotReader } from './snapshot/reader.ts';
 import { type SaveOptions, SaveQueue } from './snapshot/save-queue.ts';
 import { StdinReader } from './stdin.ts';
+import { guardedOutput } from './streams.ts';
 import { type Interval, type PageTableCounters, type Summary, type TlbCounters, tierTimes } from './summary.ts';
 import { switcherModule } from './switcher/index.ts';
 
@@ -114,6 +115,8 @@ export class Vm {
   private boot: BootImage | undefined;
   private restartWanted = false;
   private readonly saves = new SaveQueue();
+  /** What a function or stream of the user's has thrown. */
+  private failure: { readonly error: unknown } | undefined;
   /** What the guest waits for when it begins to run. */
   private pending: Promise<void> | undefined;
   private runMs = 0;
@@ -153,7 +156,8 @@ export class Vm {
     }
   }
 
-  private constructor(options: CheckedOptions, core: CpuCore) {
+  private constructor(given: CheckedOptions, core: CpuCore) {
+    const options = withOutputs(given, (output) => guardedOutput(output, (error) => this.fail(error)));
     this.options = options;
     this.core = core;
     this.stdin = new StdinReader(options.stdin);
@@ -330,7 +334,8 @@ export class Vm {
   /**
    * Run until the guest powers off or cannot go on.
    *
-   * @throws VmError `triple-fault`, `failed-vmentry` or `broken-mmu` with a register dump; PvmError `wrong-state` on a second call
+   * @throws VmError `triple-fault`, `failed-vmentry` or `broken-mmu` with a register dump; PvmError `wrong-state` on a second call;
+   *   what a receiver of output or a source of input has thrown
    */
   async run(): Promise<Result> {
     if (this.state !== 'new') throw new PvmError('wrong-state', 'a machine runs once; create another');
@@ -340,15 +345,12 @@ export class Vm {
     const abort = () => this.abort();
     if (signal?.aborted === true) abort();
     signal?.addEventListener('abort', abort);
-    let inputError: unknown;
-    const { platform } = this;
-    platform.runInput?.().catch((e: unknown) => {
-      inputError = e;
-      this.halt('aborted', 130, 0);
-    });
+    this.platform.runInput?.().catch((e: unknown) => this.fail(e));
     try {
       await this.loop();
-      if (inputError !== undefined) throw inputError;
+      this.platform.flush();
+      if (this.stop?.reason !== 'aborted') await this.outputWait;
+      if (this.failure !== undefined) throw this.failure.error;
     } catch (e) {
       const ended = DEATHS.find(([kind]) => e instanceof kind);
       if (ended === undefined || !(e instanceof Error)) throw e;
@@ -540,6 +542,12 @@ export class Vm {
     await this.closeInput();
     this.platform.dispose();
     await this.core.dispose();
+  }
+
+  /** Ends the run, which rejects with the first error. */
+  private fail(error: unknown): void {
+    this.failure ??= { error };
+    this.halt('aborted', 130, 0);
   }
 
   private halt(reason: StopReason, exitCode: number, signal: number): void {

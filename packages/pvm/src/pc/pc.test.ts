@@ -99,6 +99,33 @@ describe('the PC of a stock kernel', () => {
     expect(node).toBe('xyz');
   });
 
+  it.each<[string, () => VmOptions]>([
+    [
+      'throws',
+      () => ({
+        onSerial: () => {
+          throw new Error('disk full');
+        },
+      }),
+    ],
+    ['rejects', () => ({ onSerial: () => Promise.reject(new Error('disk full')) })],
+    ['rejects when the guest has ended', () => ({ onSerial: () => new Promise((_, reject) => setTimeout(reject, 5, new Error('disk full'))) })],
+    [
+      'is a stream of the Web that fails',
+      () => ({
+        onSerial: new WritableStream({
+          write() {
+            throw new Error('disk full');
+          },
+        }),
+      }),
+    ],
+  ])('ends the run with the error of a receiver of its output that %s', async (_, options) => {
+    const forever = [0xeb, 0xfe];
+    await expect((await machine([...out(COM1, 0x41), ...forever], options())).vm.run()).rejects.toThrow('disk full');
+    await expect((await machine([...out(COM1, 0x41), ...powerOff], options())).vm.run()).rejects.toThrow('disk full');
+  });
+
   it.each([
     ['a share without a tag', { shares: [{ folder: '/tmp' }] }, /option shares: expected an array of \{ folder, tag/],
     ['a tag that cannot be mounted', { shares: [{ folder: '/tmp', tag: 'a,b' }] }, /without commas/],

@@ -18,7 +18,12 @@ export class ProgramBoard implements Platform {
     this.services = services;
     const { core, ram, options, time, stdin } = services;
     this.queues = Array.from({ length: core.vcpus }, () => new InterruptQueue());
-    this.bus.attach(new Uart16550((byte) => void options.onSerial(new Uint8Array([byte]))));
+    this.bus.attach(
+      new Uart16550((byte) => {
+        const wait = options.onSerial(new Uint8Array([byte]));
+        if (wait !== undefined) services.hold(wait);
+      }),
+    );
     this.bus.attach(new DebugExit((exitCode) => services.stop('debug-exit', exitCode, 0)));
     this.channel = new HostChannel(ram, {
       stdout: (data) => options.onConsole(data) ?? undefined,
