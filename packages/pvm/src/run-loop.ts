@@ -9,6 +9,8 @@ import { VcpuTurns } from './vcpu-turns.ts';
 /** Longest the event loop of the host waits for the guest, ms. */
 const SLICE_MS = 15;
 const FIRST_SLICE = 1_000_000;
+/** Parts of a slice between which the clock is looked at: a guest whose code is interpreted all of a sudden is a hundred times slower than it was. */
+const SLICE_STEPS = 16n;
 const MAX_SLICE = 2 ** 31;
 export const NO_LIMIT = 2n ** 63n;
 
@@ -22,6 +24,8 @@ const INSIDE: ReadonlySet<number> = new Set([NEXT, NEXT_CHECK, EXIT_REQUEST, EXI
 
 /** Why a slice ended: time for the host's event loop, a wait, a halt, the limit of instructions, or the debugger holds the machine. */
 export type SliceEnd = 'yield' | 'wait' | 'halted' | 'limit' | 'stopped' | 'debugged';
+
+const least = (a: bigint, b: bigint) => (a < b ? a : b);
 
 /** How the machine steers its run loop. */
 export interface RunControl {
@@ -97,22 +101,27 @@ export class RunLoop implements Saveable {
     if (outcome.wait !== undefined) return 'wait';
     const first = turns.total();
     const target = first + BigInt(this.slice);
-    const limit = [this.pauseAt, this.limit].reduce((least, n) => (n < least ? n : least), target);
+    const limit = least(least(this.pauseAt, this.limit), target);
+    const step = BigInt(this.slice) / SLICE_STEPS;
+    let stop = least(limit, first + step);
     const sliceStart = performance.now();
     for (;;) {
       if (!turns.choose() && this.idle() !== 'no') return 'halted';
       const vcpu = turns.current;
       if (turns.takeInterrupted()) this.interrupt(vcpu);
       else this.prepare(vcpu);
-      const reason = this.enter(vcpu, limit);
+      const reason = this.enter(vcpu, stop);
       if (reason === EXIT_LIMIT || reason === EXIT_SPIN) {
         turns.leaveInGuest(reason === EXIT_SPIN);
         const total = turns.total();
         if (total >= this.limit) return 'limit';
-        if (total >= limit) {
-          this.adapt(Number(total - first), performance.now() - sliceStart);
+        if (total < stop) continue;
+        const ms = performance.now() - sliceStart;
+        if (total >= limit || ms > 2 * SLICE_MS) {
+          this.adapt(Number(total - first), ms);
           return 'yield';
         }
+        stop = least(limit, total + step);
       } else {
         if (reason !== EXIT_REQUEST) this.handle(vcpu, reason);
         else if (debug !== undefined) {
