@@ -69,6 +69,11 @@ export abstract class Emitter {
     this.emit(this.m.local.set(index, v.take()));
     return this.local(v.type, index);
   }
+  /** A value that most often nobody wants, or only a side path does, as the flags of a product. Where the emitter can tell when, `make` computes it there from
+   *  `inputs`, which are bound; it must depend on nothing else, the instruction included. */
+  later(_type: ValType, _inputs: readonly Val[], make: () => Val): Val {
+    return this.let(make());
+  }
   /** A local that `assign` may set again (for values merged from branches). */
   variable(init: Val): { get(): Val; set(v: Val): void } {
     const index = this.newLocal(init.type);

@@ -15,15 +15,18 @@ export class Val {
   readonly constant: number | undefined;
   /** Index of the local that it reads, when it is one. */
   readonly index: number | undefined;
+  /** What it is computed from anew wherever it is placed, when it is such a value (`Emitter.later`). */
+  readonly inputs: readonly Val[] | undefined;
   private used = false;
   private readonly make: () => Expr;
 
-  constructor(type: ValType, make: () => Expr, many: boolean, constant?: number, index?: number) {
+  constructor(type: ValType, make: () => Expr, many: boolean, constant?: number, index?: number, inputs?: readonly Val[]) {
     this.type = type;
     this.make = make;
     this.many = many;
     this.constant = constant;
     this.index = index;
+    this.inputs = inputs;
   }
 
   /** Binaryen node for one use of this value. */

@@ -3,7 +3,7 @@ import { conditionFromFlags } from '../emit/conditions.ts';
 import { Emitter, type FlagKind } from '../emit/emitter.ts';
 import { carryInto, explicitTriple } from '../emit/explicit-flags.ts';
 import { FLAG_FUNCTION, FLAGS_WITHOUT_CARRY, type FlagName } from '../emit/flag-functions.ts';
-import type { Val, ValType } from '../emit/val.ts';
+import { Val, type ValType } from '../emit/val.ts';
 import { FLAGS_ADD, FLAGS_DEC, FLAGS_EXPLICIT, FLAGS_INC, FLAGS_LOGIC, FLAGS_SUB, S_CC_KIND, S_CC_RES, S_CC_SRC, S_GPR, S_XMM, S_YMM_HIGH } from '../layout.ts';
 import type { ModuleBuilder } from '../wasm/module-builder.ts';
 import type { Expr, WasmTypes } from '../wasm/types.ts';
@@ -161,7 +161,7 @@ export abstract class RegionState extends Emitter {
   protected releaseTemps(): void {
     const held = new Set<number>();
     for (const v of this.flagDef === undefined ? [] : flagVals(this.flagDef)) {
-      if (v.index !== undefined) held.add(v.index);
+      for (const bound of v.inputs ?? [v]) if (bound.index !== undefined) held.add(bound.index);
     }
     const all = [...this.inUse, ...this.kept];
     this.inUse = [];
@@ -222,6 +222,11 @@ export abstract class RegionState extends Emitter {
     const fresh = { root: this.newRoot(), offset: 0 };
     this.registers[n] = fresh;
     return fresh;
+  }
+  /** V8 leaves a computation where it is, even if its result is used on unlikely paths only: so it is placed there. */
+  override later(type: ValType, inputs: readonly Val[], make: () => Val): Val {
+    if (inputs.some((v) => !v.many)) throw new Error('what is computed later needs bound inputs');
+    return new Val(type, () => make().take(), true, undefined, undefined, inputs);
   }
   override let(v: Val): Val {
     const bound = super.let(v);
@@ -426,10 +431,14 @@ export abstract class RegionState extends Emitter {
       return;
     }
     const parts: ExplicitFlags =
-      flagDef.kind === 'explicit' ? { ...flagDef.parts } : { result: flagDef.result, size: flagDef.size, af: flagOf(this, flagDef, 'a') };
-    parts.of = o ?? flagOf(this, flagDef, 'o');
+      flagDef.kind === 'explicit' ? { ...flagDef.parts } : { result: flagDef.result, size: flagDef.size, af: this.flagLater(flagDef, 'a') };
+    parts.of = o ?? this.flagLater(flagDef, 'o');
     parts.cf = c;
     this.setFlagsExplicit(parts);
+  }
+  private flagLater(d: Exclude<FlagDef, { kind: 'carry' }>, f: FlagName): Val {
+    const inputs = flagVals(d).flatMap((v) => v.inputs ?? [v]);
+    return this.later('i32', inputs, () => flagOf(this, d, f));
   }
   /** The code being emitted runs only under a condition. */
   protected get isConditional(): boolean {
@@ -584,7 +593,7 @@ export abstract class RegionState extends Emitter {
   flag(f: FlagName): Val {
     const { m, b } = this;
     const known = this.flagDef === undefined ? undefined : knownFlag(this, this.flagDef, f);
-    if (known !== undefined) return this.let(known);
+    if (known !== undefined) return known.inputs === undefined ? this.let(known) : this.let(this.expr(known.type, known.take()));
     this.readEntryFlags();
     if (f === 'z') return this.let(this.expr('i32', m.i64.eqz(m.local.get(LOCAL.ccRes, b.i64))));
     const name = FLAG_FUNCTION[f];

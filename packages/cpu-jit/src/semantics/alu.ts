@@ -13,10 +13,11 @@ function borrows(e: Emitter, a: Val, b: Val, r: Val): Val {
 
 /** a + b + carry: the flags a plain ADD would give cannot be recovered lazily once a carry came in. */
 export function setAdcFlags(e: Emitter, size: number, a: Val, b: Val, r: Val): void {
+  const inputs = [a, b, r];
   e.setFlagsExplicit({
-    cf: signBit(e, carries(e, a, b, r), size),
-    of: signBit(e, e.and(e.xor(a, r), e.xor(b, r)), size),
-    af: bit(e, e.xor(e.xor(a, b), r), 4),
+    cf: e.later('i32', inputs, () => signBit(e, carries(e, a, b, r), size)),
+    of: e.later('i32', inputs, () => signBit(e, e.and(e.xor(a, r), e.xor(b, r)), size)),
+    af: e.later('i32', inputs, () => bit(e, e.xor(e.xor(a, b), r), 4)),
     result: r,
     size,
   });
@@ -49,10 +50,11 @@ function sbb(e: Emitter): void {
   const b = e.read(1);
   const c = e.let(amount(e, size, e.flag('c')));
   const { a, stored: r } = update(e, 0, (a) => ({ a, stored: e.let(e.trunc(e.sub(e.sub(a, b), c), size)) }));
+  const inputs = [a, b, r];
   e.setFlagsExplicit({
-    cf: signBit(e, borrows(e, a, b, r), size),
-    of: signBit(e, e.and(e.xor(a, b), e.xor(a, r)), size),
-    af: bit(e, e.xor(e.xor(a, b), r), 4),
+    cf: e.later('i32', inputs, () => signBit(e, borrows(e, a, b, r), size)),
+    of: e.later('i32', inputs, () => signBit(e, e.and(e.xor(a, b), e.xor(a, r)), size)),
+    af: e.later('i32', inputs, () => bit(e, e.xor(e.xor(a, b), r), 4)),
     result: r,
     size,
   });

@@ -52,7 +52,8 @@ function scan(forward: boolean): Semantics {
     const nonZero = e.let(e.ne(v, e.k(size, 0)));
     e.if(nonZero, () => e.write(0, index));
     // A bit above the parity byte keeps the result from being zero when the index is.
-    e.setFlagsExplicit({ result: e.select(nonZero, e.or(e.zext64(index), e.i64(0x100)), e.i64(0)), size: 8 });
+    const result = e.later('i64', [nonZero, index], () => e.select(nonZero, e.or(e.zext64(index), e.i64(0x100)), e.i64(0)));
+    e.setFlagsExplicit({ result, size: 8 });
   };
 }
 
@@ -61,7 +62,7 @@ function popcnt(e: Emitter): void {
   const v = e.read(1);
   const n = e.let(e.op(`${v.type}.popcnt`, v.type, v));
   e.write(0, n);
-  e.setFlagsExplicit({ zf: e.eqz(v) });
+  e.setFlagsExplicit({ zf: e.later('i32', [v], () => e.eqz(v)) });
 }
 
 /** LZCNT and TZCNT: CF when the source is zero, ZF when the count is; the others, undefined in the SDM, are cleared. */
@@ -74,7 +75,7 @@ function countZeros(leading: boolean): Semantics {
     const counted = leading ? e.op(`${t}.clz`, t, v) : e.op(`${t}.ctz`, t, size === 2 ? e.or(v, e.i32(0x10000)) : v);
     const n = e.let(leading && size === 2 ? e.sub(counted, e.i32(16)) : counted);
     e.write(0, n);
-    e.setFlagsExplicit({ cf: e.eqz(v), zf: e.eqz(n) });
+    e.setFlagsExplicit({ cf: e.later('i32', [v], () => e.eqz(v)), zf: e.later('i32', [n], () => e.eqz(n)) });
   };
 }
 
@@ -82,7 +83,8 @@ function countZeros(leading: boolean): Semantics {
 
 /** Flags of the BMI instructions: OF = 0; AF and PF, undefined in the SDM, are cleared by Intel's cores. */
 function setBmiFlags(e: Emitter, size: number, r: Val, cf?: Val): void {
-  e.setFlagsExplicit({ zf: e.eqz(r), sf: signBit(e, r, size), ...(cf === undefined ? {} : { cf }) });
+  const [zf, sf] = [e.later('i32', [r], () => e.eqz(r)), e.later('i32', [r], () => signBit(e, r, size))];
+  e.setFlagsExplicit({ zf, sf, ...(cf === undefined ? {} : { cf }) });
 }
 
 function andn(e: Emitter): void {

@@ -21,27 +21,34 @@ function mulHighSigned(e: Emitter, a: Val, b: Val): Val {
  * CF = OF = `overflow`. The SDM leaves the rest undefined; Intel's cores give SF and PF of the low half, AF = 0 and always
  * ZF = 0: a bit above the parity byte keeps the result of the lazy flags from being zero.
  */
-function setProductFlags(e: Emitter, size: number, low: Val, overflow: () => Val): void {
+function setProductFlags(e: Emitter, size: number, low: Val, inputs: readonly Val[], overflow: () => Val): void {
   if (e.flagsAreDead()) return;
-  const of = e.let(overflow());
-  e.setFlagsExplicit({ cf: of, of, result: e.or(e.sext64(low, size), e.i64(0x100)), size: 8 });
+  const of = e.later('i32', inputs, overflow);
+  const result = e.later('i64', [low], () => e.or(e.sext64(low, size), e.i64(0x100)));
+  e.setFlagsExplicit({ cf: of, of, result, size: 8 });
 }
 
-/** Product of two `size`-byte factors: both halves, and whether the high one is significant. What is not asked for costs nothing. */
-function product(e: Emitter, a: Val, b: Val, size: number, signed: boolean): { low: Val; high: () => Val; overflow: () => Val } {
+interface Product {
+  readonly low: Val;
+  /** The high half. What is not asked for costs nothing. */
+  readonly high: () => Val;
+  /** i32: is the high half significant? Given that half, if it is there already. */
+  readonly overflow: (high?: Val) => Val;
+  /** What `overflow` computes from. */
+  readonly inputs: readonly Val[];
+}
+
+/** Product of two `size`-byte factors. */
+function product(e: Emitter, a: Val, b: Val, size: number, signed: boolean): Product {
   if (size === 8) {
     const low = e.let(e.mul(a, b));
-    let known: Val | undefined;
-    const high = () => {
-      known ??= signed ? mulHighSigned(e, a, b) : mulHighUnsigned(e, a, b);
-      return known;
-    };
-    return { low, high, overflow: () => (signed ? e.ne(high(), e.shrS(low, e.i64(63))) : e.ne(high(), e.i64(0))) };
+    const high = () => (signed ? mulHighSigned(e, a, b) : mulHighUnsigned(e, a, b));
+    return { low, high, overflow: (known = high()) => e.ne(known, signed ? e.shrS(low, e.i64(63)) : e.i64(0)), inputs: [low, a, b] };
   }
   const wide = (v: Val) => (signed ? e.sext64(v, size) : e.zext64(v));
   const p = e.let(e.mul(wide(a), wide(b)));
   const low = e.let(e.trunc(e.wrap(p), size));
-  return { low, high: () => e.let(e.trunc(e.wrap(e.shrU(p, e.i64(size * 8))), size)), overflow: () => e.ne(p, wide(low)) };
+  return { low, high: () => e.let(e.trunc(e.wrap(e.shrU(p, e.i64(size * 8))), size)), overflow: () => e.ne(p, wide(low)), inputs: [low, p] };
 }
 
 /** MUL and one-operand IMUL: AX = AL * r/m8, else rDX:rAX = rAX * r/m. */
@@ -49,9 +56,10 @@ function multiply(signed: boolean): Semantics {
   return (e) => {
     const last = e.form.operands.length - 1;
     const size = e.size(last);
-    const { low, high, overflow } = product(e, e.reg(RAX, size), e.read(last), size, signed);
-    writePair(e, size, low, high());
-    setProductFlags(e, size, low, overflow);
+    const { low, high, overflow, inputs } = product(e, e.reg(RAX, size), e.read(last), size, signed);
+    const upper = high();
+    writePair(e, size, low, upper);
+    setProductFlags(e, size, low, [...inputs, upper], () => overflow(upper));
   };
 }
 /** Low and high halves to AX (8-bit) or rDX:rAX. */
@@ -68,9 +76,9 @@ function writePair(e: Emitter, size: number, low: Val, high: Val): void {
 function imulTruncated(e: Emitter): void {
   const size = e.size(0);
   const [a, b] = e.form.operands.length === 3 ? [e.read(1), e.read(2)] : [e.read(0), e.read(1)];
-  const { low, overflow } = product(e, a, b, size, true);
+  const { low, overflow, inputs } = product(e, a, b, size, true);
   e.write(0, low);
-  setProductFlags(e, size, low, overflow);
+  setProductFlags(e, size, low, inputs, overflow);
 }
 function divideError(e: Emitter, when: Val): void {
   e.if(when, () => e.raise(VECTOR.DE));

@@ -1,6 +1,6 @@
 import type { Emitter, Semantics } from '../emit/emitter.ts';
 import type { Val } from '../emit/val.ts';
-import { amount, at, bit, CF, mergeFlags, OF, RCX, signBit, update } from './common.ts';
+import { amount, bit, RCX, signBit, update } from './common.ts';
 
 /**
  * Shifts and rotates. What the SDM leaves undefined follows Intel's cores (measured): AF is cleared by every shift; OF of a
@@ -29,6 +29,8 @@ interface Shifted {
   readonly stored: Val;
   readonly cf: () => Val;
   readonly of: () => Val;
+  /** What they are computed from. */
+  readonly inputs: readonly Val[];
 }
 
 /**
@@ -45,7 +47,7 @@ function shift(compute: (e: Emitter, a: Val, count: Val, size: number) => Shifte
 }
 function setShiftFlags(e: Emitter, count: Val, r: Shifted, size: number): void {
   if (e.flagsAreDead()) return;
-  const [cf, of] = [e.let(r.cf()), e.let(r.of())];
+  const [cf, of] = [e.later('i32', [...r.inputs, count], r.cf), e.later('i32', [...r.inputs, count], r.of)];
   unlessZero(e, count, () => e.setFlagsExplicit({ cf, of, result: r.stored, size }));
 }
 
@@ -63,6 +65,7 @@ const shl = shift((e, a, count, size) => {
     stored: size < 4 ? e.let(e.trunc(wide, size)) : wide,
     cf: () => (size < 4 ? bit(e, wide, bits) : bit(e, e.shrU(a, amount(e, size, e.sub(e.i32(bits), count))), 0)),
     of: () => bit(e, e.xor(a, e.shl(a, e.k(size, 1))), bits - 1),
+    inputs: [a, wide],
   };
 });
 
@@ -70,6 +73,7 @@ const shr = shift((e, a, count, size) => ({
   stored: e.let(e.shrU(a, amount(e, size, count))),
   cf: () => lastOut(e, a, count, size),
   of: () => signBit(e, a, size),
+  inputs: [a],
 }));
 
 const sar = shift((e, a, count, size) => {
@@ -78,6 +82,7 @@ const sar = shift((e, a, count, size) => {
     stored: e.let(e.trunc(e.shrS(s, amount(e, size, count)), size)),
     cf: () => lastOut(e, s, count, size, true),
     of: () => e.i32(0),
+    inputs: [s],
   };
 });
 
@@ -89,33 +94,33 @@ function doubleShift(left: boolean): Semantics {
     const b = e.read(1);
     const count = countOperand(e, 2);
     const r = update(e, 0, (a): Shifted => {
-      const of = left ? e.xor(a, e.shl(a, e.k(size, 1))) : e.xor(a, e.shl(b, e.k(size, bits - 1)));
-      const msb = () => signBit(e, of, size);
-      return { ...(size === 2 ? doubleWord(e, a, b, count, left) : doubleWide(e, a, b, count, size, left)), of: msb };
+      const of = () => signBit(e, left ? e.xor(a, e.shl(a, e.k(size, 1))) : e.xor(a, e.shl(b, e.k(size, bits - 1))), size);
+      const { stored, cf, inputs } = size === 2 ? doubleWord(e, a, b, count, left) : doubleWide(e, a, b, count, size, left);
+      return { stored, cf, of, inputs: [...inputs, a, b] };
     });
     setShiftFlags(e, count, r, size);
   };
 }
-function doubleWord(e: Emitter, a: Val, b: Val, count: Val, left: boolean): { stored: Val; cf: () => Val } {
+function doubleWord(e: Emitter, a: Val, b: Val, count: Val, left: boolean): Omit<Shifted, 'of'> {
   // a:b:a as 48 bits holds all that can come in.
   const a64 = e.let(e.zext64(a));
   const all = e.or(e.or(e.shl(a64, e.i64(32)), e.shl(e.zext64(b), e.i64(16))), a64);
   const n = e.let(e.zext64(count));
   if (!left) {
     const x = e.let(all);
-    return { stored: e.let(e.trunc(e.wrap(e.shrU(x, n)), 2)), cf: () => bit(e, e.shrU(x, e.sub(n, e.i64(1))), 0) };
+    return { stored: e.let(e.trunc(e.wrap(e.shrU(x, n)), 2)), cf: () => bit(e, e.shrU(x, e.sub(n, e.i64(1))), 0), inputs: [x, n] };
   }
   const x = e.let(e.shl(all, n));
-  return { stored: e.let(e.trunc(e.wrap(e.shrU(x, e.i64(32))), 2)), cf: () => bit(e, x, 48) };
+  return { stored: e.let(e.trunc(e.wrap(e.shrU(x, e.i64(32))), 2)), cf: () => bit(e, x, 48), inputs: [x] };
 }
-function doubleWide(e: Emitter, a: Val, b: Val, count: Val, size: number, left: boolean): { stored: Val; cf: () => Val } {
+function doubleWide(e: Emitter, a: Val, b: Val, count: Val, size: number, left: boolean): Omit<Shifted, 'of'> {
   const bits = size * 8;
   const n = e.let(amount(e, size, count));
   const rest = e.let(e.sub(e.k(size, bits), n));
   const mixed = left ? e.or(e.shl(a, n), e.shrU(b, rest)) : e.or(e.shrU(a, n), e.shl(b, rest));
   // Wasm masks shift amounts, so a count of zero would let all of b in.
   const stored = count.constant !== undefined && count.constant !== 0 ? mixed : e.select(count, mixed, a);
-  return { stored: e.let(stored), cf: () => (left ? bit(e, e.shrU(a, rest), 0) : lastOut(e, a, count, size)) };
+  return { stored: e.let(stored), cf: () => (left ? bit(e, e.shrU(a, rest), 0) : lastOut(e, a, count, size)), inputs: [a, rest, count] };
 }
 
 /** OF of ROL and ROR changes unless they are of a register and by an immediate other than 1 (SDM: undefined; measured: kept). */
@@ -127,11 +132,10 @@ function rotateKeepsOverflow(e: Emitter, count: Val): Val | boolean {
 
 function setRotateFlags(e: Emitter, cf: Val, of: Val, keep: Val | boolean): void {
   if (keep === true) {
-    mergeFlags(e, CF, cf);
+    e.setCarry(cf);
     return;
   }
-  const overflow = keep === false ? of : e.select(keep, e.let(e.flag('o')), of);
-  mergeFlags(e, CF | OF, e.or(cf, at(e, OF, overflow)));
+  e.setCarry(cf, keep === false ? of : e.select(keep, e.let(e.flag('o')), of));
 }
 
 /** ROL and ROR: CF and OF change when the masked count is not zero, even when it is a multiple of the size. */
@@ -143,9 +147,10 @@ function rotate(left: boolean): Semantics {
     const keep = rotateKeepsOverflow(e, count);
     const r = update(e, 0, (a) => ({ a, stored: e.let(rotated(e, a, count, size, left)) }));
     unlessZero(e, count, () => {
-      const cf = e.let(left ? bit(e, r.stored, 0) : signBit(e, r.stored, size));
-      const of = left ? e.xor(r.a, e.shl(r.a, e.k(size, 1))) : e.xor(r.a, e.shl(r.a, e.k(size, bits - 1)));
-      setRotateFlags(e, cf, e.let(signBit(e, of, size)), keep);
+      const { a, stored } = r;
+      const cf = e.later('i32', [stored], () => (left ? bit(e, stored, 0) : signBit(e, stored, size)));
+      const of = e.later('i32', [a], () => signBit(e, e.xor(a, e.shl(a, e.k(size, left ? 1 : bits - 1))), size));
+      setRotateFlags(e, cf, of, keep);
     });
   };
 }
@@ -169,7 +174,7 @@ function rotateThroughCarry(left: boolean): Semantics {
     const carry = e.let(e.flag('c'));
     const n = e.let(amount(e, size, count));
     const c = e.let(amount(e, size, carry));
-    const r = update(e, 0, (a): Shifted => {
+    const r = update(e, 0, (a): { stored: Val; cf: Val; of: Val } => {
       const top = e.let(signBit(e, left ? e.xor(a, e.shl(a, e.k(size, 1))) : e.xor(a, e.shl(c, e.k(size, bits - 1))), size));
       // Right by count is left by bits + 1 - count.
       const towards = left ? n : e.let(e.sub(e.k(size, bits + 1), n));
@@ -179,9 +184,9 @@ function rotateThroughCarry(left: boolean): Semantics {
       const stored = e.let(e.select(count, turned, a));
       const last = left ? e.shrU(a, e.sub(e.k(size, bits), n)) : e.shrU(a, e.sub(n, e.k(size, 1)));
       const cf = e.let(bit(e, last, 0));
-      return { stored, cf: () => cf, of: () => top };
+      return { stored, cf, of: top };
     });
-    unlessZero(e, count, () => setRotateFlags(e, r.cf(), r.of(), false));
+    unlessZero(e, count, () => setRotateFlags(e, r.cf, r.of, false));
   };
 }
 function modulo(e: Emitter, v: Val, n: number): Val {
