@@ -28,6 +28,10 @@ const STALL_MS = 60_000;
 /** Errors of the host's files, which no other place would help against. */
 const isLocal = (e: unknown): boolean => e instanceof Error && 'syscall' in e && (e.syscall === 'open' || e.syscall === 'write');
 
+/** Codes of OpenSSL and Node for a server whose certificate is not trusted. */
+const UNTRUSTED = /^(CERT_|ERR_TLS_CERT|SELF_SIGNED_|DEPTH_ZERO_SELF_SIGNED_CERT|UNABLE_TO_(GET_ISSUER_CERT|VERIFY_LEAF_SIGNATURE))/;
+const isUntrusted = (e: unknown): boolean => e instanceof Error && e.cause instanceof Error && 'code' in e.cause && UNTRUSTED.test(String(e.cause.code));
+
 /** What came is not the file. */
 class WrongFile extends Error {}
 
@@ -53,6 +57,7 @@ export async function fetchPinned(file: PinnedFile, bases: readonly string[], ta
       return;
     } catch (e) {
       if (isLocal(e)) throw e;
+      if (isUntrusted(e)) advice = 'behind a proxy with a certificate of its own, name its authority: NODE_EXTRA_CA_CERTS=ca.pem, or NODE_USE_SYSTEM_CA=1';
       if (e instanceof WrongFile) advice = 'a mirror that is right has it unchanged (pvm image get NAME --mirror URL)';
       problems.push(`${base}/${file.path}: ${describe(e)}`);
     }

@@ -1,11 +1,14 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { cpioPieces } from '@pvm/pvm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { SELF_SIGNED } from '../testing/certificate.ts';
 import { pvm } from '../testing/pvm-process.ts';
 import { arMembers } from './deb.ts';
 import { archiveOf } from './debian.ts';
@@ -183,6 +186,21 @@ describe('a pinned file', () => {
     ['https://deb.debian.org/debian', 'pool/main/x.deb', 'https://deb.debian.org/debian'],
   ])('of %s, %s, is looked for in %s', (place, path, archive) => {
     expect(archiveOf(place, { ...file, path })).toBe(archive);
+  });
+
+  test('comes over HTTPS from a server that is trusted, and from no other', async () => {
+    const secure = createTlsServer(SELF_SIGNED, (_, response) => response.end(contents));
+    await new Promise<void>((resolve) => secure.listen(0, '127.0.0.1', resolve));
+    const place = `https://127.0.0.1:${(secure.address() as AddressInfo).port}`;
+    const target = join(folder, 'secure.deb');
+    await expect(fetchPinned(file, [place], target, () => undefined)).rejects.toThrow(/self-signed certificate.*NODE_EXTRA_CA_CERTS=ca\.pem/);
+    const trusted = getCACertificates();
+    setDefaultCACertificates([...trusted, SELF_SIGNED.cert]);
+    await fetchPinned(file, [place], target, () => undefined);
+    expect(readFileSync(target).equals(contents)).toBe(true);
+    setDefaultCACertificates(trusted);
+    secure.close();
+    secure.closeAllConnections();
   });
 
   test('says that there is no network, or that the disk is full, when that is so', async () => {
