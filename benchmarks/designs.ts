@@ -5,15 +5,14 @@ import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { DESIGN_NAMES, type DesignName, designInfo, type PlatformKind, publishedFigures } from '../packages/pvm/src/index.ts';
 import { debianKernel } from '../tests/debian.ts';
-import { COMPUTE_ROWS, type DesignResult, designGoals } from './src/design-goals.ts';
-import { computeRow, type DesignRow, exitRow, linuxRows, loopRow } from './src/designs.ts';
+import { COMPUTE_ROWS, type DesignResult, designGoals, summariseTurns } from './src/design-goals.ts';
+import { computeInTurns, type DesignRow, exitRow, linuxRows, loopRow } from './src/designs.ts';
 import { describeMachine } from './src/machine.ts';
 import { median } from './src/statistics.ts';
 import { formatTable } from './src/table.ts';
 
 const PAGES_PER_MIB = 256;
 const ROWS: readonly DesignRow[] = [
-  ...COMPUTE_ROWS.map((name) => computeRow(name, 40)),
   loopRow('page-fault', 'fault', 512, PAGES_PER_MIB),
   loopRow('getpid', 'getpid', 1_000_000),
   loopRow('hypercall', 'hypercall', 400_000),
@@ -68,13 +67,26 @@ function summarise(row: string, unit: string, samples: ReadonlyMap<DesignName, r
 }
 
 const results: DesignResult[] = [];
+const done = (result: DesignResult) => {
+  results.push(result);
+  console.error(`${result.row}: ${JSON.stringify(result.spread ?? result.ratioToBare)}`);
+};
+const programDesigns = designs.filter((design) => runs(design, 'program'));
+for (const row of COMPUTE_ROWS.filter((name) => only === undefined || only.includes(name))) {
+  const passesOfRow: ReadonlyMap<DesignName, readonly number[]>[] = [];
+  // Another design comes first in each pass.
+  for (let pass = 0; pass < passes; pass++) {
+    const first = pass % programDesigns.length;
+    passesOfRow.push(await computeInTurns(row, [...programDesigns.slice(first), ...programDesigns.slice(0, first)]));
+  }
+  done(summariseTurns(row, programDesigns, passesOfRow));
+}
 for (const row of ROWS.filter((r) => only === undefined || only.includes(r.name))) {
   const samples = new Map<DesignName, number[]>(designs.map((d) => [d, []]));
   for (let pass = 0; pass < passes; pass++) {
     for (const design of designs) if (runs(design, 'program')) samples.get(design)?.push(await row.measure(design));
   }
-  results.push(summarise(row.name, row.unit, samples));
-  console.error(`${row.name}: ${JSON.stringify(results.at(-1)?.ratioToBare)}`);
+  done(summarise(row.name, row.unit, samples));
 }
 const kernel = values.kernel === 'debian' ? await debianKernel('linux-image-cloud-amd64') : values.kernel;
 if (values.kernel === 'debian' && kernel === undefined) console.error('No stock kernel (apt gave none): the rows in Linux are left out.');
@@ -99,7 +111,7 @@ const table = results.map((r) => [
   r.row,
   r.unit,
   ...designs.map((d) => cell(r.best[d], r.unit === 'ms' ? 2 : 0)),
-  ...designs.filter((d) => d !== 'bare').map((d) => cell(r.ratioToBare[d], 3)),
+  ...designs.filter((d) => d !== 'bare').map((d) => cell((r.spread === undefined ? r.ratioToBare : r.medianRatioToBare)[d], 3)),
 ]);
 console.log(formatTable(header, table));
 const goals = designGoals(results, await publishedFigures());

@@ -1,5 +1,6 @@
 /** What the designs' speed is held to, as ratios in one run; those between designs are the paper's. */
 import type { DesignName, PublishedFigures } from '../../packages/pvm/src/index.ts';
+import { median } from './statistics.ts';
 
 /** One row of `bench:designs`: the least of all passes, and the ratio of each design to bare. */
 export interface DesignResult {
@@ -8,6 +9,8 @@ export interface DesignResult {
   readonly best: Readonly<Record<string, number>>;
   readonly ratioToBare: Readonly<Record<string, number>>;
   readonly medianRatioToBare: Readonly<Record<string, number>>;
+  /** Lowest and highest median ratio of a pass, for machines that take turns. */
+  readonly spread?: Readonly<Record<string, readonly [low: number, high: number]>>;
 }
 
 /** A number of the results beside the most it should be. */
@@ -37,6 +40,26 @@ const SHADOW_DESIGNS = [
   ['pvm', 'pvm-bm'],
 ] as const;
 
+/**
+ * A row whose machines took turns: each round is compared with bare's beside it. A machine that does the same as another may be some percent slower all its
+ * life, by where its memory lies, so the ratio is the median of the passes' medians.
+ */
+export function summariseTurns(row: string, designs: readonly DesignName[], passes: readonly ReadonlyMap<DesignName, readonly number[]>[]): DesignResult {
+  const least = (design: DesignName) => Math.min(...passes.flatMap((pass) => pass.get(design) ?? []));
+  const medians = (design: DesignName) =>
+    passes.map((pass) => median((pass.get(design) ?? []).map((ms, i) => ms / (pass.get('bare')?.[i] ?? Number.NaN)).filter((ratio) => !Number.isNaN(ratio))));
+  const of = <T>(value: (design: DesignName) => T) => Object.fromEntries(designs.map((design) => [design, value(design)]));
+  const best = of(least);
+  if (!designs.includes('bare')) return { row, unit: 'ms', best, ratioToBare: {}, medianRatioToBare: {} };
+  const four = (n: number) => Number(n.toFixed(4));
+  return {
+    ...{ row, unit: 'ms', best },
+    ratioToBare: of((design) => four(least(design) / least('bare'))),
+    medianRatioToBare: of((design) => four(median(medians(design)))),
+    spread: of((design) => [four(Math.min(...medians(design))), four(Math.max(...medians(design)))] as const),
+  };
+}
+
 /** The goals whose rows were measured. */
 export function designGoals(results: readonly DesignResult[], figures: PublishedFigures): DesignGoal[] {
   const goals: DesignGoal[] = [];
@@ -51,7 +74,7 @@ export function designGoals(results: readonly DesignResult[], figures: Published
   };
   const designs: readonly DesignName[] = ['kvm-ept', 'kvm-spt', 'pvm'];
   for (const design of designs) {
-    const ratios = COMPUTE_ROWS.map((row) => ratio(row, design, 'bare')).filter((n) => n !== undefined);
+    const ratios = COMPUTE_ROWS.map((row) => of(row)?.medianRatioToBare[design]).filter((n) => n !== undefined);
     goal(`programs that compute, ${design} / bare, the worst of ${ratios.length}`, ratios.length === 0 ? undefined : Math.max(...ratios), COMPUTE_LIMIT, 'x');
   }
   goal('getpid, pvm / bare', ratio('getpid', 'pvm', 'bare'), GETPID_LIMIT, 'x');

@@ -15,19 +15,15 @@ import {
   type VmOptions,
 } from '../../packages/pvm/src/index.ts';
 import { buildLinuxProgram, buildProgram } from './build.ts';
+import { inTurns } from './turns.ts';
 
 /** One thing that is measured under several designs. */
 export interface DesignRow {
   readonly name: string;
-  readonly unit: 'ms' | 'ns';
+  readonly unit: 'ns';
   /** One measurement under a design, in `unit`; every number that other load can only make larger. */
   measure(design: DesignName): Promise<number>;
 }
-
-const cpuNs = (): number => {
-  const { user, system } = process.threadCpuUsage();
-  return (user + system) * 1000;
-};
 
 /** Hot code is compiled at once and on this thread, so that the second half of a run is steady state and its processor time all there is. */
 async function runVm(options: VmOptions): Promise<{ result: Result; ledger: ExitLedger }> {
@@ -45,32 +41,14 @@ async function run(options: VmOptions): Promise<Result> {
   return (await runVm(options)).result;
 }
 
-/** A program of `programs/`: a round of the second half, in processor time, which the system counts in steps of some milliseconds. */
-export function computeRow(name: string, rounds: number): DesignRow {
-  return {
-    name,
-    unit: 'ms',
-    measure: async (design) => {
-      const ends: number[] = [];
-      await run({
-        design,
-        program: buildProgram(name),
-        args: [String(rounds), 'live'],
-        memory: '256M',
-        onConsole: (chunk) => {
-          if (Buffer.from(chunk).includes('round ')) ends.push(cpuNs());
-        },
-      });
-      return (
-        Math.min(
-          ...ends
-            .slice(1)
-            .map((end, i) => end - (ends[i] ?? 0))
-            .slice(rounds >> 1),
-        ) / 1e6
-      );
-    },
-  };
+/** What programs that compute are measured by: the first half of the rounds goes by until hot code is compiled. */
+const COMPUTE_ROUNDS = 60;
+
+/** A program of `programs/` in a machine of each design at once, which take turns after each round: processor time of the rounds of the second half, ms; those with the same index are neighbours. */
+export async function computeInTurns(name: string, designs: readonly DesignName[]): Promise<ReadonlyMap<DesignName, readonly number[]>> {
+  const program = buildProgram(name);
+  const turns = await inTurns(designs.map((design) => ({ design, program, args: [String(COMPUTE_ROUNDS), 'live'], memory: '256M' })));
+  return new Map(designs.map((design, i) => [design, (turns[i]?.rounds ?? []).slice(COMPUTE_ROUNDS >> 1).map((ns) => ns / 1e6)]));
 }
 
 /** A loop of the guest's `bench`: the time of an operation, after the loop has run once. */

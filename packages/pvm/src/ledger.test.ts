@@ -41,19 +41,31 @@ describe('exit ledger', () => {
     expect([ledger.totalExits, ledger.entries()]).toEqual([0, []]);
   });
 
-  it('counts every exit, but times 1 of 32 after the first 8,192 and 1 of 256 after 262,144, with the same mean', () => {
+  it('counts every exit, but times fewer and fewer after the first 2,048, with the same mean', () => {
     const ledger = new ExitLedger();
     const rows = [ledger.row('HLT'), ledger.row('CPUID')];
     const n = 400_000;
     for (let i = 0; i < n; i++) ledger.finish(rows[i % 2] ?? 0, ledger.start(), i % 2, 0);
     const [a, b] = ledger.entries();
     expect([a?.count, b?.count]).toEqual([n / 2, n / 2]);
-    const timed = (8192 + (262_144 - 8192) / 32 + (n - 262_144) / 256) / 2;
+    const timed = (2048 + (32_768 - 2048) / 16 + (262_144 - 32_768) / 64 + (n - 262_144) / 256) / 2;
     for (const e of [a, b]) {
       expect((e?.timed ?? 0) / timed).toBeCloseTo(1, 1);
       expect(e?.totalNs).toBeCloseTo(((e?.meanNs ?? 0) * n) / 2, 3);
       expect((e?.buckets ?? []).reduce((sum, [, count]) => sum + count, 0) / (n / 2)).toBeCloseTo(1, 2);
     }
+  });
+
+  it('counts again after it was switched off and on', () => {
+    const ledger = new ExitLedger();
+    const row = ledger.row('HLT');
+    const exit = () => ledger.finish(row, ledger.start(), 0, 0);
+    exit();
+    ledger.timing = 'off';
+    exit();
+    ledger.timing = 'sampled';
+    exit();
+    expect([ledger.count('HLT'), ledger.totalExits]).toEqual([2, 2]);
   });
 
   it('takes halves of RIP with or without a sign', () => {

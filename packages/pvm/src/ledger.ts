@@ -1,3 +1,5 @@
+// Not the global of the same name: each look at that one goes through a getter.
+import { performance } from 'node:perf_hooks';
 import { type Saveable, StateError, type StateIo } from '@pvm/cpu-jit';
 import type { DirectSwitches } from './designs/design.ts';
 import { ExitRow, type ExitStats, mergeRows } from './ledger/exit-row.ts';
@@ -28,6 +30,9 @@ export interface WorldSwitches {
 
 /** A power of two. */
 const RING = 32;
+/** Where counts begin in `hot`, and the count that is folded: 32 bits do not last. */
+const FIRST_COUNT = 4 * RING;
+const FOLD = 2 ** 16;
 /** vCPUs that a machine has at most. */
 const VCPUS = 8;
 /** Sub-reasons come from the guest (ports, MSR numbers): a reason that has so many rows puts the rest into one, `other`. */
@@ -36,19 +41,22 @@ const MAX_ROWS_OF_REASON = 128;
 const MAX_ROWS = 2 ** 16;
 const OTHER = 'other';
 /**
- * A look at the clock takes 30 to 70 ns, timing an exit 400, an exit from 300 ns on: timing each of them would be felt. So many exits are all timed, and from
- * then on one of `period`; with these steps timing costs a hypercall loop 1 %.
+ * A look at the clock takes 30 to 70 ns, timing an exit 400, an exit from 200 ns on: timing each of them would be felt. From so many exits on one of
+ * `period` is timed.
  */
 const TIMED = [
   { from: 0, period: 1 },
-  { from: 8192, period: 32 },
+  { from: 2048, period: 16 },
+  { from: 32_768, period: 64 },
   { from: 262_144, period: 256 },
+  { from: 2_097_152, period: 1024 },
 ] as const;
 /** Exits to the next that is timed when none are. */
 const NEVER = 2 ** 30;
 
 /**
- * Which exits are timed; all are counted. `sampled`: the first 8,192, then 1 of 32, after 262,144 1 of 256, chosen by chance (the same in each run) and weighted.
+ * Which exits are timed; all are counted. `sampled`: the first 2,048, then fewer and fewer, from 1 of 16 to 1 of 1,024 (after 2 million), chosen by chance (the
+ * same in each run) and weighted.
  * `off`: nothing is even counted, to measure what the ledger costs.
  */
 export type LedgerTiming = 'sampled' | 'all' | 'off';
@@ -67,21 +75,24 @@ export interface LedgerOptions {
  * (`row`), take the time when the exit begins (`start`) and record by number when it ends (`finish`): nothing is allocated.
  */
 export class ExitLedger implements Saveable {
-  readonly timing: LedgerTiming;
-  private readonly isOn: boolean;
+  private mode: LedgerTiming;
+  private isOn: boolean;
   /** The last exits one by one, if asked for. */
   readonly trace: TraceRing | undefined;
   private readonly rows: ExitRow[] = [];
-  /** Exits by row and vCPU: row * VCPUS + vCPU. */
-  private counted = new Float64Array(256 * VCPUS);
+  /**
+   * What each exit writes, in one array since each array costs the engine its checks: the last exits (row, RIP low and high, unused), from `FIRST_COUNT` on
+   * exits by row and vCPU: row * VCPUS + vCPU.
+   */
+  private hot = new Int32Array(FIRST_COUNT + 256 * VCPUS);
+  /** What was taken out of the counts of `hot` before they overflowed. */
+  private folded = new Float64Array(256 * VCPUS);
   private readonly byName = new Map<string, number>();
   private readonly rowsOfReason = new Map<string, number>();
   private readonly rips = new HotRips();
   private readonly timeline = new Timeline();
   /** Series of the timeline, by row. */
   private readonly seriesOf: number[] = [];
-  private readonly ringRow = new Uint16Array(RING);
-  private readonly ringRip = new Uint32Array(2 * RING);
   private readonly instructions: (vcpu: number) => number;
   private readonly begun = performance.now();
   private exits = 0;
@@ -95,10 +106,29 @@ export class ExitLedger implements Saveable {
   constructor(directCounts: () => DirectSwitches = () => ({ syscalls: 0, returns: 0 }), options: LedgerOptions = {}) {
     const { timing = 'sampled', instructions = () => 0, traceLimit = 0 } = options;
     this.directCounts = directCounts;
-    this.timing = traceLimit > 0 ? 'all' : timing;
-    this.isOn = this.timing !== 'off';
+    this.mode = traceLimit > 0 ? 'all' : timing;
+    this.isOn = this.mode !== 'off';
     this.instructions = instructions;
     this.trace = traceLimit > 0 ? new TraceRing(traceLimit) : undefined;
+  }
+
+  private grow(): void {
+    const { folded, hot } = this;
+    this.folded = new Float64Array(2 * folded.length);
+    this.folded.set(folded);
+    this.hot = new Int32Array(FIRST_COUNT + 2 * folded.length);
+    this.hot.set(hot);
+  }
+
+  get timing(): LedgerTiming {
+    return this.mode;
+  }
+
+  /** From the next exit on; those while it is `off` are missing in all counts. */
+  set timing(timing: LedgerTiming) {
+    this.mode = timing;
+    this.isOn = timing !== 'off';
+    this.untilTimed = this.gap();
   }
 
   /** Number of the row for `reason`, `sub` and `detail`, made when it is new. */
@@ -111,11 +141,7 @@ export class ExitLedger implements Saveable {
     if (this.rows.length >= MAX_ROWS) throw new RangeError('too many exit reasons');
     this.rowsOfReason.set(reason, siblings + 1);
     const id = this.rows.push(new ExitRow(reason, sub, detail)) - 1;
-    if (this.rows.length * VCPUS > this.counted.length) {
-      const larger = new Float64Array(2 * this.counted.length);
-      larger.set(this.counted);
-      this.counted = larger;
-    }
+    if (this.rows.length * VCPUS > this.folded.length) this.grow();
     this.seriesOf.push(this.timeline.series(exitClass(reason, sub)));
     this.byName.set(name, id);
     return id;
@@ -128,13 +154,13 @@ export class ExitLedger implements Saveable {
 
   private startTimed(): number {
     this.untilTimed = this.gap();
-    return this.timing === 'off' ? 0 : performance.now();
+    return this.mode === 'off' ? 0 : performance.now();
   }
 
-  /** Exits to the next one that is timed: 1, or at random from 1 to 63, 32 on average, or 1 to 511. */
+  /** Exits to the next one that is timed: 1, or at random from 1 to twice the period, which it is on average. */
   private gap(): number {
-    if (this.timing === 'off') return NEVER;
-    const period = this.timing === 'all' ? 1 : (TIMED.findLast(({ from }) => this.exits >= from)?.period ?? 1);
+    if (this.mode === 'off') return NEVER;
+    const period = this.mode === 'all' ? 1 : (TIMED.findLast(({ from }) => this.exits >= from)?.period ?? 1);
     this.weight = period;
     if (period === 1) return 1;
     let x = this.chance;
@@ -167,13 +193,23 @@ export class ExitLedger implements Saveable {
   }
 
   private tally(id: number, ripLow: number, ripHigh: number, vcpu: number): void {
-    if (id >= this.rows.length) throw new RangeError(`no exit reason ${id}`);
-    const { counted } = this;
-    counted[id * VCPUS + vcpu] = (counted[id * VCPUS + vcpu] ?? 0) + 1;
-    const at = this.exits++ & (RING - 1);
-    this.ringRow[at] = id;
-    this.ringRip[2 * at] = ripLow;
-    this.ringRip[2 * at + 1] = ripHigh;
+    const { hot } = this;
+    const at = FIRST_COUNT + id * VCPUS + vcpu;
+    const count = hot[at];
+    if (count === undefined) throw new RangeError(`no exit reason ${id}`);
+    hot[at] = count + 1;
+    if (count >= FOLD) this.fold(at);
+    const last = (this.exits++ & (RING - 1)) * 4;
+    hot[last] = id;
+    // Whole numbers for the engine, too, which would convert what may be a fraction.
+    hot[last + 1] = ripLow | 0;
+    hot[last + 2] = ripHigh | 0;
+  }
+
+  private fold(at: number): void {
+    const row = at - FIRST_COUNT;
+    this.folded[row] = (this.folded[row] ?? 0) + (this.hot[at] ?? 0);
+    this.hot[at] = 0;
   }
 
   /** Exits so far, of all reasons. */
@@ -225,7 +261,10 @@ export class ExitLedger implements Saveable {
 
   /** Exits of a row on each vCPU. */
   private countsOf(id: number): Float64Array {
-    return this.counted.subarray(id * VCPUS, (id + 1) * VCPUS);
+    return Float64Array.from({ length: VCPUS }, (_, vcpu) => {
+      const row = id * VCPUS + vcpu;
+      return (this.folded[row] ?? 0) + (this.hot[FIRST_COUNT + row] ?? 0);
+    });
   }
 
   /** The guest addresses of the most exits. */
@@ -247,9 +286,9 @@ export class ExitLedger implements Saveable {
   recent(): RecentExit[] {
     const n = Math.min(this.exits, RING);
     return Array.from({ length: n }, (_, i) => {
-      const at = (this.exits - n + i) % RING;
-      const { reason, sub } = this.name(this.ringRow[at] ?? 0);
-      return { reason, sub, rip: (BigInt(this.ringRip[2 * at + 1] ?? 0) << 32n) | BigInt(this.ringRip[2 * at] ?? 0) };
+      const at = ((this.exits - n + i) % RING) * 4;
+      const { reason, sub } = this.name(this.hot[at] ?? 0);
+      return { reason, sub, rip: (BigInt((this.hot[at + 2] ?? 0) >>> 0) << 32n) | BigInt((this.hot[at + 1] ?? 0) >>> 0) };
     });
   }
 
@@ -260,7 +299,7 @@ export class ExitLedger implements Saveable {
       this.rows.map(({ reason, sub, detail }) => ({ reason, sub, detail })),
     );
     if (s.restoring) this.internAgain(names);
-    s.fields(this, ['rows', 'timeline', 'rips', 'counted', 'ringRow', 'ringRip', 'exits', 'untilTimed', 'weight', 'chance']);
+    s.fields(this, ['rows', 'timeline', 'rips', 'hot', 'folded', 'exits', 'untilTimed', 'weight', 'chance']);
   }
 
   private internAgain(names: readonly { readonly reason: string; readonly sub: string; readonly detail: string }[]): void {

@@ -37,6 +37,7 @@ export class Marks {
 
   private snapshot(): Snapshot {
     const beforeNs = performance.now() * 1e6;
+    const cpuBeforeNs = threadCpuNs();
     const { ledger } = this.counters;
     const { exits, total, directSyscalls, directReturns } = ledger.worldSwitches();
     const { instructions } = this.core.stats(this.vcpu);
@@ -49,6 +50,6 @@ export class Marks {
       pageTables: this.counters.pageTables(),
       tlb: this.counters.tlb(),
     };
-    return { beforeNs, instructions, ...counters, cpuNs: threadCpuNs(), afterNs: performance.now() * 1e6 };
+    return { beforeNs, cpuBeforeNs, instructions, ...counters, cpuAfterNs: threadCpuNs(), afterNs: performance.now() * 1e6 };
   }
 }

@@ -74,7 +74,7 @@ export interface VmOptions extends PcOptions {
   checkMmu?: boolean | number;
   /** Count TLB hits of data accesses (`tlb().hits`); the guest then runs several times slower. Default false. */
   countTlb?: boolean;
-  /** What the exit ledger times: `sampled` (default) the first 8,192 exits, 1 of 32 after them and 1 of 256 after 262,144, `all`, or `off`: it does not even count. */
+  /** What the exit ledger times: `sampled` (default) the first 2,048 exits, then fewer and fewer, from 1 of 16 to 1 of 1,024, `all`, or `off`: it does not even count. */
   ledger?: LedgerTiming;
   /** Keep the last so many exits one by one (`ledger.trace`), 36 bytes each, at most 2^24. Default 0. */
   traceLimit?: number;

@@ -21,7 +21,7 @@ export interface HotExit {
   readonly rip: string;
   /** `name+0xoffset`; absent: no symbol file knows the address. */
   readonly symbol?: string;
-  /** Exits there; at most `maxOvercount` too high (and after 8,192 exits an estimate from 1 of 32, later of 256). */
+  /** Exits there; at most `maxOvercount` too high (and an estimate from those that were timed, after 2,048 exits). */
   readonly samples: number;
   readonly maxOvercount: number;
 }

@@ -87,7 +87,9 @@ export interface Snapshot {
   /** Host time before and after the counters were read, ns: the reading stays outside the interval. */
   readonly beforeNs: number;
   readonly afterNs: number;
-  readonly cpuNs: number;
+  /** The same in processor time. */
+  readonly cpuBeforeNs: number;
+  readonly cpuAfterNs: number;
   readonly instructions: bigint;
   readonly exits: number;
   readonly worldSwitches: number;
@@ -105,7 +107,7 @@ export function interval(id: number, operations: number, begin: Snapshot, end: S
     id,
     operations,
     ns: end.beforeNs - begin.afterNs,
-    cpuNs: end.cpuNs - begin.cpuNs,
+    cpuNs: end.cpuBeforeNs - begin.cpuAfterNs,
     instructions: end.instructions - begin.instructions,
     exits: end.exits - begin.exits,
     worldSwitches: end.worldSwitches - begin.worldSwitches,
@@ -128,8 +130,12 @@ function differences(begin: PageTableCounters, end: PageTableCounters): PageTabl
   return Object.fromEntries(Object.entries(end).map(([name, n]) => [name, isLevel(name) ? n : n - (begin[name] ?? 0)]));
 }
 
-/** Processor time of this thread, ns, or NaN. */
+const nothing = new Int32Array(new SharedArrayBuffer(4));
+const NAP_MS = 0.05;
+
+/** Processor time of this thread, ns, or NaN. Takes a nap: the system brings the time up to date when a thread leaves the processor, else only every few milliseconds. */
 export function threadCpuNs(): number {
+  Atomics.wait(nothing, 0, 0, NAP_MS);
   const usage: NodeJS.CpuUsage | undefined = process.threadCpuUsage?.();
   return usage === undefined ? Number.NaN : (usage.user + usage.system) * 1000;
 }

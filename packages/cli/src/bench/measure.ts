@@ -18,8 +18,8 @@ export interface Measured {
   readonly hostNs: number;
 }
 
-/** Intervals shorter than this are not timed by processor time, which the system counts in steps of up to 4 ms. */
-const LONG_NS = 50e6;
+/** Intervals shorter than this are not timed by processor time, of which looking at it takes some. */
+const LONG_NS = 5e6;
 
 /** Host time of an interval: the thread's processor time, which other load does not lengthen, if the interval is long enough for it. */
 function hostNs({ ns, cpuNs }: IntervalJson): number {

@@ -29,7 +29,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
     choices: ['sampled', 'all', 'off'],
     default: 'sampled',
     requiresArg: true,
-    describe: 'Time the first 8,192 exits, then 1 of 32 and 1 of 256, or all (as with --trace), or do not even count them',
+    describe: 'Time the first 2,048 exits, then 1 of 16 down to 1 of 1,024, or all (as with --trace), or do not even count them',
   },
   kernel: { type: 'string', requiresArg: true, describe: 'Without a program: the stock kernel to boot; with one: another PVM guest kernel (ELF64)' },
   ...PC_OPTIONS,
