@@ -1,4 +1,6 @@
 import type { CpuStats } from '@pvm/cpu-jit';
+import type { Design } from './designs/design.ts';
+import type { ExitLedger } from './ledger.ts';
 
 /** What a run cost, measured on this machine. */
 export interface Summary {
@@ -29,8 +31,37 @@ export interface Summary {
   readonly unknownSyscalls: ReadonlyMap<number, number>;
 }
 
+/** What a summary is made of. */
+interface RunCounts {
+  readonly cpu: CpuStats;
+  readonly design: Pick<Design, 'form' | 'shadowPagesBuilt'>;
+  readonly ledger: Pick<ExitLedger, 'totalNs' | 'worldSwitches'>;
+  readonly runMs: number;
+  readonly unknownSyscalls: ReadonlyMap<number, number>;
+}
+
+export function summarise({ cpu, design, ledger, runMs, unknownSyscalls }: RunCounts): Summary {
+  const hypervisorMs = ledger.totalNs / 1e6;
+  const { exits, total } = ledger.worldSwitches();
+  const guestMs = Math.max(0, runMs - hypervisorMs);
+  return {
+    form: design.form,
+    instructions: cpu.instructions,
+    runMs,
+    mips: runMs > 0 ? Number(cpu.instructions) / 1e3 / runMs : 0,
+    hypervisorMs,
+    guestMs,
+    ...tierTimes(guestMs, cpu),
+    exits,
+    worldSwitches: total,
+    shadowPagesBuilt: design.shadowPagesBuilt(),
+    cpu,
+    unknownSyscalls,
+  };
+}
+
 /** Guest time by tier: what the CPU's samples say of it. */
-export function tierTimes(guestMs: number, cpu: CpuStats): Pick<Summary, 'interpreterMs' | 'compiledMs' | 'compileMs' | 'compileStallMs'> {
+function tierTimes(guestMs: number, cpu: CpuStats): Pick<Summary, 'interpreterMs' | 'compiledMs' | 'compileMs' | 'compileStallMs'> {
   const { samples, jit } = cpu;
   const seen = (samples?.interpreter ?? 0) + (samples?.compiled ?? 0);
   const stall = jit?.linkMs ?? 0;

@@ -1,28 +1,27 @@
 import { CpuCore, type CpuHooks, type CpuLevel } from '@pvm/cpu-jit';
 import { S_ICOUNT, S_LSTAR } from '@pvm/cpu-jit/layout';
 import { GuestRam } from '@pvm/machine';
-import { crashReport } from './crash-report.ts';
+import { guestDeath } from './crash-report.ts';
 import { Debugger } from './debug/debugger.ts';
-import { BrokenMmu, type Design, type DirtyTracking, FailedEntry, type StopReason, TripleFault } from './designs/design.ts';
+import { type Design, type DirtyTracking, type StopReason, TripleFault } from './designs/design.ts';
 import { designInfo } from './designs/index.ts';
-import { PvmError, VmError } from './errors.ts';
-import { type GuestImage, loadGuestImage } from './guest-image.ts';
+import { PvmError } from './errors.ts';
+import type { GuestImage } from './guest-image.ts';
 import { ExitLedger } from './ledger.ts';
 import { Marks } from './marks.ts';
 import { MmuCheck } from './mmu-check.ts';
-import { type CheckedOptions, checkGivenOptions, checkOptions, type VmOptions, withOutputs } from './options.ts';
+import { type CheckedOptions, withOutputs } from './options.ts';
 import type { RestartCause } from './pc/options.ts';
 import type { PcDevices } from './pc/pc-devices.ts';
 import { createPlatform, GuestTime, type Platform, RandomSource } from './platform/index.ts';
 import { NO_LIMIT, RunLoop, type SliceEnd } from './run-loop.ts';
 import { AtomicFile } from './snapshot/file.ts';
-import { restoredOptions } from './snapshot/machine-config.ts';
 import { restoreMachine, type SavedMachine, saveMachine } from './snapshot/machine-state.ts';
-import { SnapshotReader } from './snapshot/reader.ts';
+import type { SnapshotReader } from './snapshot/reader.ts';
 import { type SaveOptions, SaveQueue } from './snapshot/save-queue.ts';
 import { StdinReader } from './stdin.ts';
 import { guardedOutput } from './streams.ts';
-import { type Interval, type PageTableCounters, type Summary, type TlbCounters, tierTimes } from './summary.ts';
+import { type Interval, type PageTableCounters, type Summary, summarise, type TlbCounters } from './summary.ts';
 import { switcherModule } from './switcher/index.ts';
 
 /** How a run ended. */
@@ -41,52 +40,8 @@ export interface Result {
 type BootImage = { readonly kernel: Uint8Array; readonly initrd: Uint8Array; readonly commandLine: string };
 
 const BOOT_VCPU = 0;
-/** Errors that end a guest, their codes and what they are called. */
-const DEATHS = [
-  [TripleFault, 'triple-fault', 'triple fault'],
-  [FailedEntry, 'failed-vmentry', 'failed VM entry'],
-  [BrokenMmu, 'broken-mmu', 'broken page tables'],
-] as const;
 /** Longest sleep that `setTimeout` knows, about. */
 const MAX_SLEEP_MS = 2 ** 30;
-
-/**
- * Build a machine that runs one program, or boots a stock kernel: reads and checks the files, allocates guest RAM, loads the kernel.
- *
- * @throws PvmError, MachineError: bad options, unreadable or unsuitable files
- */
-export async function createVm(options: VmOptions): Promise<Vm> {
-  const { restore } = options;
-  if (restore !== undefined) return restoreVm(options, restore);
-  const checked = checkOptions(options);
-  const image = await loadGuestImage(checked);
-  const vm = await Vm.create(checked);
-  try {
-    vm.load(image);
-  } catch (e) {
-    await vm.dispose();
-    throw e;
-  }
-  return vm;
-}
-
-async function restoreVm(options: VmOptions, from: string | Uint8Array): Promise<Vm> {
-  checkGivenOptions(options);
-  const snapshot = SnapshotReader.open(from);
-  try {
-    snapshot.checkBuild();
-    const vm = await Vm.create(checkOptions(restoredOptions(options, snapshot.header.config, snapshot.header.sources)));
-    try {
-      await vm.restore(snapshot);
-    } catch (e) {
-      await vm.dispose();
-      throw e;
-    }
-    return vm;
-  } finally {
-    snapshot.close();
-  }
-}
 
 /** A virtual machine. Runs once. */
 export class Vm {
@@ -352,10 +307,7 @@ export class Vm {
       if (this.stop?.reason !== 'aborted') await this.outputWait;
       if (this.failure !== undefined) throw this.failure.error;
     } catch (e) {
-      const ended = DEATHS.find(([kind]) => e instanceof kind);
-      if (ended === undefined || !(e instanceof Error)) throw e;
-      const [, code, what] = ended;
-      throw new VmError(code, `${what}: ${e.message}`, crashReport(`${what}: ${e.message}`, this.core, this.runLoop.vcpu, this.design, this.ledger));
+      throw e instanceof Error ? (guestDeath(e, this.core, this.runLoop.vcpu, this.design, this.ledger) ?? e) : e;
     } finally {
       signal?.removeEventListener('abort', abort);
       this.platform.flush();
@@ -577,23 +529,7 @@ export class Vm {
   }
 
   private summary(): Summary {
-    const cpu = this.core.stats();
-    const hypervisorMs = this.ledger.totalNs / 1e6;
-    const { exits, total } = this.ledger.worldSwitches();
-    const guestMs = Math.max(0, this.runMs - hypervisorMs);
-    return {
-      form: this.design.form,
-      instructions: cpu.instructions,
-      runMs: this.runMs,
-      mips: this.runMs > 0 ? Number(cpu.instructions) / 1e3 / this.runMs : 0,
-      hypervisorMs,
-      guestMs,
-      ...tierTimes(guestMs, cpu),
-      exits,
-      worldSwitches: total,
-      shadowPagesBuilt: this.design.shadowPagesBuilt(),
-      cpu,
-      unknownSyscalls: this.unknownSyscalls,
-    };
+    const { core, design, ledger, runMs, unknownSyscalls } = this;
+    return summarise({ cpu: core.stats(), design, ledger, runMs, unknownSyscalls });
   }
 }
