@@ -3,7 +3,7 @@ import {
   BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REACH, BD_REACH_SHIFT, BD_REC, BD_REGION_PAGES, BD_TRACKED, BLOCK_HEAD_COUNT, BLOCK_HEADS,
   C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, C_JIT_INSNS, C_JIT_LEFT, CS, EXC_STEP, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP,
   LEFT_CHECK, LEFT_DECLINED, LEFT_EXCEPTION, LEFT_EXIT, LEFT_LIMIT, LEFT_NO_REGION, NEXT, NEXT_CHECK, NEXT_INTERPRET, MAX_BLOCK_INSNS, MXCSR_DEFAULT, MXCSR_ROUNDING_MASKS, R_HANDLER,
-  S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_DEBUG, S_EXC, S_EXIT_BLOCK, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_MXCSR, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
+  RUN_LIMIT, S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_DEBUG, S_EXC, S_EXIT_BLOCK, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_MXCSR, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
   SEG_LIMIT, SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER, S_WATCH, V_LEVELS, V_NATIVE, WATCH_CODE,
 } from "../src/layout";
 import { GP, RFLAGS_RF, RFLAGS_TF, count, raise } from "./cpu";
@@ -166,8 +166,19 @@ function isDisturbed(cpu: u32): bool {
   return load<u64>(cpu, S_INTR) != 0 || (load<u32>(cpu, S_RFLAGS) & (RFLAGS_TF | RFLAGS_RF) | load<u32>(cpu, S_DEBUG)) != 0;
 }
 
+/** The compiler thread lowers S_ICOUNT_LIMIT, then RUN_LIMIT. */
+@inline
+function copyLimit(cpu: u32): void {
+  let limit: u64;
+  do {
+    limit = atomic.load<u64>(cpu, S_ICOUNT_LIMIT);
+    atomic.store<u64>(RUN_LIMIT, limit);
+  } while (atomic.load<u64>(cpu, S_ICOUNT_LIMIT) != limit);
+}
+
 /** Run from S_RIP until an exit; returns EXIT_*. S_EXC stays set for EXIT_EXCEPTION only. */
 export function run(cpu: u32): u32 {
+  copyLimit(cpu);
   // Set for one turn when compiled code declined to run.
   let interpret = false;
   while (true) {

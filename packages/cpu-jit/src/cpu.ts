@@ -44,6 +44,7 @@ import {
   S_EXIT_SIZE,
   S_HOT_THRESHOLD,
   S_ICOUNT,
+  RUN_LIMIT,
   S_ICOUNT_LIMIT,
   S_JC,
   S_MXCSR,
@@ -197,7 +198,7 @@ export class CpuCore extends SingleStepper {
   }
 
   private limitAddresses(): number[] {
-    return Array.from({ length: this.vcpus }, (_, v) => this.cpuAddress(v) + S_ICOUNT_LIMIT);
+    return [...Array.from({ length: this.vcpus }, (_, v) => this.cpuAddress(v) + S_ICOUNT_LIMIT), RUN_LIMIT];
   }
 
   /** State after creation: 64-bit code, CPL 0, paging off, everything else zero or its power-on default. */

@@ -8,7 +8,11 @@
 
 // ---------------------------------------------------------------- memory map
 
-/** First vCPU state block. Addresses below stay unused so that a zero pointer is never valid. */
+/** S_EXC after the last slow path of compiled code: looked at without the state block's address, which so takes no register in loops. u32. */
+export const SLOW_EXC = 0x0000_fff0;
+/** What compiled code compares with for S_ICOUNT_LIMIT, for the same reason: `run` sets it to that of its vCPU, and whoever lowers that lowers this, too. u64. */
+export const RUN_LIMIT = 0x0000_ffe8;
+/** First vCPU state block. Addresses below stay unused, but for these two, so that a zero pointer is never valid. */
 export const CPU_BASE = 0x0001_0000;
 /** Bytes from one vCPU state block to the next. */
 export const CPU_STRIDE = 0x8000;
@@ -422,6 +426,8 @@ export const T_GLOBAL_CTX = 0x6ccc;
 export const T_SHARING = 0x6cd0;
 /** Bloom filter of the code pages of all arrays that share it. T_CODE_BLOOM_SIZE bytes. */
 export const T_GLOBAL_BLOOM = 0x6d00;
+/** Virtual address of the first instruction of the region that is running. u64. */
+export const S_REGION_RIP = 0x6cd8;
 /** TLB_COUNTED while TLB hits are counted, else 0: bits that tags for data get when they are filled in. u64. */
 export const S_TLB_COUNTED = 0x6ce0;
 /** Data accesses that the TLB allowed, as long as that is counted; u64. */

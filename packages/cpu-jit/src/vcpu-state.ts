@@ -15,6 +15,7 @@ import {
   S_EXC_ERROR,
   S_GPR,
   S_ICOUNT,
+  RUN_LIMIT,
   S_ICOUNT_LIMIT,
   S_INTR,
   S_NMI,
@@ -183,7 +184,7 @@ export abstract class VcpuState extends LinearMemory {
 
   /** Generated code returns at its next check point; `run` puts the limit back. */
   private kick(cpu: number): void {
-    Atomics.store(this.u64, (cpu + S_ICOUNT_LIMIT) >>> 3, 0n);
+    this.lower(cpu, 0n);
   }
 
   /** Whether an external interrupt would be delivered before the next instruction. */
@@ -203,7 +204,12 @@ export abstract class VcpuState extends LinearMemory {
   setLimit(vcpu: number, instructions: bigint): void {
     const cpu = this.cpuAddress(vcpu);
     this.limits[vcpu] = instructions;
-    Atomics.store(this.u64, (cpu + S_ICOUNT_LIMIT) >>> 3, instructions);
+    this.lower(cpu, instructions);
+  }
+  /** Another vCPU may be the one that runs; then its run ends early, and goes on. */
+  private lower(cpu: number, limit: bigint): void {
+    Atomics.store(this.u64, (cpu + S_ICOUNT_LIMIT) >>> 3, limit);
+    if (limit < (this.u64[RUN_LIMIT >>> 3] ?? 0n)) Atomics.store(this.u64, RUN_LIMIT >>> 3, limit);
   }
 
   /** The compiler thread lowers S_ICOUNT_LIMIT to be heard; the limit that was asked for is put back here. */

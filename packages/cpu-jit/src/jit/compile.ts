@@ -10,12 +10,13 @@ import {
   MXCSR_ROUNDING_MASKS,
   NEXT_CHECK,
   NEXT_INTERPRET,
+  RUN_LIMIT,
   S_CR0,
   S_EXIT_BLOCK,
   S_FLAT,
   S_ICOUNT,
-  S_ICOUNT_LIMIT,
   S_MXCSR,
+  S_REGION_RIP,
   S_RIP,
   S_TLB,
 } from '../layout.ts';
@@ -107,6 +108,7 @@ function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports:
   const body = [
     m.local.set(LOCAL.tlb, m.i32.load(S_TLB, 4, cpu())),
     ...(isSingle ? [m.local.set(LOCAL.rip, m.i64.load(S_RIP, 8, cpu()))] : []),
+    m.i64.store(S_REGION_RIP, 8, cpu(), m.local.get(LOCAL.rip, b.i64)),
     m.local.set(LOCAL.icount, m.i64.load(S_ICOUNT, 8, cpu())),
   ];
   if (e.usesSse) {
@@ -175,7 +177,7 @@ function addChains(m: ModuleBuilder): void {
   const cpu = () => m.local.get(0, b.i32);
   const body = [m.local.set(1, m.i64.load(S_RIP, 8, cpu())), ...chainTo(m, { cpu: 0, rip: 1, entry: 2, fn: 3 })];
   m.addFunction('chain', b.i32, b.i32, [b.i64, b.i32, b.i32], m.block(null, body, b.i32));
-  const spent = m.i64.ge_u(m.i64.load(S_ICOUNT, 8, cpu()), m.i64.load(S_ICOUNT_LIMIT, 8, cpu()));
+  const spent = m.i64.ge_u(m.i64.load(S_ICOUNT, 8, cpu()), m.i64.load(RUN_LIMIT, 8, m.i32.const(0)));
   m.addFunction(
     'chain_check',
     b.i32,

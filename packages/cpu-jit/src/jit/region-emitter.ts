@@ -7,11 +7,11 @@ import {
   EXIT_EXCEPTION,
   EXIT_LIMIT,
   NEXT_CHECK,
+  RUN_LIMIT,
   S_EXC,
   S_EXC_ERROR,
   S_EXIT_INSN_LEN,
   S_ICOUNT,
-  S_ICOUNT_LIMIT,
   S_RIP,
   S_SEG,
   S_X87,
@@ -229,7 +229,7 @@ export class RegionEmitter extends RegionMemory {
   /** Code on a backward edge inside the region: leaves, after `exit`, when the budget of instructions is used up. */
   private backEdgeCode(offset: number, exit: Expr): Expr {
     const { m, b } = this;
-    const isSpent = m.i64.ge_u(m.local.get(LOCAL.icount, b.i64), m.i64.load(S_ICOUNT_LIMIT, 8, this.cpu()));
+    const isSpent = m.i64.ge_u(m.local.get(LOCAL.icount, b.i64), m.i64.load(RUN_LIMIT, 8, m.i32.const(0)));
     return m.if(isSpent, m.block(null, [exit, ...this.leaving(this.ripOf(offset), EXIT_LIMIT)]));
   }
 
@@ -239,7 +239,7 @@ export class RegionEmitter extends RegionMemory {
     const reason = () => m.local.get(LOCAL.reason, b.i32);
     const rip = () => m.local.get(LOCAL.exitRip, b.i64);
     const icount = () => m.local.get(LOCAL.icount, b.i64);
-    const isSpent = m.i64.ge_u(icount(), m.i64.load(S_ICOUNT_LIMIT, 8, this.cpu()));
+    const isSpent = m.i64.ge_u(icount(), m.i64.load(RUN_LIMIT, 8, m.i32.const(0)));
     const body = render();
     this.finishFlags();
     const flags = this.followRecipe();

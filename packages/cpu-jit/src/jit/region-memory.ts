@@ -2,7 +2,7 @@ import { VECTOR_GP } from '../emit/emitter.ts';
 import { exactName, PLACE_INDEX_BITS } from '../emit/slow-paths.ts';
 import { hostLoad, hostStore, PAGE_MASK, TAG, tlbEntry, typeOfSize } from '../emit/tlb-path.ts';
 import type { Val, ValType } from '../emit/val.ts';
-import { S_EXC, TLB_ADDEND } from '../layout.ts';
+import { SLOW_EXC, TLB_ADDEND } from '../layout.ts';
 import type { Expr } from '../wasm/types.ts';
 import { type BlockState, LOCAL, RegionState, type Symbolic } from './region-state.ts';
 
@@ -227,11 +227,10 @@ export abstract class RegionMemory extends RegionState {
     const type = typeOfSize(size);
     const name = exactName(op, size);
     const isStore = value !== undefined;
-    this.importHelper(name, { params: ['i32', 'i64', 'i64', 'i64', 'i64', ...(isStore ? [type] : [])], result: isStore ? 'none' : type });
+    this.importHelper(name, { params: ['i32', 'i64', 'i64', 'i64', ...(isStore ? [type] : [])], result: isStore ? 'none' : type });
     const args = [
       this.cpu(),
       this.virtual(place.group, place.offset),
-      m.local.get(LOCAL.rip, b.i64),
       m.local.get(LOCAL.icount, b.i64),
       m.i64.const((BigInt(this.offset) << BigInt(PLACE_INDEX_BITS)) | BigInt(this.index)),
     ];
@@ -239,7 +238,7 @@ export abstract class RegionMemory extends RegionState {
     const clear = m.block(null, []);
     this.slowPaths.push({ access: this.access, clear });
     const call = use(m.call(name, args, isStore ? b.none : b[type]));
-    const hasFault = m.i32.load(S_EXC, 4, this.cpu());
+    const hasFault = m.i32.load(SLOW_EXC, 4, m.i32.const(0));
     const outer = this.body;
     this.body = [];
     this.leaveFlags();

@@ -13,7 +13,7 @@ export interface WorkerStart {
 /** What the thread compiles for. */
 export interface Machine {
   readonly memory: WebAssembly.Memory;
-  /** Addresses of the u64s the worker stores 0 to when a result is ready: S_ICOUNT_LIMIT of each vCPU, so that generated code returns at its next check. */
+  /** Addresses of the u64s the worker stores 0 to when a result is ready: S_ICOUNT_LIMIT of each vCPU, then RUN_LIMIT, so that generated code returns at its next check. */
   readonly kicks: readonly number[];
 }
 

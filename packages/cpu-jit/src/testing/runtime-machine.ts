@@ -14,6 +14,7 @@ import {
   S_EXC_ADDR,
   S_EXC_ERROR,
   S_GPR,
+  RUN_LIMIT,
   S_ICOUNT_LIMIT,
   S_JC,
   S_TLB,
@@ -102,6 +103,8 @@ export class RuntimeMachine {
     this.set(S_CR4, CR4_PAE);
     this.set(S_EFER, EFER_LMA_LME_NXE);
     this.set64(S_ICOUNT_LIMIT, 0xffff_ffff_ffff_ffffn);
+    // `run` would do that; tests call compiled code without it.
+    this.view.setBigUint64(RUN_LIMIT, 0xffff_ffff_ffff_ffffn, true);
     this.rt.tlbFlushAll(CPU);
   }
   get(offset: number): number {
