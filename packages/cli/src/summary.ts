@@ -60,6 +60,7 @@ export function formatJitStats(s: Summary): string {
     ['code generator', ms(jit.emitMs)],
     ["V8's compiler", ms(jit.engineMs)],
     ['throughput', rate],
+    ...(jit.reused === 0 ? [] : [['reused', `${count(jit.reused)} regions of earlier runs, or of the same code elsewhere`] as [string, string]]),
     ['stalls', `${ms(jit.linkMs)} in all, ${ms(jit.longestLinkMs)} the longest, to find regions and link them`],
     [
       'entered from outside',

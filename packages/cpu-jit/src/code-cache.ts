@@ -239,6 +239,9 @@ export class CodeCache {
     else this.breakpoints.delete(hpa);
     this.invalidate(hpa, 1);
   }
+  get hasBreakpoints(): boolean {
+    return this.breakpoints.size > 0;
+  }
   hasBreakpoint(hpa: number): boolean {
     return this.breakpoints.has(hpa);
   }

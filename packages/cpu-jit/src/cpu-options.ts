@@ -6,6 +6,9 @@ import type { TierSamples } from './sampler.ts';
 /** For `setLimit`: never. */
 export const NO_LIMIT = 0xffff_ffff_ffff_ffffn;
 
+/** Files of compiled code are called so, see `CpuOptions.codeCache`. */
+export const CODE_CACHE_EXTENSION = '.pvm-code';
+
 /** Where an event comes from, in the order of assembly/events.ts; `icebp` is INT1. */
 export const EVENT_KINDS = ['fault', 'trap', 'external', 'software', 'icebp'] as const;
 export type EventKind = (typeof EVENT_KINDS)[number];
@@ -31,6 +34,8 @@ export interface CpuOptions {
   readonly mergeAfter?: number;
   /** Bytes of compiled Wasm that may be in use; when there are more, all are dropped. Default 64 MiB. */
   readonly codeBytes?: number;
+  /** File that keeps compiled code from run to run, see code-store.ts; made when it is missing. Only with `jit: 'on'`. Default: none. */
+  readonly codeCache?: string | undefined;
   /** What V8's profiler (`--cpu-prof`, `perf`) should call compiled guest code that starts at a virtual address. Default: no names, which are bytes to compile. */
   readonly nameRegion?: ((rip: bigint) => string) | undefined;
   /** Source of the TSC: retired instructions (default) or the host's clock, both nominally 1 tick = 1 ns. */

@@ -176,7 +176,8 @@ export class CpuCore extends SingleStepper {
     this.debugPoints = new DebugPoints(this, this.code, runtime);
     if (options.sample === true) this.sampler = new TierSampler(memory);
     if (options.jit === 'off') return;
-    const compiler = options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler({ memory, kicks: this.limitAddresses() });
+    const compiler =
+      options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler({ memory, kicks: this.limitAddresses(), store: options.codeCache });
     this.jit = new Jit(
       {
         u8: this.u8,
@@ -193,7 +194,7 @@ export class CpuCore extends SingleStepper {
       },
       compiler,
       FIRST_REGION,
-      { mergeAfter: options.mergeAfter, maxBytes: options.codeBytes },
+      { mergeAfter: options.mergeAfter, maxBytes: options.codeBytes, isStored: options.codeCache !== undefined },
     );
   }
 
@@ -333,7 +334,10 @@ export class CpuCore extends SingleStepper {
     const source = this.sourceAt(cpu);
     if (source === undefined) return false;
     if (this.debugPoints.hasBreakpoints) this.debugPoints.decoding((cpu - CPU_BASE) / CPU_STRIDE, source.hpa);
-    return this.code.addBlock(source, this.codeSize(cpu));
+    const codeSize = this.codeSize(cpu);
+    const isAdded = this.code.addBlock(source, codeSize);
+    if (isAdded) this.jit?.decoded(cpu, source.hpa, codeSize);
+    return isAdded;
   }
 
   /** Guest RAM at `hpa` was written from TypeScript: drops code that was made from it. */
@@ -370,7 +374,7 @@ export class CpuCore extends SingleStepper {
     const found = this.jit?.regionsAt(rip) ?? [];
     if (found.length === 0) return [];
     const { dumpRegion } = await import('./jit/dump.ts');
-    return Promise.all(found.map(dumpRegion));
+    return Promise.all(found.map((region) => dumpRegion(this.u8, region)));
   }
 
   /** Settles when no hot code waits to be compiled, or after two minutes; undefined: none does. For measurements of what is steady. */

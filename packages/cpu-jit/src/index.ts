@@ -1,6 +1,6 @@
 export * from './api/index.ts';
 export { CpuCore } from './cpu.ts';
-export { type CpuHooks, type CpuOptions, type CpuStats, type EventKind, LEFT_NAMES, NO_LIMIT } from './cpu-options.ts';
+export { CODE_CACHE_EXTENSION, type CpuHooks, type CpuOptions, type CpuStats, type EventKind, LEFT_NAMES, NO_LIMIT } from './cpu-options.ts';
 export { DebugPoints, MAX_WATCHPOINTS, type Watchpoint } from './debug-points.ts';
 export * from './decoder/index.ts';
 export type { Insn, MemOperand, OperandForm, Row } from './decoder/types.ts';

@@ -1,10 +1,15 @@
-import { beforeAll, describe, expect, test } from 'vitest';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { assemble, CODE_BYTES, shrink, weight } from '../tests/program.ts';
 import { randomMachine, randomProgram } from '../tests/random-program.ts';
 import { describeEnd, readPrograms } from '../tests/recorded-programs.ts';
 import { compareRuns, type RunOptions, Tier } from '../tests/tiers.ts';
 
 const HLT = 0xf4;
+const folder = mkdtempSync(join(tmpdir(), 'pvm-random-'));
+afterAll(() => rmSync(folder, { recursive: true }));
 let interpreter: Tier;
 let compiler: Tier;
 beforeAll(async () => {
@@ -100,8 +105,9 @@ describe('both tiers', () => {
   });
 });
 
-test('code compiled in the background may replace interpreted code at any time, between interrupts, faults and changes of the code', async () => {
-  const [expecting, tier] = [await Tier.create(false), await Tier.create(true, true)];
+/** Runs random programs with code that is compiled beside them, and kept in `codeCache`; returns how many regions of it were used. */
+async function compareWithBackground(codeCache: string): Promise<number> {
+  const [expecting, tier] = [await Tier.create(false), await Tier.create(true, true, 'v2', codeCache)];
   for (const t of [expecting, tier]) t.takeInterrupts();
   const found: string[] = [];
   const ROUNDS = 6;
@@ -126,7 +132,17 @@ test('code compiled in the background may replace interpreted code at any time, 
   expect(found).toEqual([]);
   expect(compiledEntries).toBeGreaterThan(0);
   expect(stops).toBeGreaterThan(20);
+  const reused = tier.core.stats().jit?.reused ?? 0;
   for (const t of [expecting, tier]) await t.core.dispose();
+  return reused;
+}
+
+test('code compiled in the background may replace interpreted code at any time, between interrupts, faults and changes of the code', async () => {
+  await compareWithBackground(join(folder, 'a.pvm-code'));
+});
+
+test('code of an earlier run may run from the first time on', async () => {
+  expect(await compareWithBackground(join(folder, 'a.pvm-code'))).toBeGreaterThan(10);
 });
 
 test('shrinking keeps what fails and drops the rest', () => {

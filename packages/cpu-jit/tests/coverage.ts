@@ -129,5 +129,6 @@ function regionOf(insn: Insn, codeSize: 32 | 64): Region {
     insnCount: 1,
     maxInsns: 1,
     heads: [0x100_0000],
+    reach: 0,
   };
 }

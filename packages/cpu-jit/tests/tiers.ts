@@ -99,9 +99,10 @@ export class Tier {
   readonly core: CpuCore;
   readonly compiled: boolean;
 
-  /** `background`: compiles beside the program, so that code is replaced at times nobody chose. */
-  static async create(compiled: boolean, background = false, cpu: CpuLevel = 'v2'): Promise<Tier> {
-    return new Tier(await CpuCore.create({ ramBytes: RAM_BYTES, cpu, jit: !compiled ? 'off' : background ? 'on' : 'sync', mergeAfter: 4 }), compiled);
+  /** `background`: compiles beside the program, so that code is replaced at times nobody chose; `codeCache`: with code of earlier runs. */
+  static async create(compiled: boolean, background = false, cpu: CpuLevel = 'v2', codeCache?: string): Promise<Tier> {
+    const jit = !compiled ? 'off' : background ? 'on' : 'sync';
+    return new Tier(await CpuCore.create({ ramBytes: RAM_BYTES, cpu, jit, mergeAfter: 4, codeCache }), compiled);
   }
   private constructor(core: CpuCore, compiled: boolean) {
     this.core = core;

@@ -53,6 +53,11 @@ export interface VmOptions extends PcOptions {
   jit?: 'on' | 'off' | 'sync';
   /** Compiled code that may be in use, bytes of Wasm, like `memory`; machine code comes on top. When there is more, all is dropped. Default 64 MiB. */
   codeMemory?: number | string;
+  /**
+   * Folder that keeps compiled code from run to run, one file for each program or kernel; made when it is missing. What the file has is linked where the
+   * guest's code is the same byte by byte; a damaged one is ignored, with a warning. Only with `jit: 'on'`, without `nameRegion`. Default: none.
+   */
+  codeCache?: string;
   /** What V8's profiler (`node --cpu-prof`, `perf`) should call compiled guest code that starts at a virtual address. Default: it has no names. */
   nameRegion?: (rip: bigint) => string;
   /** Find out by sampling, on a thread of its own, how guest time divides between interpreter and compiled code. Default false. */
@@ -107,6 +112,7 @@ export interface CheckedOptions extends CheckedPcOptions {
   readonly clock: 'host' | 'icount';
   readonly jit: 'on' | 'off' | 'sync';
   readonly codeMemory: number;
+  readonly codeCache: string | undefined;
   readonly nameRegion: ((rip: bigint) => string) | undefined;
   readonly sampleTiers: boolean;
   readonly onConsole: OutputHandler;
@@ -157,6 +163,7 @@ const CHECKS: Readonly<Record<keyof VmOptions, Check>> = {
   clock: oneOf('host', 'icount'),
   jit: oneOf('on', 'off', 'sync'),
   codeMemory: isSize,
+  codeCache: (v) => (typeof v === 'string' && v !== '' && !v.includes('\0') ? undefined : 'the path of a folder'),
   nameRegion: isFunction,
   sampleTiers: isBoolean,
   onConsole: isSink,
@@ -211,6 +218,7 @@ export function checkOptions(options: VmOptions): CheckedOptions {
     clock: options.clock ?? 'host',
     jit: options.jit ?? 'on',
     codeMemory: size('codeMemory', options.codeMemory ?? 64 * MIB, MIN_CODE, MAX_CODE, 1),
+    codeCache: checkedCodeCache(options),
     nameRegion: options.nameRegion,
     sampleTiers: options.sampleTiers ?? false,
     onConsole: outputHandler(options.onConsole),
@@ -239,6 +247,14 @@ export function withOutputs(options: CheckedOptions, map: (output: OutputHandler
     onSerial: map(onSerial),
     consolePorts: consolePorts.map((port) => ({ ...port, output: map(port.output) })),
   };
+}
+
+/** Only code that another run may make is stored: compiled in the background, without names. @throws PvmError */
+function checkedCodeCache({ codeCache, jit = 'on', nameRegion }: VmOptions): string | undefined {
+  if (codeCache === undefined) return undefined;
+  if (jit !== 'on') throw new PvmError('bad-option', `option codeCache is for jit "on"; with "${jit}" no code is kept`);
+  if (nameRegion !== undefined) throw new PvmError('bad-option', 'option codeCache: code with names (nameRegion) is not kept; leave one of them out');
+  return codeCache;
 }
 
 /** A program needs the program board, a stock kernel the PC; each design says which of them it runs on. @throws PvmError */

@@ -1,6 +1,7 @@
 import { CpuCore, type CpuHooks, type CpuLevel } from '@pvm/cpu-jit';
 import { S_ICOUNT, S_LSTAR } from '@pvm/cpu-jit/layout';
 import { GuestRam } from '@pvm/machine';
+import { codeCacheFile } from './code-cache-file.ts';
 import { guestDeath } from './crash-report.ts';
 import { Debugger } from './debug/debugger.ts';
 import { type Design, type DirtyTracking, type StopReason, TripleFault } from './designs/design.ts';
@@ -95,6 +96,7 @@ export class Vm {
       cpu: options.cpu,
       jit: options.jit,
       codeBytes: options.codeMemory,
+      codeCache: options.codeCache === undefined ? undefined : codeCacheFile(options.codeCache, options),
       nameRegion: options.nameRegion,
       clock: options.clock,
       sample: options.sampleTiers,

@@ -29,6 +29,7 @@ export interface RunArgs extends MachineArgs, PcArgs, SnapshotArgs {
   readonly timeout: number | undefined;
   readonly jitStats: boolean;
   readonly codeMemory: string | undefined;
+  readonly codeCache: string | undefined;
   readonly perfMap: boolean;
   readonly gdb: string | undefined;
   readonly wait: boolean;
@@ -88,6 +89,7 @@ export function runSettings(a: RunArgs, program: readonly string[]): VmOptions {
     ...(a.checkMmu === undefined ? {} : { checkMmu: a.checkMmu === '' || Number(a.checkMmu) }),
     ledger: a.ledger,
     ...(a.codeMemory === undefined ? {} : { codeMemory: a.codeMemory }),
+    ...(a.codeCache === undefined ? {} : { codeCache: a.codeCache }),
     ...(a.trace === undefined ? {} : { traceLimit: a.traceLimit }),
   };
 }

@@ -10,7 +10,7 @@ const GROUPS: Readonly<Record<string, readonly string[]>> = {
   ],
   'Design:': ['design', 'abi', 'stock', 'opt', 'direct-switch', 'prefault', 'kvm-pv', 'shadow-memory'],
   'Snapshots:': ['save', 'save-at', 'save-on', 'save-exit', 'restore'],
-  'Compiler (JIT):': ['jit', 'jit-stats', 'code-memory', 'perf-map'],
+  'Compiler (JIT):': ['jit', 'jit-stats', 'code-memory', 'code-cache', 'perf-map'],
   'Limits and debugging:': ['timeout', 'max-instructions', 'gdb', 'wait', 'check-mmu'],
   'Output about the run:': ['stat', 'json', 'sort', 'by', 'percentiles', 'stat-out', 'trace', 'trace-limit', 'symbols', 'profile', 'ledger', 'count-tlb'],
 };

@@ -47,6 +47,11 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
     requiresArg: true,
     describe: 'Compiled code (Wasm) that may be in use, 1M to 1024M; when there is more, all is dropped. Default 64M',
   },
+  'code-cache': {
+    type: 'string',
+    requiresArg: true,
+    describe: 'Folder that keeps compiled code from run to run: the next one of the same program or kernel starts with it',
+  },
   'perf-map': {
     type: 'boolean',
     default: false,

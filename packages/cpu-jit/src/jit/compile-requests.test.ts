@@ -32,7 +32,7 @@ it('a region has the entries that were asked for, in their order, whatever its c
   expect(result).toMatchObject({ ids: [7] });
   expect(result?.failure).toBeUndefined();
   const functions = result?.module === undefined ? [] : WebAssembly.Module.exports(result.module).map(({ name }) => name);
-  expect(functions).toEqual(['r0', 'r0_1']);
+  expect(functions).toEqual(['r0', 'r0_1', 'c0']);
 });
 
 it('a request whose code is not there any more is answered', () => {

@@ -1,6 +1,6 @@
-import { setFlagsFromString } from 'node:v8';
 import type { Insn } from '../decoder/index.ts';
 import { compileRegions, type EntryCounter } from './compile.ts';
+import { compileModule } from './compile-module.ts';
 import { regionCode } from './guest-code.ts';
 import type { CompileRequest, CompileResult } from './jit.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
@@ -16,7 +16,7 @@ export function compileRequests(u8: Uint8Array, requests: readonly CompileReques
 }
 
 /** The code of the region that `r` asks for, undefined when it is not there any more. */
-function codeOf(u8: Uint8Array, r: CompileRequest): RegionCode | undefined {
+export function codeOf(u8: Uint8Array, r: Omit<RegionCode, 'blocks'> & Pick<CompileRequest, 'pages' | 'blocks'>): RegionCode | undefined {
   const code = regionCode(u8, r.hpa, r.codeSize);
   const first = r.hpa & 0xfff;
   const pages = new Map([[0, r.hpa - first], ...r.pages.map(({ delta, hpa }) => [delta, hpa] as const)]);
@@ -64,27 +64,5 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
     wasm,
     requests.every((r) => r.isMerge),
   );
-  return { ids, vanished, module, bytes: wasm.length, emitMs: emitted - start, engineMs: performance.now() - emitted };
-}
-
-/** V8 compiles the functions of a module at once while this flag is set, not at their first call, which would be on the vCPU's thread. */
-const EAGER = ['--no-wasm-lazy-compilation', '--wasm-lazy-compilation'] as const;
-/** V8 takes its optimising tier at once while this flag is set. */
-const OPTIMISED = ['--no-liftoff', '--liftoff'] as const;
-
-/**
- * Baseline code takes V8 a fifteenth of the time of optimised code and runs at half its speed, several times that of the interpreter. So regions
- * begin with it, and V8 optimises those that turn out hot, on threads of its own. Regions that replace code that is already optimised are optimised at once.
- *
- * Only flags that one function's compilation looks at once may be switched like this: other threads compile meanwhile. They are those of the
- * process, so they are put back: the interpreter is a large module that must stay lazy.
- */
-function compileModule(wasm: Uint8Array<ArrayBuffer>, isOptimised: boolean): WebAssembly.Module {
-  const flags = isOptimised ? [EAGER, OPTIMISED] : [EAGER];
-  for (const [during] of flags) setFlagsFromString(during);
-  try {
-    return new WebAssembly.Module(wasm);
-  } finally {
-    for (const [, after] of flags) setFlagsFromString(after);
-  }
+  return { ids, vanished, module, wasm, bytes: wasm.length, emitMs: emitted - start, engineMs: performance.now() - emitted };
 }

@@ -24,7 +24,7 @@ import { semantics } from '../semantics/index.ts';
 import { WASM_TYPES } from '../wasm/builder.ts';
 import { ModuleBuilder } from '../wasm/module-builder.ts';
 import type { Expr, WasmTypes } from '../wasm/types.ts';
-import { functionName } from './function-name.ts';
+import { counterName, functionName } from './function-name.ts';
 import { chainTo } from './jump-cache.ts';
 import type { RegionCode } from './region.ts';
 import { type BlockCode, RegionEmitter } from './region-emitter.ts';
@@ -38,9 +38,9 @@ const MAX_COMPARED_TARGETS = 3;
 /** For one module after the other: making one takes longer than building a small module. */
 const builder = new ModuleBuilder();
 
-/** How a region's entries are counted: the descriptor of its first block, and the power of two whose multiples are reported. */
+/** How a region's entries are counted, in the descriptor of its first block, whose address the module has in `counterName`. */
 export interface EntryCounter {
-  readonly desc: number;
+  /** The power of two whose multiples are reported. */
   readonly reportAfter: number;
   /** What a profiler should call the region; absent: the module has no names. */
   readonly name?: string;
@@ -71,15 +71,17 @@ function runSemantics(insn: Insn, e: Emitter): void {
   else f(e);
 }
 
-function countEntry(m: ModuleBuilder, { desc, reportAfter }: EntryCounter, imports: Imports): Expr[] {
+function countEntry(m: ModuleBuilder, index: number, { reportAfter }: EntryCounter, imports: Imports): Expr[] {
   const b = WASM_TYPES;
   imports.set('host_entered', { params: ['i32'], result: 'none' });
   const cpu = () => m.local.get(LOCAL.cpu, b.i32);
   const count = () => m.local.get(LOCAL.reason, b.i32);
-  const told = m.block(null, [m.i32.store(S_EXIT_BLOCK, 4, cpu(), m.i32.const(desc)), m.call('host_entered', [cpu()], b.none)]);
+  const global = m.addCounter(counterName(index));
+  const desc = () => m.counters.get(global);
+  const told = m.block(null, [m.i32.store(S_EXIT_BLOCK, 4, cpu(), desc()), m.call('host_entered', [cpu()], b.none)]);
   return [
-    m.local.set(LOCAL.reason, m.i32.add(m.i32.load(BD_COUNT, 4, m.i32.const(desc)), m.i32.const(1))),
-    m.i32.store(BD_COUNT, 4, m.i32.const(desc), count()),
+    m.local.set(LOCAL.reason, m.i32.add(m.i32.load(BD_COUNT, 4, desc()), m.i32.const(1))),
+    m.i32.store(BD_COUNT, 4, desc(), count()),
     m.if(m.i32.and(count(), m.i32.const(reportAfter - 1)), m.nop(), told),
   ];
 }
@@ -126,7 +128,7 @@ function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports:
     const held = m.i32.and(m.i32.load(S_FLAT, 4, cpu()), m.i32.const(needed));
     body.unshift(m.if(m.i32.ne(held, m.i32.const(needed)), m.return(m.i32.const(NEXT_INTERPRET))));
   }
-  if (counter !== undefined) body.unshift(...countEntry(m, counter, imports));
+  if (counter !== undefined) body.unshift(...countEntry(m, index, counter, imports));
   const entries = region.entries.map(({ offset }) => {
     const node = indexOf.get(offset);
     if (node === undefined) throw new RangeError(`a region can be entered at ${offset}, where it has no block`);

@@ -1,6 +1,7 @@
 import wabt from 'wabt';
 import { formatInsn } from '../decoder/format.ts';
 import { compileRegions } from './compile.ts';
+import { codeOf } from './compile-requests.ts';
 import type { CompiledRegion } from './jit.ts';
 
 /** What wabt must be told to read our modules. */
@@ -8,11 +9,13 @@ const FEATURES = { simd: true, tail_call: true, threads: true, bulk_memory: true
 /** Functions of every module before those of regions: `addChains` in compile.ts. */
 const SHARED_FUNCTIONS = 3;
 
-/** The guest code of a region, block by block, and the Wasm text that the region emitter makes of it. */
-export async function dumpRegion({ rip, region }: CompiledRegion): Promise<string> {
+/** The guest code of a region, block by block, and the Wasm text that the region emitter makes of it; `u8` is linear memory. */
+export async function dumpRegion(u8: Uint8Array, { rip, region: shape }: CompiledRegion): Promise<string> {
+  const region = codeOf(u8, { ...shape, blocks: [...shape.blocks.values()].map(({ start, end }) => [start, end] as const) });
+  if (region === undefined) return `region at 0x${rip.toString(16)}: its code has changed\n`;
   const hex = (offset: number) => `0x${BigInt.asUintN(64, rip + BigInt(offset)).toString(16)}`;
   const entries = [0, ...region.entries.map((e) => e.offset)].map(hex);
-  const lines = [`region at ${hex(0)}: ${region.insnCount} instructions in ${region.blocks.size} blocks; entered at ${entries.join(', ')}`];
+  const lines = [`region at ${hex(0)}: ${shape.insnCount} instructions in ${region.blocks.size} blocks; entered at ${entries.join(', ')}`];
   for (const block of [...region.blocks.values()].sort((a, b) => a.start - b.start)) {
     lines.push('', `${hex(block.start)}:`);
     let offset = block.start;

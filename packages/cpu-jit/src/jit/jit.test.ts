@@ -1,3 +1,6 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CpuCore } from '../cpu.ts';
 import { EXIT_HLT, INTERCEPT_HLT, S_HOT_THRESHOLD, V_INTERCEPTS, V_NATIVE } from '../layout.ts';
@@ -58,5 +61,51 @@ describe('compiled code', () => {
     expect(compiledInstructions).toBeGreaterThan(Number(instructions) / 3);
     expect(compiledInstructions).toBeLessThan(Number(instructions));
     expect(compiledCodeLeft.reduce((sum, n) => sum + n, 0)).toBe(compiledEntries);
+  });
+});
+
+describe('code that is stored', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'pvm-jit-'));
+  const codeCache = join(folder, 'a.pvm-code');
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  /** Runs a program at each of these places, twice; `change` is written over its first bytes in between. */
+  async function run(places: readonly number[], change: readonly number[] = []) {
+    const core = await CpuCore.create({ ramBytes: 1 << 20, codeCache });
+    core.enterFlat(0, 'protected', { rip: 0n });
+    core.u32[(core.cpuAddress(0) + S_HOT_THRESHOLD) >>> 2] = 16;
+    core.u32[(core.cpuAddress(0) + V_NATIVE) >>> 2] = 1;
+    core.u32[(core.cpuAddress(0) + V_INTERCEPTS) >>> 2] = INTERCEPT_HLT;
+    // What is stored has arrived.
+    await core.compiled();
+    const results: number[] = [];
+    for (const at of places) {
+      for (const code of [program(3, 20), Uint8Array.from(change)]) {
+        core.u8.set(code, core.ramBase + at);
+        core.dirtyCode(core.ramBase + at, code.length);
+        core.setReg(0, 0, 0n);
+        core.setRip(0, BigInt(at));
+        expect(core.run(0)).toBe(EXIT_HLT);
+        results.push(Number(core.getReg(0, 0)));
+        await core.compiled();
+      }
+    }
+    const { jit, instructions, compiledInstructions } = core.stats();
+    await core.dispose();
+    return { results, instructions, compiledInstructions, regions: jit?.regions, reused: jit?.reused };
+  }
+
+  it('runs in the next run from the first time on, with the same results, wherever it lies in a page of its own', async () => {
+    const first = await run([CODE]);
+    expect(first).toMatchObject({ results: [2400, 2400], regions: 1, reused: 0 });
+    expect(readdirSync(folder)).toEqual(['a.pvm-code']);
+    const second = await run([CODE, CODE + SIZE]);
+    expect(second).toMatchObject({ results: [2400, 2400, 2400, 2400], regions: 0, reused: 2, instructions: first.instructions * 2n });
+    // All but the first instruction of each run, up to the loop.
+    expect(second.compiledInstructions).toBeGreaterThan(Number(second.instructions) * 0.95);
+  });
+  it('is not used for code that differs by now', async () => {
+    // mov ecx, 20 instead of 40, and add eax, 4 instead of 3 the first of twenty times.
+    expect(await run([CODE], [0xb9, 20, 0, 0, 0, 0x05, 4])).toMatchObject({ results: [2400, 20 * 61], reused: 1 });
   });
 });

@@ -1,4 +1,4 @@
-import { type CodeCache, reachOf } from '../code-cache.ts';
+import type { CodeCache } from '../code-cache.ts';
 import {
   BD_COUNT,
   BD_FN,
@@ -18,9 +18,12 @@ import {
   S_MXCSR,
   S_RIP,
 } from '../layout.ts';
-import { functionName } from './function-name.ts';
+import { counterName, functionName } from './function-name.ts';
 import { isTiny, observedTargets, regionCode } from './guest-code.ts';
-import { discover, MAX_MERGED_INSNS, MAX_REGION_INSNS, type Region } from './region.ts';
+import { KnownCode, type KnownRegion } from './known-code.ts';
+import { discover, MAX_MERGED_INSNS, MAX_REGION_INSNS, type Region, type RegionShape } from './region.ts';
+
+import { type StoredModule, type StoredRegion, storedRegion } from './stored-region.ts';
 
 /** A region to compile, as it is sent to a compiler, which decodes the instructions again from the shared memory. */
 export interface CompileRequest {
@@ -51,6 +54,9 @@ export interface CompileResult {
   /** Requests whose code has vanished meanwhile. */
   readonly vanished?: readonly number[];
   readonly module?: WebAssembly.Module;
+  readonly wasm?: Uint8Array<ArrayBuffer>;
+  /** The compiler can store the module, and calls it so. */
+  readonly storeId?: number;
   /** Message of the failure. */
   readonly failure?: string;
   /** Bytes of Wasm. */
@@ -66,12 +72,29 @@ export interface Compiler {
   request(r: CompileRequest): void;
   /** The next finished result, undefined when there is none now. */
   poll(): CompileResult | undefined;
+  /** The next module that an earlier run has stored, undefined when there is none now. */
+  stored?(): StoredModule | undefined;
+  /** Modules of earlier runs are still on their way. */
+  readonly isLoading?: boolean;
+  /** Stores what this run has added to it. */
+  save?(changes: StoreChanges): Promise<void>;
   dispose(): Promise<void>;
+}
+
+/** What a run adds to stored code. */
+export interface StoreChanges {
+  /** Regions that were compiled in this run, and are still good, by the `storeId` of their module. */
+  readonly made: ReadonlyMap<number, readonly StoredRegion[]>;
+  /** Modules that earlier runs have stored and this one has used, and regions of them that it has replaced. */
+  readonly used: ReadonlySet<number>;
+  readonly replaced: ReadonlyMap<number, readonly number[]>;
 }
 
 /** Counters of the compiler since creation. */
 export interface JitCounts {
   regions: number;
+  /** Regions that an earlier run had compiled. */
+  reused: number;
   /** Of these, regions that took in a neighbour because control often went from one to the other. */
   merges: number;
   /** Guest instructions compiled, repeats in several regions included. */
@@ -134,11 +157,13 @@ export interface JitOptions {
   readonly mergeAfter?: number | undefined;
   /** Bytes of Wasm that may be in use; default 64 MiB. When there are more, all are dropped. */
   readonly maxBytes?: number | undefined;
+  /** The compiler has a store of compiled code, see `Compiler.save`. */
+  readonly isStored?: boolean;
 }
 
 interface Pending {
   readonly desc: number;
-  readonly region: Region;
+  readonly region: RegionShape;
   /** Where the guest had its first instruction when it was requested. */
   readonly rip: bigint;
   /** How often it was formed anew. */
@@ -153,6 +178,10 @@ interface Pending {
   /** Once linked: table slots, and the descriptors of the blocks that they start at; its part of the module's bytes. */
   readonly links: { readonly desc: number; readonly slot: number }[];
   bytes: number;
+  /** Entries, by HPA, whose block was not decoded when it was linked. */
+  readonly open: Map<number, { readonly offset: number; readonly fn: WebAssembly.ExportValue | undefined }>;
+  /** What it is in `known`. */
+  stored: KnownRegion | undefined;
 }
 
 /** How a region is formed anew. */
@@ -169,7 +198,7 @@ interface Growth {
 export interface CompiledRegion {
   /** Virtual address of its first instruction. */
   readonly rip: bigint;
-  readonly region: Region;
+  readonly region: RegionShape;
 }
 
 /** How long `Jit.idle` waits at most, and how often it looks. */
@@ -180,6 +209,7 @@ const IDLE_POLL_MS = 2;
 export class Jit {
   readonly counts: JitCounts = {
     regions: 0,
+    reused: 0,
     merges: 0,
     instructions: 0,
     bytes: 0,
@@ -214,15 +244,18 @@ export class Jit {
 
   private readonly mergeAfter: number;
   private readonly maxBytes: number;
+  /** Compiled code by what it was made from; undefined when none is stored. */
+  private readonly known: KnownCode | undefined;
   private isDisposed = false;
   private isWaitInVain = false;
 
-  constructor(host: JitHost, compiler: Compiler, firstSlot: number, { mergeAfter = MERGE_AFTER, maxBytes = MAX_BYTES }: JitOptions = {}) {
+  constructor(host: JitHost, compiler: Compiler, firstSlot: number, { mergeAfter = MERGE_AFTER, maxBytes = MAX_BYTES, isStored = false }: JitOptions = {}) {
     this.maxBytes = maxBytes;
     this.mergeAfter = mergeAfter;
     this.host = host;
     this.compiler = compiler;
     this.nextSlot = firstSlot;
+    this.known = isStored ? new KnownCode() : undefined;
   }
 
   /** The block in S_EXIT_BLOCK became hot. */
@@ -239,7 +272,12 @@ export class Jit {
       // Most likely it will run inside that region; if it is still entered by itself afterwards, it will be back.
       u32[(desc + BD_COUNT) >>> 2] = MIN_ENTRIES;
     } else if (this.reform(cpu, hpa, mode)) u32[(desc + BD_COUNT) >>> 2] = MIN_ENTRIES;
-    else {
+    else if (this.reuse(cpu, desc, hpa, mode)) {
+      // It had not arrived, or not all of its pages were mapped, when the block was decoded.
+    } else if (this.compiler.isLoading === true) {
+      // What it would be compiled to may come any moment.
+      u32[(desc + BD_COUNT) >>> 2] = MIN_ENTRIES;
+    } else {
       const region = this.regionAt(cpu, hpa, mode);
       const rip = this.host.view.getBigUint64(cpu + S_RIP, true);
       if (region !== undefined) this.request({ desc, region, rip, reforms: 0, merges: 0, absorbed: new Set(), replaces: undefined });
@@ -330,11 +368,50 @@ export class Jit {
   /** Links what has been compiled since the last call. Only when no compiled region of the same code is being replaced: links are never patched in place. */
   poll(): void {
     for (let r = this.compiler.poll(); r !== undefined; r = this.compiler.poll()) this.install(r);
+    for (let m = this.compiler.stored?.(); m !== undefined; m = this.compiler.stored?.()) this.known?.add(m);
   }
 
-  dispose(): Promise<void> {
+  async dispose(): Promise<void> {
     this.isDisposed = true;
-    return this.compiler.dispose();
+    if (this.known !== undefined) await this.compiler.save?.(this.known.changes());
+    await this.compiler.dispose();
+  }
+
+  /** The block at `hpa`, where the vCPU is, was decoded: code that is known for it is linked. */
+  decoded(cpu: number, hpa: number, mode: number): void {
+    if (this.known === undefined) return;
+    const start = performance.now();
+    this.poll();
+    const desc = this.host.code.descriptor(hpa, mode);
+    const owner = this.heads.get(hpa);
+    const entry = owner?.open.get(hpa);
+    if (desc === 0) return;
+    if (owner !== undefined && entry !== undefined) {
+      owner.open.delete(hpa);
+      this.link(owner, desc, pageDelta(owner.region, entry.offset), entry.fn);
+    } else if (owner === undefined) this.reuse(cpu, desc, hpa, mode);
+    this.spent(start);
+  }
+
+  /** Links compiled code that is known for the block at `hpa`, where the vCPU is; false when there is none. */
+  private reuse(cpu: number, desc: number, hpa: number, mode: number): boolean {
+    // A region that is known may go over a breakpoint.
+    if (this.known === undefined || this.heads.has(hpa) || this.host.code.hasBreakpoints || !this.mayCompile(cpu, hpa, mode)) return false;
+    const rip = this.host.view.getBigUint64(cpu + S_RIP, true);
+    const tracked = notesExceptions(this.host.u32, cpu);
+    const found = this.known.find(this.host.u8, hpa, mode, tracked, (delta) => this.probePage(cpu, rip, delta));
+    if (found === undefined) return false;
+    const { known, shape } = found;
+    const p: Pending = {
+      ...{ desc, region: shape, rip, reforms: known.region.reforms, merges: known.region.merges, absorbed: new Set(shape.heads) },
+      ...{ replaces: undefined, cancelled: false, links: [], open: new Map(), stored: known },
+      bytes: Math.ceil((known.module.bytes * shape.insnCount) / known.module.insns),
+    };
+    this.register(p);
+    const { exports } = known.module.instantiate(known.region.index, { env: this.host.imports });
+    this.counts.reused++;
+    this.linkAll(p, exports, known.region.index);
+    return true;
   }
 
   /** Settles when no region waits for the compiler any more, or after `MAX_IDLE_WAIT_MS`; undefined: none does, or one such wait was in vain. */
@@ -345,7 +422,7 @@ export class Jit {
 
   /** Requests whose code has vanished are never answered. */
   private isBusy(): boolean {
-    return [...this.pending.values()].some((p) => !p.cancelled);
+    return this.compiler.isLoading === true || [...this.pending.values()].some((p) => !p.cancelled);
   }
 
   private async waitForCompiler(): Promise<void> {
@@ -374,16 +451,14 @@ export class Jit {
   /** The region that would be compiled for code at `rip`, instead of `before`; undefined when its first instruction cannot be decoded. */
   regionAt(cpu: number, hpa: number, mode: number, growth: Growth = {}): Region | undefined {
     const { u8, u32, view } = this.host;
-    if (this.host.code.hasBreakpoint(hpa)) return undefined;
-    if (mode !== 64 && !(mode === 32 && ((u32[(cpu + S_FLAT) >>> 2] ?? 0) & FLAT_ALWAYS) === FLAT_ALWAYS)) return undefined;
+    if (!this.mayCompile(cpu, hpa, mode)) return undefined;
     const { before, absorbed, rip = view.getBigUint64(cpu + S_RIP, true), maxInsns = MAX_REGION_INSNS } = growth;
-    const page = rip & ~0xfffn;
     const held = new Set(before?.region.heads);
     return discover({
       ...regionCode(u8, hpa, mode),
       tracked: before?.region.tracked === true || notesExceptions(u32, cpu),
       maxInsns,
-      page: (delta) => this.host.probeExec(cpu, BigInt.asUintN(64, page + BigInt(delta * 4096))) >>> 0,
+      page: (delta) => this.probePage(cpu, rip, delta),
       wasEntered: (_, at) => this.host.code.entries(at, mode) >= MIN_ENTRIES,
       startsOther: (_, at, isCall) => {
         if (this.host.code.hasBreakpoint(at)) return true;
@@ -399,17 +474,24 @@ export class Jit {
     });
   }
 
-  private request(wanted: Omit<Pending, 'cancelled' | 'links' | 'bytes'>): void {
+  /** Is the code at `hpa`, where the vCPU is, of a kind that is compiled? */
+  private mayCompile(cpu: number, hpa: number, mode: number): mode is 32 | 64 {
+    if (this.host.code.hasBreakpoint(hpa)) return false;
+    return mode === 64 || (mode === 32 && ((this.host.u32[(cpu + S_FLAT) >>> 2] ?? 0) & FLAT_ALWAYS) === FLAT_ALWAYS);
+  }
+
+  /** HPA of the page so many pages after that of `rip`, 0 when it is not mapped now. */
+  private probePage(cpu: number, rip: bigint, delta: number): number {
+    return this.host.probeExec(cpu, BigInt.asUintN(64, (rip & ~0xfffn) + BigInt(delta * 4096))) >>> 0;
+  }
+
+  private request(wanted: Omit<Pending, 'cancelled' | 'links' | 'bytes' | 'open' | 'stored' | 'region'> & { readonly region: Region }): void {
     const { desc, region } = wanted;
-    const p: Pending = { ...wanted, cancelled: false, links: [], bytes: 0 };
+    const p: Pending = { ...wanted, cancelled: false, links: [], bytes: 0, open: new Map(), stored: undefined };
     const id = this.nextId++;
     this.pending.set(id, p);
-    for (const hpa of entryPoints(region)) this.heads.set(hpa, p);
-    for (const { offset, hpa } of region.cold) this.ends.set(hpa, { owner: p, offset });
-    for (const { hpa } of region.stops) this.stoppedAt.set(hpa, (this.stoppedAt.get(hpa) ?? new Set()).add(p));
     count(this.pendingBlocks, region.heads, 1);
-    count(this.copies, region.heads, 1);
-    this.host.code.track({ ranges: region.ranges, drop: () => this.drop(p) });
+    this.register(p);
     this.compiler.request({
       id,
       desc,
@@ -429,8 +511,19 @@ export class Jit {
     this.poll();
   }
 
+  /** Makes a region known: where it starts and ends, and what it was made from. */
+  private register(p: Pending): void {
+    const { region } = p;
+    for (const hpa of entryPoints(region)) this.heads.set(hpa, p);
+    for (const { offset, hpa } of region.cold) this.ends.set(hpa, { owner: p, offset });
+    for (const { hpa } of region.stops) this.stoppedAt.set(hpa, (this.stoppedAt.get(hpa) ?? new Set()).add(p));
+    count(this.copies, region.heads, 1);
+    this.host.code.track({ ranges: region.ranges, drop: () => this.drop(p) });
+  }
+
   private drop(p: Pending): void {
     p.cancelled = true;
+    p.open.clear();
     count(this.copies, p.region.heads, -1);
     for (const hpa of entryPoints(p.region)) if (this.heads.get(hpa) === p) this.heads.delete(hpa);
     for (const { hpa } of p.region.cold) if (this.ends.get(hpa)?.owner === p) this.ends.delete(hpa);
@@ -490,6 +583,7 @@ export class Jit {
       this.pending.delete(id);
       if (p !== undefined) count(this.pendingBlocks, p.region.heads, -1);
     }
+    const made: { readonly p: Pending; readonly index: number }[] = [];
     const insns = r.ids.reduce((sum, id) => sum + (this.pending.get(id)?.region.insnCount ?? 0), 0);
     for (const [i, id] of r.ids.entries()) {
       const p = this.pending.get(id);
@@ -505,15 +599,38 @@ export class Jit {
       if (p.merges > 0) this.counts.merges++;
       this.counts.instructions += p.region.insnCount;
       p.bytes = Math.ceil((r.bytes * p.region.insnCount) / insns);
-      this.counts.liveRegions++;
-      this.counts.liveBytes += p.bytes;
-      this.link(p, p.desc, 0, instance.exports[functionName(i, 0)]);
-      for (const [n, { offset, hpa }] of p.region.entries.entries()) {
-        const desc = this.host.code.descriptor(hpa, p.region.codeSize);
-        if (desc !== 0 && this.heads.get(hpa) === p) this.link(p, desc, pageDelta(p.region, offset), instance.exports[functionName(i, n + 1)]);
+      this.linkAll(p, instance.exports, i);
+      if (p.replaces !== undefined) {
+        this.retire(p.replaces);
+        if (p.replaces.stored !== undefined) this.known?.replace(p.replaces.stored);
       }
-      if (p.replaces !== undefined) this.retire(p.replaces);
       p.replaces = undefined;
+      made.push({ p, index: i });
+    }
+    if (r.module !== undefined && r.storeId !== undefined) this.keep({ id: r.storeId, module: r.module, bytes: r.bytes }, made);
+  }
+
+  /** Stores regions of a module that was compiled now. */
+  private keep(module: Omit<StoredModule, 'regions'>, made: readonly { readonly p: Pending; readonly index: number }[]): void {
+    const kept = made.map(({ p, index }) => ({ p, region: storedRegion(this.host.u8, p.region, { index, reforms: p.reforms, merges: p.merges }) }));
+    const regions = kept.map(({ region }) => region).filter((region) => region !== undefined);
+    const found = this.known?.addMade({ ...module, regions });
+    for (const { p, region } of kept) p.stored = found?.find((known) => known.region === region);
+  }
+
+  /** Links region `index` of a module wherever it is entered. */
+  private linkAll(p: Pending, exports: WebAssembly.Exports, index: number): void {
+    this.counts.liveRegions++;
+    this.counts.liveBytes += p.bytes;
+    const counter = exports[counterName(index)];
+    if (counter instanceof WebAssembly.Global) counter.value = p.desc;
+    this.link(p, p.desc, 0, exports[functionName(index, 0)]);
+    for (const [n, { offset, hpa }] of p.region.entries.entries()) {
+      if (this.heads.get(hpa) !== p) continue;
+      const fn = exports[functionName(index, n + 1)];
+      const desc = this.host.code.descriptor(hpa, p.region.codeSize);
+      if (desc !== 0) this.link(p, desc, pageDelta(p.region, offset), fn);
+      else p.open.set(hpa, { offset, fn });
     }
   }
 
@@ -532,8 +649,7 @@ export class Jit {
       view.setUint32(desc + BD_PAGE_LIST + (needed + i) * 8 + 4, page.hpa, true);
     }
     view.setUint16(desc + BD_TRACKED, 0, true);
-    const reach = Math.max(view.getUint16(desc + BD_REACH, true), ...[...region.blocks.values()].map(({ insns, end }) => reachOf(insns.at(-1), end)));
-    view.setUint16(desc + BD_REACH, reach, true);
+    view.setUint16(desc + BD_REACH, Math.max(view.getUint16(desc + BD_REACH, true), region.reach), true);
     view.setUint16(desc + BD_REGION_PAGES, needed + pages.length, true);
     const slot = this.freeSlots.pop() ?? this.nextSlot++;
     if (slot >= table.length) table.grow(table.length);
@@ -559,11 +675,11 @@ function count(numbers: Map<number, number>, keys: readonly number[], by: 1 | -1
 }
 
 /** HPAs of the places where the region is entered. */
-function entryPoints(region: Region): number[] {
+function entryPoints(region: RegionShape): number[] {
   return [region.hpa, ...region.entries.map((entry) => entry.hpa)];
 }
 
 /** How many pages `offset` is after the page of the region's first instruction. */
-function pageDelta(region: Region, offset: number): number {
+function pageDelta(region: RegionShape, offset: number): number {
   return ((region.hpa & 0xfff) + offset) >> 12;
 }

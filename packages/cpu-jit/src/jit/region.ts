@@ -1,3 +1,4 @@
+import { reachOf } from '../code-cache.ts';
 import type { Insn } from '../decoder/types.ts';
 
 /** Limits of a region. Larger ones compile slower than they gain (benchmarks/README.md). */
@@ -47,7 +48,12 @@ export interface Region {
   readonly maxInsns: number;
   /** HPA of the first instruction of each block. */
   readonly heads: readonly number[];
+  /** BD_REACH of its furthest direct branch. */
+  readonly reach: number;
 }
+
+/** What is known of a region that is compiled: where its blocks are, not their instructions. */
+export type RegionShape = Omit<Region, 'blocks'> & { readonly blocks: ReadonlyMap<number, Pick<GuestBlock, 'start' | 'end'>> };
 
 /** What is compiled of a region. */
 export type RegionCode = Pick<Region, 'hpa' | 'codeSize' | 'tracked' | 'blocks' | 'entries' | 'returnSites' | 'targets'>;
@@ -194,11 +200,12 @@ export function discover(source: RegionSource): Region | undefined {
     insnCount: insns.size,
     maxInsns: source.maxInsns,
     heads: [...blocks.keys()].map(hpaOf),
+    reach: Math.max(...[...blocks.values()].map(({ insns: list, end }) => reachOf(list.at(-1), end))),
   };
 }
 
 /** Sorted, without overlaps; never joined across a page boundary (each frame is tracked by itself). */
-function mergeRanges(ranges: { start: number; end: number }[]): { start: number; end: number }[] {
+export function mergeRanges(ranges: { start: number; end: number }[]): { start: number; end: number }[] {
   ranges.sort((a, b) => a.start - b.start);
   const out: { start: number; end: number }[] = [];
   for (const r of ranges) {

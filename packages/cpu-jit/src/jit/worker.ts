@@ -3,7 +3,8 @@ import { enableCompileCache, flushCompileCache } from 'node:module';
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { BD_COUNT } from '../layout.ts';
 import type { CompileRequest } from './jit.ts';
-import type { Machine, WorkerStart } from './worker-compiler.ts';
+import type { FromThread, Machine, Save, ToThread, WorkerStart } from './worker-compiler.ts';
+import type { WorkerStore } from './worker-store.ts';
 
 /** Guest instructions compiled into one module: more would delay the first of its regions, fewer would cost a module each. */
 const BATCH_INSNS = 250;
@@ -11,9 +12,17 @@ const BATCH_INSNS = 250;
 const { port, cache } = workerData as WorkerStart;
 /** Requests that wait, in no order. */
 const waiting: CompileRequest[] = [];
+let save: Save | undefined;
 
+function take(message: ToThread): void {
+  if ('save' in message) save = message;
+  else waiting.push(message);
+}
 function takeMessages(): void {
-  for (let r = receiveMessageOnPort(port); r !== undefined; r = receiveMessageOnPort(port)) waiting.push((r as { message: CompileRequest }).message);
+  for (let r = receiveMessageOnPort(port); r !== undefined; r = receiveMessageOnPort(port)) take((r as { message: ToThread }).message);
+}
+function post(message: FromThread): void {
+  port.postMessage(message);
 }
 
 /** Entries so far of the request's block: the interpreter goes on counting while it waits. */
@@ -48,20 +57,47 @@ async function loadCompiler(): Promise<typeof import('./compile-requests.ts')> {
 /** Not awaited here: a thread that is ended while it still loads the code generator ends quietly. */
 const compiler = loadCompiler();
 
-function serve({ memory, kicks }: Machine): void {
+function serve({ memory, kicks, store: file }: Machine): void {
   const u8 = new Uint8Array(memory.buffer);
   const u32 = new Uint32Array(memory.buffer);
   const u64 = new BigUint64Array(memory.buffer);
-  port.on('message', async (first: CompileRequest) => {
-    waiting.push(first);
+  const kick = () => {
+    for (const at of kicks) Atomics.store(u64, at >>> 3, 0n);
+  };
+  const store = file === undefined ? undefined : openStore(file, kick);
+  port.on('message', async (first: ToThread) => {
+    take(first);
     const { compileRequests } = await compiler;
     for (;;) {
       takeMessages();
+      if (save !== undefined) {
+        post({ saved: (await store)?.save(save.save) });
+        return;
+      }
       const batch = nextBatch(u32);
       if (batch.length === 0) return;
-      for (const result of compileRequests(u8, batch)) port.postMessage(result);
-      for (const kick of kicks) Atomics.store(u64, kick >>> 3, 0n);
+      const known = await store;
+      for (const { wasm, ...result } of compileRequests(u8, batch)) {
+        const storeId = result.module === undefined || wasm === undefined ? undefined : known?.add(wasm);
+        post(storeId === undefined ? result : { ...result, storeId });
+      }
+      kick();
     }
   });
+}
+
+/** Posts the modules of the store, in the order in which they were needed before. */
+async function openStore(file: string, kick: () => void): Promise<WorkerStore> {
+  const { WorkerStore: Store } = await import('./worker-store.ts');
+  const store = new Store(file);
+  if (store.failure !== undefined) post({ warning: store.failure });
+  let loaded = 0;
+  for (const stored of store.compiled()) {
+    post({ stored });
+    kick();
+    loaded++;
+  }
+  post({ loaded });
+  return store;
 }
 port.once('message', serve);

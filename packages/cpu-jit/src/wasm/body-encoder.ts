@@ -23,6 +23,7 @@ const OP = {
   localGet: 0x20,
   localSet: 0x21,
   localTee: 0x22,
+  globalGet: 0x23,
   i32Const: 0x41,
   i64Const: 0x42,
 } as const;
@@ -104,6 +105,10 @@ export class BodyEncoder {
         return;
       case KIND.localGet:
         this.localGet(nodes.a(e));
+        return;
+      case KIND.globalGet:
+        out.byte(OP.globalGet);
+        out.u32(nodes.a(e));
         return;
       case KIND.localSet:
         this.localSet(e);

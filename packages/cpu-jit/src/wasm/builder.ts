@@ -63,6 +63,8 @@ export class WasmBuilder implements WasmModule {
   readonly f64x2: binaryen.Module['f64x2'];
   readonly local: binaryen.Module['local'];
   readonly memory: binaryen.Module['memory'];
+  /** Mutable i32 globals, by index. */
+  readonly counters: { get(index: number): Expr };
 
   constructor() {
     const groups = new Map<string, Record<string, unknown>>();
@@ -86,6 +88,7 @@ export class WasmBuilder implements WasmModule {
       set: (local: number, value: Expr) => nodes.add(KIND.localSet, TYPE.none, 0, local, value),
       tee: (local: number, value: Expr, type: number) => nodes.add(KIND.localTee, type, 0, local, value),
     };
+    this.counters = { get: (index) => nodes.add(KIND.globalGet, TYPE.i32, 0, index) };
     const bulk = (number: number) => (to: Expr, from: Expr, size: Expr) => nodes.add(KIND.bulk, TYPE.none, number, to, from, size);
     this.memory = { copy: bulk(MEMORY_COPY), fill: bulk(MEMORY_FILL) } as unknown as binaryen.Module['memory'];
   }

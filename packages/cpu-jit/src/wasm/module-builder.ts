@@ -4,10 +4,12 @@ import { ByteWriter } from './byte-writer.ts';
 import type { Expr } from './types.ts';
 
 /** Section numbers of a module, and kinds of imports and exports (WebAssembly core specification 5.5). */
-const SECTION = { custom: 0, type: 1, import: 2, function: 3, export: 7, code: 10 } as const;
-const EXTERN = { function: 0, table: 1, memory: 2 } as const;
+const SECTION = { custom: 0, type: 1, import: 2, function: 3, global: 6, export: 7, code: 10 } as const;
+const EXTERN = { function: 0, table: 1, memory: 2, global: 3 } as const;
 const FUNCTION_TYPE = 0x60;
 const FUNCREF = 0x70;
+/** Type, mutability and initial value of a counter: a mutable i32 that begins as 0. */
+const COUNTER = [0x7f, 1, 0x41, 0, 0x0b];
 const SHARED_WITH_MAXIMUM = 3;
 const MAX_PAGES = 65536;
 const HEADER = [0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00];
@@ -32,6 +34,7 @@ export class ModuleBuilder extends WasmBuilder {
   private readonly imports: { readonly name: string; readonly type: number }[] = [];
   private readonly functions: DefinedFunction[] = [];
   private readonly exports: { readonly name: string; readonly external: string }[] = [];
+  private readonly counterNames: string[] = [];
   private readonly out = new ByteWriter();
 
   /** Forgets everything: the next module begins. */
@@ -39,7 +42,7 @@ export class ModuleBuilder extends WasmBuilder {
     this.nodes.clear();
     this.names.clear();
     this.targets.clear();
-    for (const list of [this.types, this.typeBytes, this.imports, this.functions, this.exports]) list.length = 0;
+    for (const list of [this.types, this.typeBytes, this.imports, this.functions, this.exports, this.counterNames]) list.length = 0;
   }
 
   protected override signature(parameters: number, results: number): number {
@@ -63,6 +66,11 @@ export class ModuleBuilder extends WasmBuilder {
     this.exports.push({ name, external });
   }
 
+  /** A mutable i32 of the module, exported under this name; returns its index for `counters`. */
+  addCounter(external: string): number {
+    return this.counterNames.push(external) - 1;
+  }
+
   /** The module's bytes; `hasNames`: with the names of its functions, for profilers. */
   emit(hasNames: boolean): Uint8Array<ArrayBuffer> {
     const { out, imports, functions } = this;
@@ -77,10 +85,15 @@ export class ModuleBuilder extends WasmBuilder {
     this.section(SECTION.type, this.typeBytes, (type) => out.raw(type));
     this.importSection();
     this.section(SECTION.function, functions, ({ type }) => out.u32(type));
-    this.section(SECTION.export, this.exports, ({ name, external }) => {
-      out.name(external);
-      out.byte(EXTERN.function);
-      out.u32(index(name));
+    if (this.counterNames.length > 0) this.section(SECTION.global, this.counterNames, () => out.raw(COUNTER));
+    const exported = [
+      ...this.exports.map(({ name, external }) => ({ external, kind: EXTERN.function, index: index(name) })),
+      ...this.counterNames.map((external, i) => ({ external, kind: EXTERN.global, index: i })),
+    ];
+    this.section(SECTION.export, exported, (e) => {
+      out.name(e.external);
+      out.byte(e.kind);
+      out.u32(e.index);
     });
     const code = new ByteWriter();
     const hints = this.code(code, index);

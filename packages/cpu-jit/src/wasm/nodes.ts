@@ -46,6 +46,8 @@ export const KIND = {
   shuffle: 24,
   /** a, b, c: destination, source or value, size. */
   bulk: 25,
+  /** a: index. */
+  globalGet: 26,
 } as const;
 
 /** Numbers of types, those of Binaryen. */

@@ -36,6 +36,7 @@ const ROLE = {
   jit: 'host',
   sampleTiers: 'host',
   codeMemory: 'host',
+  codeCache: 'host',
   nameRegion: 'host',
   onConsole: 'host',
   onStderr: 'host',
