@@ -21,7 +21,7 @@ import {
 import { counterName, functionName } from './function-name.ts';
 import { isTiny, observedTargets, regionCode } from './guest-code.ts';
 import { KnownCode, type KnownRegion } from './known-code.ts';
-import { discover, MAX_MERGED_INSNS, MAX_REGION_INSNS, type Region, type RegionShape } from './region.ts';
+import { discover, MAX_MERGED_INSNS, MAX_REGION_INSNS, type Region, type RegionShape, shapeOf } from './region.ts';
 
 import { type StoredModule, type StoredRegion, storedRegion } from './stored-region.ts';
 
@@ -487,7 +487,7 @@ export class Jit {
 
   private request(wanted: Omit<Pending, 'cancelled' | 'links' | 'bytes' | 'open' | 'stored' | 'region'> & { readonly region: Region }): void {
     const { desc, region } = wanted;
-    const p: Pending = { ...wanted, cancelled: false, links: [], bytes: 0, open: new Map(), stored: undefined };
+    const p: Pending = { ...wanted, region: shapeOf(region), cancelled: false, links: [], bytes: 0, open: new Map(), stored: undefined };
     const id = this.nextId++;
     this.pending.set(id, p);
     count(this.pendingBlocks, region.heads, 1);

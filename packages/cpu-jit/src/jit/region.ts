@@ -55,6 +55,11 @@ export interface Region {
 /** What is known of a region that is compiled: where its blocks are, not their instructions. */
 export type RegionShape = Omit<Region, 'blocks'> & { readonly blocks: ReadonlyMap<number, Pick<GuestBlock, 'start' | 'end'>> };
 
+/** A region's decoded instructions are most of what it takes in memory. */
+export function shapeOf(region: Region): RegionShape {
+  return { ...region, blocks: new Map([...region.blocks].map(([at, { start, end }]) => [at, { start, end }])) };
+}
+
 /** What is compiled of a region. */
 export type RegionCode = Pick<Region, 'hpa' | 'codeSize' | 'tracked' | 'blocks' | 'entries' | 'returnSites' | 'targets'>;
 
