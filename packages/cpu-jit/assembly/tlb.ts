@@ -45,6 +45,12 @@ function arrayOf(tlb: u32): u32 {
   return tlb / <u32>TLB_ARRAY_SIZE & (TLB_ARRAYS - 1);
 }
 
+/** Bit of T_LARGE for the large page of `va`, of 4 MiB or less. Kernels map all of memory by large pages: programs' addresses have bits of their own. */
+@inline
+function largeBit(va: u64): u64 {
+  return (va >> 22 & 31) | va >> 63 << 5;
+}
+
 /** Enter the result of the last walk, which was for `va`. */
 export function fill(cpu: u32, va: u64, access: u32): void {
   if (walkOnce) return;
@@ -58,13 +64,9 @@ export function fill(cpu: u32, va: u64, access: u32): void {
   let flags: u32 = walkGlobal ? TLB_FLAG_GLOBAL : 0;
   if (walkShift > 12) {
     const large = cpu + (array << 3);
-    if (walkShift == 30) {
-      flags |= TLB_FLAG_HUGE;
-      store<u64>(large, INVALID, T_LARGE);
-    } else {
-      flags |= TLB_FLAG_LARGE;
-      store<u64>(large, load<u64>(large, T_LARGE) | ((<u64>1) << (va >> 21 & 63)), T_LARGE);
-    }
+    const huge = walkShift == 30;
+    flags |= huge ? TLB_FLAG_HUGE : TLB_FLAG_LARGE;
+    store<u64>(large, load<u64>(large, T_LARGE) | (huge ? <u64>0xffff_ffff << (va >> 63 << 5) : <u64>1 << largeBit(va)), T_LARGE);
   }
   let write = INVALID;
   if (walkWrite) {
@@ -306,7 +308,7 @@ export function tlbInvlpg(cpu: u32, array: u32, va: u64): void {
   const entry = tlb + (<u32>(va >> 7) & (TLB_ARRAY_SIZE - TLB_ENTRY_SIZE));
   if (holds(entry, page)) invalidate(entry);
   const large = load<u64>(cpu + (array << 3), T_LARGE);
-  if (large >> (va >> 21 & 63) & 1) {
+  if (large >> largeBit(va) & 1) {
     const end = tlb + TLB_ARRAY_SIZE;
     let dropped = false;
     for (let e = tlb; e < end; e += TLB_ENTRY_SIZE) {

@@ -359,7 +359,7 @@ export const T_CTX = 0xa00;
 export const T_NEXT_CTX = 0xa80;
 /** Bit per TLB array: something was filled since its last flush. u32. */
 export const T_USED = 0xa84;
-/** Per array u64: bit (va >> 21) & 63 set when a fragment of a large page may be cached; all ones after a 1 GiB page. */
+/** Per array u64: bit (va >> 22) & 31, and 32 more for the upper half of the address space, set when a fragment of a large page may be cached; a 1 GiB page sets all of its half. */
 export const T_LARGE = 0xa88;
 /** External interrupt that waits for delivery: vector + 1, or INTR_WINDOW: return EXIT_INTR_WINDOW as soon as one could be delivered. u32. */
 export const S_INTR = 0xb90;

@@ -315,6 +315,18 @@ describe.each(LAYOUTS.map((layout) => [layout.name, layout] as const))('%s pages
     }
     expect(found.slice(0, 5)).toEqual([]);
   });
+
+  test.each(['first', 'last'])('are forgotten by INVLPG of their %s byte', (which) => {
+    const path = new Path(layout);
+    cpl = -1;
+    const read: PagingAccess = { kind: 'read', cpl: 0, implicit: false };
+    apply(layout, { mode: layout.mode, wp: true, smep: false, smap: false, ac: false, nxe: true, pke: false, accessDisable: false, writeDisable: false }, 0);
+    expect(attempt(layout.va, read)).toBe('allowed');
+    path.set(path.leaf, 0);
+    const below = (1n << BigInt(layout.shifts.at(-1) ?? 0)) - 1n;
+    invlpg(which === 'first' ? layout.va & ~below : layout.va | below);
+    expect(attempt(layout.va, read)).toBe(0);
+  });
 });
 
 test('privilege levels 1 and 2 are supervisor levels', () => {

@@ -198,6 +198,8 @@ describe('TLB', () => {
   it.each([
     [21, 0x20_0000n],
     [30, 0x4000_0000n],
+    [21, 0xffff_8000_0020_0000n],
+    [30, 0xffff_8000_4000_0000n],
   ])('drops all fragments of a large page (shift %i) by one INVLPG', (shift, va) => {
     m.map(va, 0n, P | W, shift);
     for (const page of [0n, 7n, 300n]) m.rt.load8(CPU, va + page * 0x1000n);
