@@ -464,8 +464,8 @@ export class Jit {
         if (this.host.code.hasBreakpoint(at)) return true;
         if (absorbed?.has(at) === true || held.has(at)) return false;
         const other = this.heads.get(at);
-        // What is formed anew takes in the pieces that were compiled meanwhile.
-        if (before !== undefined && other !== undefined && (other === before || (!isCall && other.region.insnCount <= MAX_ABSORBED_INSNS))) return false;
+        // Pieces of a function are often hot, and compiled, before its first instruction is: a crossing at each of them would cost more than the copy.
+        if (other !== undefined && (other === before || (!isCall && other.region.insnCount <= MAX_ABSORBED_INSNS))) return false;
         if (!isCall) return other !== undefined;
         if (other !== undefined && (other.region.hpa !== at || other.region.insnCount > MAX_COPIED_INSNS)) return true;
         return (this.copies.get(at) ?? 0) >= MAX_COPIES && !isTiny(u8, at, mode);

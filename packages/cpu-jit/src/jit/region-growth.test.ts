@@ -5,8 +5,9 @@ const CODE = 0x1000;
 const NOP = 0x90;
 const HLT = 0xf4;
 const ROUNDS = 100_000;
-/** MOV ECX, ROUNDS */
-const COUNT = [0xb9, ...new Uint8Array(Int32Array.of(ROUNDS).buffer)];
+/** MOV ECX, n */
+const count = (n: number) => [0xb9, ...new Uint8Array(Int32Array.of(n).buffer)];
+const COUNT = count(ROUNDS);
 
 async function run(code: readonly number[], at: number): Promise<Cpu> {
   const cpu = await Cpu.create({ tier: 'sync' });
@@ -40,4 +41,20 @@ test('functions too long to be copied are merged with the loop that calls them o
   const { jit, interpreterBlocks } = cpu.core.stats(0);
   expect(jit?.merges).toBeGreaterThan(0);
   expect(interpreterBlocks).toBeLessThan(10_000);
+});
+
+test('a function takes in its loop, which was compiled first', async () => {
+  const f = CODE + 0x100;
+  // Too few for a merge.
+  const rounds = 5000;
+  const calls = [0xe8, ...rel32(CODE + COUNT.length + 5, f), 0xff, 0xc9, 0x75, 0xf7, HLT];
+  const code = new Array<number>(0x200).fill(NOP);
+  code.splice(0, COUNT.length + calls.length, ...count(rounds), ...calls);
+  // f: MOV EDX, 3; L: INC RAX; DEC EDX; JNE L; RET
+  code.splice(f - CODE, 13, 0xba, 3, 0, 0, 0, 0x48, 0xff, 0xc0, 0xff, 0xca, 0x75, 0xf9, 0xc3);
+  await using cpu = await run(code, CODE);
+  expect(cpu.get('rax')).toBe(BigInt(3 * rounds));
+  const heads = (await cpu.core.dumpCompiled(BigInt(f + 5))).map((text) => Number(/^region at (\w+)/.exec(text)?.[1]));
+  expect(heads).toContain(f + 5);
+  expect(heads.some((head) => head !== f + 5)).toBe(true);
 });
