@@ -2,11 +2,11 @@ import type { FlagKind } from '../emit/emitter.ts';
 
 /**
  * Flags that lie in registers: most loops end with `cmp rdi, rsi; jne`, and what they compared is still in the registers when a load at
- * the head faults or the region is left. Such flags are not put into their locals on the way around; the local of the kind says which
+ * the head faults or the region is left. Such flags are not put into the state block on the way around; their kind says which
  * recipe applies, and the exits of the region follow it.
  */
 
-/** Value of the flags' kind local for the first recipe. */
+/** Value of the flags' kind for the first recipe. */
 export const FIRST_RECIPE = 0x100;
 /** A region's exits have a case for each. */
 export const MAX_RECIPES = 64;
@@ -35,7 +35,7 @@ export const recipeKey = (r: Recipe): string => `${r.kind}${r.size} ${text(r.res
 
 /** What a block does with the flags that it begins with. */
 export interface FlagUse {
-  /** It computes with them, so they must be in their locals. */
+  /** It computes with them, so they must be in the state block. */
   reads: boolean;
   /** It may leave the region with them, which needs the registers of their recipe, except those it has not written by then. */
   observed: boolean;

@@ -28,6 +28,7 @@ import { chainTo } from './jump-cache.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
 import { FAULT, type MemoryState, RegionMemory } from './region-memory.ts';
 import { type EndFlags, type Imports, LOCAL, type Symbolic } from './region-state.ts';
+import { registersInMemory } from './register-homes.ts';
 import { returnTargets } from './return-sites.ts';
 import type { TargetHash } from './target-hash.ts';
 
@@ -102,7 +103,7 @@ export class RegionEmitter extends RegionMemory {
   private readonly returns: ReturnType<typeof returnTargets>;
 
   constructor(b: WasmTypes, m: ModuleBuilder, region: RegionCode, first: Insn, imports: Imports) {
-    super(b, m, imports);
+    super(b, m, imports, registersInMemory(region));
     this.codeSize = region.codeSize;
     this.flat = region.codeSize === 32;
     this.tracksFloat = region.tracked;
@@ -191,19 +192,19 @@ export class RegionEmitter extends RegionMemory {
     };
     for (const [from, { flags, last, edges }] of this.ends) {
       if (!flags.isApart || edges.length === 0) continue;
-      const needs = edges.map(({ to }): 'locals' | 'exits' | 'nothing' => {
-        if (to === undefined) return 'locals';
+      const needs = edges.map(({ to }): 'state' | 'exits' | 'nothing' => {
+        if (to === undefined) return 'state';
         if (this.parents.get(to) === from) return 'nothing';
         const use = uses.get(to);
-        if (use?.reads !== false) return 'locals';
+        if (use?.reads !== false) return 'state';
         if (!use.observed) return 'nothing';
-        return flags.recipe === undefined || (registersOf(flags.recipe) & use.clobbers) !== 0 ? 'locals' : 'exits';
+        return flags.recipe === undefined || (registersOf(flags.recipe) & use.clobbers) !== 0 ? 'state' : 'exits';
       });
-      if (needs.every((need) => need === 'locals')) fill(last, flags.pack());
+      if (needs.every((need) => need === 'state')) fill(last, flags.pack());
       else if (needs.every((need) => need === 'exits')) fill(last, flags.leave());
       else {
         for (const [i, { place, exit }] of edges.entries()) {
-          if (needs[i] !== 'nothing') fill(place, needs[i] === 'locals' ? flags.pack() : flags.leave());
+          if (needs[i] !== 'nothing') fill(place, needs[i] === 'state' ? flags.pack() : flags.leave());
           else if (exit !== undefined) fill(exit, flags.leave());
         }
       }
@@ -258,8 +259,8 @@ export class RegionEmitter extends RegionMemory {
         m.if(m.i32.ge_s(reason(), m.i32.const(0)), m.return(reason())),
         m.if(m.i32.eq(reason(), m.i32.const(SYSCALL)), m.return_call('syscall_chain', [this.cpu()], b.i32)),
         m.if(m.i32.eq(reason(), m.i32.const(CHAIN_CHECK)), m.if(isSpent, m.return(m.i32.const(EXIT_LIMIT)))),
-        // The locals of the TLB and of the flags' kind are free by now.
-        ...chainTo(m, { cpu: LOCAL.cpu, rip: LOCAL.exitRip, entry: LOCAL.tlb, fn: LOCAL.ccKind }),
+        // The locals of the TLB and of the reason are free by now.
+        ...chainTo(m, { cpu: LOCAL.cpu, rip: LOCAL.exitRip, entry: LOCAL.tlb, fn: LOCAL.reason }),
       ],
       b.i32,
     );
@@ -478,7 +479,7 @@ export class RegionEmitter extends RegionMemory {
     const { m, b } = this;
     if (n > 0) this.emit(m.local.set(LOCAL.icount, m.i64.add(m.local.get(LOCAL.icount, b.i64), m.i64.const(BigInt(n)))));
   }
-  /** Statements that leave for good; the count and the flags are in their locals. */
+  /** Statements that leave for good; the count is in its local, the flags in the state block. */
   private leaving(rip: Expr, reason: number): Expr[] {
     const { m } = this;
     return [m.local.set(LOCAL.exitRip, rip), m.local.set(LOCAL.reason, m.i32.const(reason)), m.br(OUT)];

@@ -250,9 +250,9 @@ export abstract class RegionMemory extends RegionState {
   private checked(place: Place, slow: Expr): Expr {
     return place.aligned === undefined ? slow : this.m.block(null, [...this.checkAlignment(place), slow]);
   }
-  /** A fault must find the flags. Those that take much code are put into their locals now, unless they are soon replaced and only a fault would ever need them. */
+  /** A fault must find the flags. Those that take much code are put into the state block now, unless they are soon replaced and only a fault would ever need them. */
   private prepareFlags(): void {
-    if (this.flagsTakeCode && !this.isConditional && !this.flagsAreReplaced()) this.flagsToLocals();
+    if (this.flagsTakeCode && !this.isConditional && !this.flagsAreReplaced()) this.flagsToState();
   }
 
   load(address: Val, size: number): Val {

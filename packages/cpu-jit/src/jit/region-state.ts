@@ -24,19 +24,16 @@ export const LOCAL = {
   label: 1,
   rip: 2,
   icount: 3,
-  ccKind: 4,
-  ccRes: 5,
-  ccSrc: 6,
-  tlb: 7,
-  exitRip: 8,
-  reason: 9,
-  free: 10,
+  tlb: 4,
+  exitRip: 5,
+  reason: 6,
+  free: 7,
 } as const;
 
 /** Wasm types of the fixed locals from the state pointer on; the first `parameters` of them are parameters. */
 export function fixedLocals(b: WasmTypes, parameters: 1 | 3): { readonly parameters: number; readonly locals: number[] } {
   const { i32, i64 } = b;
-  const types = [i32, i32, i64, i64, i32, i64, i64, i32, i64, i32];
+  const types = [i32, i32, i64, i64, i32, i64, i32];
   return { parameters: b.createType(types.slice(0, parameters)), locals: types.slice(parameters) };
 }
 
@@ -58,7 +55,7 @@ export interface BlockState {
 
 /** The flags at the end of a block. */
 export interface EndFlags {
-  /** They are not in their locals yet. */
+  /** They are not in the state block yet. */
   readonly isApart: boolean;
   readonly recipe: Recipe | undefined;
   /** Code that puts them there. */
@@ -73,8 +70,8 @@ const noUse = (): FlagUse => ({ reads: false, observed: false, clobbers: 0, pass
 export type Imports = Map<string, { params: ValType[]; result: ValType | 'none' }>;
 
 /**
- * The guest's registers and flags while a region is emitted: they live in locals. New flags stay apart until something needs them
- * in their locals; most often the next instruction replaces them before that: `flagDef` knows their producer.
+ * The guest's registers and flags while a region is emitted: registers live in locals, but for those that `registersInMemory` leaves in the state
+ * block, where flags live, too: in locals they would be moved wherever control flow meets. New flags stay apart until something needs them there; most often the next instruction replaces them before that: `flagDef` knows their producer.
  */
 export abstract class RegionState extends Emitter {
   /** Types of the locals after the fixed ones. */
@@ -85,7 +82,6 @@ export abstract class RegionState extends Emitter {
   private written = 0;
   private touchedHigh = 0;
   private writtenHigh = 0;
-  private flagsWritten = false;
   /** The region has SSE instructions, which are allowed where it is entered. */
   usesSse = false;
   usesAvx = false;
@@ -95,7 +91,7 @@ export abstract class RegionState extends Emitter {
   protected readonly imports: Imports;
   /** Producer of the current flags, when it is known. */
   protected flagDef: FlagDef | undefined;
-  /** The flags of `flagDef` are not yet in the locals. */
+  /** The flags of `flagDef` are not yet in the state block. */
   private isApart = false;
   private depth = 0;
   /** What is known of values, and of the general registers now. */
@@ -126,9 +122,13 @@ export abstract class RegionState extends Emitter {
   /** The same for VZEROUPPER: registers whose high halves the region does not use are cleared in the state block. */
   private readonly clears: Expr[] = [];
 
-  constructor(b: WasmTypes, m: ModuleBuilder, imports: Imports) {
+  /** General registers (bit set) that have no locals: they stay in the state block. */
+  private readonly inMemory: number;
+
+  constructor(b: WasmTypes, m: ModuleBuilder, imports: Imports, inMemory: number) {
     super(b, m);
     this.imports = imports;
+    this.inMemory = inMemory;
   }
 
   /** The instruction being emitted. */
@@ -171,7 +171,7 @@ export abstract class RegionState extends Emitter {
       else this.pool[t.type].push(t.index);
     }
   }
-  /** At the start of a block that can be reached from several places nothing is known of the registers, and of the flags only that they are in their locals. */
+  /** At the start of a block that can be reached from several places nothing is known of the registers, and of the flags only that they are in the state block. */
   protected startBlock(before: BlockState | undefined): void {
     this.registers.length = 0;
     this.registers.push(...(before?.registers ?? []));
@@ -197,8 +197,8 @@ export abstract class RegionState extends Emitter {
   }
   /** After the last instruction of a block. */
   protected endFlagUse(): void {
-    // A new carry lies over flags that are looked for in their locals.
-    if (this.flagDef?.kind === 'carry') this.flagsToLocals();
+    // A new carry lies over flags that are looked for in the state block.
+    if (this.flagDef?.kind === 'carry') this.flagsToState();
     if (!this.hasEntryFlags) return;
     this.flagUse.passes = true;
     this.observeFlags();
@@ -245,6 +245,7 @@ export abstract class RegionState extends Emitter {
 
   // ------------------------------------------------------------ registers
   protected whole(n: number): Expr {
+    if ((this.inMemory >>> n) & 1) return this.m.i64.load(S_GPR + n * 8, 8, this.cpu());
     this.touched |= 1 << n;
     return this.m.local.get(this.registerLocal(n), this.b.i64);
   }
@@ -253,6 +254,10 @@ export abstract class RegionState extends Emitter {
     this.registers[n] = this.isConditional ? undefined : symbolic;
     this.versions[n] = ++this.lastVersion;
     this.clobbered |= 1 << n;
+    if ((this.inMemory >>> n) & 1) {
+      this.emit(this.m.i64.store(S_GPR + n * 8, 8, this.cpu(), value));
+      return;
+    }
     this.touched |= 1 << n;
     this.written |= 1 << n;
     this.emit(this.m.local.set(this.registerLocal(n), value));
@@ -312,14 +317,14 @@ export abstract class RegionState extends Emitter {
     this.emit(placeholder);
   }
   // ------------------------------------------------------------ spills
-  /** Stores every register and flag the region changes; filled in by `finishState`. Flags must be in their locals. */
+  /** Stores every register the region changes; filled in by `finishState`. Flags must be in the state block already. */
   protected spillHere(): Expr {
     const placeholder = this.m.block(null, []);
     this.spills.push(placeholder);
     return placeholder;
   }
   protected override spillRegisters(): void {
-    this.flagsToLocals();
+    this.flagsToState();
     this.readEntryFlags();
     this.emit(this.spillHere());
   }
@@ -330,31 +335,13 @@ export abstract class RegionState extends Emitter {
     const placeholder = this.m.block(null, []);
     this.reloads.push(placeholder);
     this.emit(placeholder);
-    this.emit(this.m.block(null, this.loadFlags()));
     this.flagsAreIn();
   }
-  /** Flags of unknown origin have come into their locals. */
+  /** Flags of unknown origin have come into the state block. */
   private flagsAreIn(): void {
     this.flagDef = undefined;
     this.isApart = false;
-    this.flagsWritten = true;
     this.hasEntryFlags = false;
-  }
-  private loadFlags(): Expr[] {
-    const { m } = this;
-    return [
-      m.local.set(LOCAL.ccKind, m.i32.load(S_CC_KIND, 4, this.cpu())),
-      m.local.set(LOCAL.ccRes, m.i64.load(S_CC_RES, 8, this.cpu())),
-      m.local.set(LOCAL.ccSrc, m.i64.load(S_CC_SRC, 8, this.cpu())),
-    ];
-  }
-  private storeFlags(): Expr[] {
-    const { m, b } = this;
-    return [
-      m.i32.store(S_CC_KIND, 4, this.cpu(), m.local.get(LOCAL.ccKind, b.i32)),
-      m.i64.store(S_CC_RES, 8, this.cpu(), m.local.get(LOCAL.ccRes, b.i64)),
-      m.i64.store(S_CC_SRC, 8, this.cpu(), m.local.get(LOCAL.ccSrc, b.i64)),
-    ];
   }
   private loadRegisters(): Expr[] {
     const { m } = this;
@@ -374,7 +361,7 @@ export abstract class RegionState extends Emitter {
       if ((this.written >>> (XMM + n)) & 1) stores.push(m.v128.store(S_XMM + n * 16, 16, this.cpu(), m.local.get(this.registerLocal(XMM + n), b.v128)));
       if ((this.writtenHigh >>> n) & 1) stores.push(m.v128.store(S_YMM_HIGH + n * 16, 16, this.cpu(), m.local.get(this.registerLocal(HIGH + n), b.v128)));
     }
-    return this.flagsWritten ? [...stores, ...this.storeFlags()] : stores;
+    return stores;
   }
   private clearUpper(): Expr[] {
     const { m } = this;
@@ -389,26 +376,25 @@ export abstract class RegionState extends Emitter {
     for (const block of this.clears) for (const s of this.clearUpper()) this.m.appendChild(block, s);
     for (const block of this.spills) for (const s of this.storeRegisters()) this.m.appendChild(block, s);
     for (const block of this.reloads) for (const s of this.loadRegisters()) this.m.appendChild(block, s);
-    return [...this.loadRegisters(), ...this.loadFlags()];
+    return this.loadRegisters();
   }
 
   // ------------------------------------------------------------ flags
-  private setLocals(kind: number, res: Val, src: Val): void {
+  private storeFlags(kind: number, res: Val, src: Val): void {
     const { m } = this;
     const source = src.take();
-    this.emit(m.local.set(LOCAL.ccRes, res.take()));
-    this.emit(m.local.set(LOCAL.ccSrc, source));
-    this.emit(m.local.set(LOCAL.ccKind, m.i32.const(kind)));
+    this.emit(m.i64.store(S_CC_RES, 8, this.cpu(), res.take()));
+    this.emit(m.i64.store(S_CC_SRC, 8, this.cpu(), source));
+    this.emit(m.i32.store(S_CC_KIND, 4, this.cpu(), m.i32.const(kind)));
   }
   setFlags(kind: FlagKind, size: number, result: Val, src: Val, a?: Val): void {
     this.flagDef = { kind, size, result: this.let(result), src: this.let(src), a: a === undefined ? undefined : this.let(a) };
     this.newFlags();
   }
   private newFlags(): void {
-    this.flagsWritten = true;
     this.isApart = true;
     if (this.flagDef?.kind !== 'carry') this.hasEntryFlags = false;
-    if (this.depth > 0) this.flagsToLocals();
+    if (this.depth > 0) this.flagsToState();
   }
   setFlagsExplicit(f: ExplicitFlags): void {
     const parts: ExplicitFlags = {};
@@ -450,8 +436,8 @@ export abstract class RegionState extends Emitter {
     this.lasting.push({ type, index });
     return index;
   }
-  /** Puts the flags into their locals, here. */
-  protected flagsToLocals(): void {
+  /** Puts the flags into the state block, here. */
+  protected flagsToState(): void {
     this.packFlags();
     this.isApart = false;
     // Packed, a new carry is like any flags of unknown origin.
@@ -463,19 +449,19 @@ export abstract class RegionState extends Emitter {
     if (!this.isApart || flagDef === undefined) return;
     if (flagDef.kind === 'explicit') {
       const { res, src } = explicitTriple(this, flagDef.parts);
-      this.setLocals(FLAGS_EXPLICIT, res, src);
+      this.storeFlags(FLAGS_EXPLICIT, res, src);
     } else if (flagDef.kind !== 'carry') {
       const { kind, size, result, src } = flagDef;
       const code = kind === 'logic' ? FLAGS_LOGIC : FLAG_BASE[kind] + Math.log2(size);
-      this.setLocals(code, this.sext64(result, size), kind === 'logic' ? this.i64(0) : this.zext64(src));
+      this.storeFlags(code, this.sext64(result, size), kind === 'logic' ? this.i64(0) : this.zext64(src));
     } else {
       this.importHelper(FLAGS_WITHOUT_CARRY, { params: ['i32', 'i64', 'i64'], result: 'i64' });
       const kept = this.expr('i64', m.call(FLAGS_WITHOUT_CARRY, this.triple(), b.i64));
-      this.emit(m.local.set(LOCAL.ccSrc, carryInto(this, kept, flagDef.cf, flagDef.of).take()));
-      this.emit(m.local.set(LOCAL.ccKind, m.i32.const(FLAGS_EXPLICIT)));
+      this.emit(m.i64.store(S_CC_SRC, 8, this.cpu(), carryInto(this, kept, flagDef.cf, flagDef.of).take()));
+      this.emit(m.i32.store(S_CC_KIND, 4, this.cpu(), m.i32.const(FLAGS_EXPLICIT)));
     }
   }
-  /** The flags are not in their locals, and putting them there takes much code. */
+  /** The flags are not in the state block, and putting them there takes much code. */
   protected get flagsTakeCode(): boolean {
     return this.isApart && (this.flagDef?.kind === 'explicit' || this.flagDef?.kind === 'carry');
   }
@@ -488,7 +474,7 @@ export abstract class RegionState extends Emitter {
     this.versions = state.versions;
     this.clobbered = state.clobbered;
   }
-  /** The code being emitted needs the flags in their locals. */
+  /** The code being emitted needs the flags in the state block. */
   protected readEntryFlags(): void {
     if (this.hasEntryFlags) this.flagUse.reads = true;
   }
@@ -497,7 +483,7 @@ export abstract class RegionState extends Emitter {
     this.flagUse.observed = true;
     this.flagUse.clobbers |= this.clobbered;
   }
-  /** Prepares the flags for an exit of the region, on a side path: they are in their locals, or a recipe for them is. */
+  /** Prepares the flags for an exit of the region, on a side path: they are in the state block, or the number of a recipe for them is. */
   protected leaveFlags(): void {
     this.observeFlags();
     const recipe = this.recipe();
@@ -521,21 +507,21 @@ export abstract class RegionState extends Emitter {
     const home = this.homes.get(v);
     return home !== undefined && home.size === size && this.versions[home.register] === home.version ? { register: home.register } : undefined;
   }
-  /** Says in the kind's local that `recipe` applies. */
+  /** Says by the flags' kind that `recipe` applies. */
   private useRecipe(recipe: Recipe): Expr {
     const key = recipeKey(recipe);
     const code = this.recipes.get(key)?.code ?? FIRST_RECIPE + this.recipes.size;
     this.recipes.set(key, { code, recipe });
-    return this.m.local.set(LOCAL.ccKind, this.m.i32.const(code));
+    return this.m.i32.store(S_CC_KIND, 4, this.cpu(), this.m.i32.const(code));
   }
   /** Code at the exits of the region, after all blocks: follows the recipe that applies, if one does. */
   protected followRecipe(): Expr {
-    const { m, b } = this;
+    const { m } = this;
     const cases = [...this.recipes.values()];
     if (cases.length === 0) return m.nop();
-    const kind = () => m.local.get(LOCAL.ccKind, b.i32);
+    const kind = m.i32.load(S_CC_KIND, 4, this.cpu());
     const name = (i: number) => `recipe${i}`;
-    const selector = m.i32.sub(kind(), m.i32.const(FIRST_RECIPE));
+    const selector = m.i32.sub(kind, m.i32.const(FIRST_RECIPE));
     const done = 'recipes';
     let inner: Expr = m.switch(
       cases.map((_, i) => name(i)),
@@ -555,7 +541,7 @@ export abstract class RegionState extends Emitter {
       result !== undefined ? low(result) : a === undefined ? this.k(size, 0) : kind === 'sub' ? this.sub(low(a), low(src)) : this.add(low(a), low(src));
     const outer = this.body;
     this.body = [];
-    this.setLocals(
+    this.storeFlags(
       kind === 'logic' ? FLAGS_LOGIC : FLAG_BASE[kind] + Math.log2(size),
       this.sext64(value, size),
       kind === 'logic' ? this.i64(0) : this.zext64(this.trunc(low(src), size)),
@@ -586,16 +572,16 @@ export abstract class RegionState extends Emitter {
     };
   }
   private triple(): Expr[] {
-    const { m, b } = this;
+    const { m } = this;
     this.readEntryFlags();
-    return [m.local.get(LOCAL.ccKind, b.i32), m.local.get(LOCAL.ccRes, b.i64), m.local.get(LOCAL.ccSrc, b.i64)];
+    return [m.i32.load(S_CC_KIND, 4, this.cpu()), m.i64.load(S_CC_RES, 8, this.cpu()), m.i64.load(S_CC_SRC, 8, this.cpu())];
   }
   flag(f: FlagName): Val {
     const { m, b } = this;
     const known = this.flagDef === undefined ? undefined : knownFlag(this, this.flagDef, f);
     if (known !== undefined) return known.inputs === undefined ? this.let(known) : this.let(this.expr(known.type, known.take()));
     this.readEntryFlags();
-    if (f === 'z') return this.let(this.expr('i32', m.i64.eqz(m.local.get(LOCAL.ccRes, b.i64))));
+    if (f === 'z') return this.let(this.expr('i32', m.i64.eqz(m.i64.load(S_CC_RES, 8, this.cpu()))));
     const name = FLAG_FUNCTION[f];
     this.importHelper(name, { params: ['i32', 'i64', 'i64'], result: 'i32' });
     return this.let(this.expr('i32', m.call(name, this.triple(), b.i32)));
@@ -614,14 +600,12 @@ export abstract class RegionState extends Emitter {
     this.usesAvx = true;
   }
   statusFlags(): Val {
-    this.flagsToLocals();
+    this.flagsToState();
     this.readEntryFlags();
-    for (const s of this.storeFlags()) this.emit(s);
     return this.call('getFlags', 'i32', []);
   }
   setStatusFlags(v: Val): void {
     this.call('setFlags', 'none', [v]);
-    for (const s of this.loadFlags()) this.emit(s);
     this.flagsAreIn();
   }
 
@@ -663,8 +647,8 @@ export abstract class RegionState extends Emitter {
     this.isApart = before.isApart;
     this.hasEntryFlags = hasEntryFlags;
     if (changed) {
-      // One of the paths has put other flags into the locals, so those of the other path must be there as well.
-      this.flagsToLocals();
+      // One of the paths has put other flags into the state block, so those of the other path must be there as well.
+      this.flagsToState();
       this.flagDef = undefined;
     }
     this.emit(no === undefined ? m.if(test, yes) : m.if(test, yes, no));
