@@ -3,7 +3,7 @@ import {
   BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REACH, BD_REACH_SHIFT, BD_REC, BD_REGION_PAGES, BD_TRACKED, BLOCK_HEAD_COUNT, BLOCK_HEADS,
   C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, C_JIT_INSNS, C_JIT_LEFT, CS, EXC_STEP, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP,
   LEFT_CHECK, LEFT_DECLINED, LEFT_EXCEPTION, LEFT_EXIT, LEFT_LIMIT, LEFT_NO_REGION, NEXT, NEXT_CHECK, NEXT_INTERPRET, MAX_BLOCK_INSNS, MXCSR_DEFAULT, MXCSR_ROUNDING_MASKS, R_HANDLER,
-  RUN_LIMIT, S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_DEBUG, S_EXC, S_EXIT_BLOCK, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_MXCSR, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
+  RUN_LIMIT, S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_DEBUG, S_EXC, S_EXIT_BLOCK, S_FAR_LIMIT, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_MXCSR, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
   SEG_LIMIT, SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER, S_WATCH, V_LEVELS, V_NATIVE, WATCH_CODE,
 } from "../src/layout";
 import { GP, RFLAGS_RF, RFLAGS_TF, count, raise } from "./cpu";
@@ -50,17 +50,20 @@ const MAX_BLOCK_BYTES: u64 = MAX_BLOCK_INSNS * 15;
 function stepped(cpu: u32, va: u64): bool {
   if (load<u32>(cpu, S_WATCH) & WATCH_CODE && isCodeWatched(cpu, va)) return true;
   if (load<u32>(cpu, S_CODE_SIZE) == 64 || !load<u32>(cpu, V_NATIVE)) return false;
-  const limit = load<u32>(cpu, S_SEG + CS * SEG_STRIDE + SEG_LIMIT);
-  return limit != -1 && load<u64>(cpu, S_RIP) + MAX_BLOCK_BYTES > <u64>limit;
+  return load<u64>(cpu, S_RIP) + MAX_BLOCK_BYTES > <u64>load<u32>(cpu, S_SEG + CS * SEG_STRIDE + SEG_LIMIT);
 }
 
-/** May a direct branch of the code at `va`, that of `descriptor`, go over the border of the canonical addresses? It must fault itself, which
- *  code that is run one instruction at a time does. */
+/**
+ * May a direct branch of the code at `va`, that of `descriptor`, go over the border of the canonical addresses? It must fault itself, which
+ * code that is run one instruction at a time does. Or, outside 64-bit code, from the highest addresses on to the lowest? That is no backward branch, but
+ * a way to run for ever.
+ */
 @inline
 function reachesBorder(cpu: u32, descriptor: u32, va: u64): bool {
-  const border: u64 = load<u32>(cpu, V_LEVELS) == 5 ? 1 << 56 : 1 << 47;
   const reach = <u64>load<u16>(descriptor, BD_REACH) << BD_REACH_SHIFT;
-  return load<u32>(cpu, S_CODE_SIZE) == 64 && (border - va <= reach || va + border < reach);
+  if (load<u32>(cpu, S_CODE_SIZE) != 64) return load<u64>(cpu, S_RIP) + reach >> 32 != 0;
+  const border: u64 = load<u32>(cpu, V_LEVELS) == 5 ? 1 << 56 : 1 << 47;
+  return border - va <= reach || va + border < reach;
 }
 
 /** Has none of the pages that a compiled region also lies in a breakpoint? */
@@ -186,6 +189,8 @@ export function run(cpu: u32): u32 {
     let entry = jumpCacheEntry(cpu, rip);
     let reason: u32;
     if (load<u64>(entry, JC_RIP) != rip || load<u32>(entry, JC_CTX) != load<u32>(cpu, S_CTX)) {
+      // Code that goes straight on misses here again and again, and comes to no check point.
+      if (load<u64>(cpu, S_ICOUNT) >= load<u64>(cpu, S_FAR_LIMIT)) return EXIT_LIMIT;
       entry = lookupBlock(cpu);
       if (!entry) {
         reason = load<u32>(cpu, S_EXC) ? exceptionReason(cpu) : EXIT_DECODE;

@@ -282,7 +282,8 @@ export class CpuCore extends SingleStepper {
       } else if (reason === EXIT_STEP) {
         reason = this.singleStep(vcpu);
         isCheckPoint = true;
-        if (reason === NEXT) continue;
+        // Code that is stepped for where its branches may lead has no other check point.
+        if (reason === NEXT) reason = NEXT_CHECK;
       }
       if (reason !== NEXT_CHECK) return reason;
       if (this.limitReached(cpu)) return EXIT_LIMIT;

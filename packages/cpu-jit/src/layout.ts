@@ -188,6 +188,8 @@ export const S_DEBUG_SHADOW = 0x390;
 export const S_REPEATING = 0x398;
 /** S_ICOUNT of the first PAUSE of a loop, or of the last EXIT_SPIN in it. u64. */
 export const S_SPIN_FIRST = 0x3a0;
+/** When `S_ICOUNT` reaches this where the jump cache misses, `run` returns `EXIT_LIMIT` too: straight code of any length has no check point. u64. */
+export const S_FAR_LIMIT = 0x3a8;
 export const WATCH_DATA = 15;
 export const WATCH_CODE = 0xf0;
 export const WATCH_IO = 0xf00;

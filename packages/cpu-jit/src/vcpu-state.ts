@@ -14,6 +14,7 @@ import {
   S_DR,
   S_EXC,
   S_EXC_ERROR,
+  S_FAR_LIMIT,
   S_GPR,
   S_ICOUNT,
   S_ICOUNT_LIMIT,
@@ -35,6 +36,8 @@ const STATUS_FLAGS = 0x8d5;
 const RFLAGS_AC = 1 << 18;
 /** DR7: accesses to debug registers are #DB. */
 const DR7_GD = 1n << 13n;
+/** No program goes straight on for so many instructions. */
+const FAR = 1n << 20n;
 
 /** What each vCPU has: registers, mode, pending events, limit of instructions, TLB. */
 export abstract class VcpuState extends LinearMemory {
@@ -200,9 +203,16 @@ export abstract class VcpuState extends LinearMemory {
   }
 
   // ------------------------------------------------------------ limit of instructions
-  /** Retired instructions at which `run` returns EXIT_LIMIT, at the next check point (taken backward and indirect branches). */
+  /**
+   * Retired instructions at which `run` returns EXIT_LIMIT, at the next check point (taken backward and indirect branches), or about FAR further on, which only code without
+   * such branches comes to.
+   */
   setLimit(vcpu: number, instructions: bigint): void {
     const cpu = this.cpuAddress(vcpu);
+    const count = this.getU64(cpu + S_ICOUNT);
+    // A limit in the past, again and again, must not put the end off.
+    const far = (instructions > count ? instructions : count) + FAR;
+    if (instructions > count || far < this.getU64(cpu + S_FAR_LIMIT)) this.setU64(cpu + S_FAR_LIMIT, far);
     this.limits[vcpu] = instructions;
     this.lower(cpu, instructions);
   }

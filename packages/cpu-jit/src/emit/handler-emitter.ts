@@ -218,6 +218,8 @@ export class HandlerEmitter extends HandlerMemory {
   }
   private isBackward(): binaryen.ExpressionRef {
     const { m } = this;
+    // 16-bit targets wrap around: three jumps forward are a way to run for ever. Such code is not compiled.
+    if (this.form.opSize === 2) return m.i64.le_u(this.branchTarget(), this.ripAt(false));
     return m.i64.le_s(m.i64.load(R_IMM, 8, this.rec()), m.i64.load16_u(R_OFF, 2, this.rec()));
   }
   requireTarget(target?: Val): void {

@@ -14,6 +14,7 @@ import {
   S_EXC,
   S_EXC_ADDR,
   S_EXC_ERROR,
+  S_FAR_LIMIT,
   S_GPR,
   S_ICOUNT_LIMIT,
   S_JC,
@@ -102,7 +103,7 @@ export class RuntimeMachine {
     this.set(S_CR3, 0x1000);
     this.set(S_CR4, CR4_PAE);
     this.set(S_EFER, EFER_LMA_LME_NXE);
-    this.set64(S_ICOUNT_LIMIT, 0xffff_ffff_ffff_ffffn);
+    for (const at of [S_ICOUNT_LIMIT, S_FAR_LIMIT]) this.set64(at, 0xffff_ffff_ffff_ffffn);
     // `run` would do that; tests call compiled code without it.
     this.view.setBigUint64(RUN_LIMIT, 0xffff_ffff_ffff_ffffn, true);
     this.rt.tlbFlushAll(CPU);
