@@ -41,3 +41,19 @@ it('a request whose code is not there any more is answered', () => {
   u8.set([0xeb, 0xfe, 0xeb, 0xfe, 0xeb, 0xfe], 0x1000);
   expect(compileRequests(u8, [request])).toMatchObject([{ ids: [], vanished: [7] }]);
 });
+
+it('a request whose code has a branch now where a block went on is answered, and no failure', () => {
+  // 0: a NOP of 5 bytes, jz 9; 7: dec ecx; 9: hlt. Then the NOP is jmp 9.
+  const u8 = new Uint8Array(0x3000);
+  const code = [0x0f, 0x1f, 0x44, 0, 0, 0x74, 2, 0xff, 0xc9, 0xf4];
+  const blocks = [
+    [0, 7],
+    [7, 9],
+    [9, 10],
+  ] as const;
+  u8.set(code, 0x1000);
+  expect(compileRequests(u8, [{ ...request, blocks, entries: [] }])).toMatchObject([{ ids: [7] }]);
+  u8.set([0xe9, 4, 0, 0, 0], 0x1000);
+  const [result] = compileRequests(u8, [{ ...request, blocks, entries: [] }]);
+  expect(result).toMatchObject({ ids: [], vanished: [7] });
+});

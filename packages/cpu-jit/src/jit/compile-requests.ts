@@ -33,6 +33,8 @@ export function codeOf(u8: Uint8Array, r: Omit<RegionCode, 'blocks'> & Pick<Comp
       if (insn === undefined) return undefined;
       insns.push(insn);
       offset += insn.length;
+      // A NOP of a kernel's jump label has become a jump.
+      if (insn.row.end === true && offset < end) return undefined;
     }
     if (offset !== end) return undefined;
     blocks.set(start, { start, end, insns });
