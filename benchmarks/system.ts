@@ -9,7 +9,8 @@ import { describeMachine } from './src/machine.ts';
 import { median } from './src/statistics.ts';
 import { prepareGuest, type SystemGuest } from './src/system/guest.ts';
 import { pvmPeer, qemuPeer, type SystemPeer } from './src/system/peers.ts';
-import { DISK_GOAL_MB_S, MEMORY_GOAL_MIB, ROWS, type SystemRow, UNIT_NS, wordOf } from './src/system/rows.ts';
+import { type RestoreTime, restoreShell, saveShell } from './src/system/restore.ts';
+import { DISK_GOAL_MB_S, MEMORY_GOAL_MIB, RESTORE_GOAL_MS, ROWS, type SystemRow, UNIT_NS, wordOf } from './src/system/rows.ts';
 import { runSession, type Session } from './src/system/session.ts';
 import { formatTable } from './src/table.ts';
 
@@ -56,7 +57,7 @@ for (const name of wantedPeers) if (!known.some((p) => p.name === name)) fail(`n
 const peers = known.filter((p) => wantedPeers.includes(p.name));
 for (const p of peers) if (!p.available()) fail(`${p.name} is not installed`);
 
-const names = ['boot', ...ROWS.map((r) => r.name), 'memory', 'big'];
+const names = ['boot', ...ROWS.map((r) => r.name), 'memory', 'big', 'restore'];
 const only = values.only?.split(',') ?? names;
 for (const name of only) if (!names.includes(name)) fail(`no row "${name}"; there are ${names.join(', ')}`);
 
@@ -133,10 +134,21 @@ async function bigMemory(guest: SystemGuest): Promise<Record<string, string>> {
   return results;
 }
 
+/** A machine of this checkout that was saved at the prompt of its shell. */
+async function measureRestore(guest: SystemGuest, directory: string): Promise<RestoreTime> {
+  const root = join(import.meta.dirname, '..');
+  const file = join(directory, 'shell.snapshot');
+  saveShell(root, guest, file, MEMORY_MIB);
+  const times: RestoreTime[] = [];
+  for (let pass = 0; pass < Math.max(3, passes); pass++) times.push(await restoreShell(root, file));
+  const of = (key: keyof RestoreTime) => median(times.map((t) => t[key]));
+  return { ms: of('ms'), vcpuMs: of('vcpuMs'), processMs: of('processMs') };
+}
+
 const directory = mkdtempSync(join(tmpdir(), 'pvm-system-'));
 try {
   const guest = await prepareGuest(directory, values.kernel).catch((error: unknown) => fail(error instanceof Error ? error.message : String(error)));
-  await measure(guest);
+  if (only.some((name) => name !== 'big' && name !== 'restore')) await measure(guest);
   const results: Result[] = [];
   if (only.includes('boot')) {
     results.push(summarise('boot', 'process start to first line of /init', 'ms', BOOT_GOAL, (s) => s.initMs));
@@ -148,6 +160,7 @@ try {
   if (only.includes('memory'))
     results.push(summarise('memory', `peak resident set; the guest touched ${FILL_MIB} MiB and more`, 'MiB', undefined, (s) => s.peakRssMiB));
   const big = only.includes('big') ? await bigMemory(guest) : undefined;
+  const restore = only.includes('restore') ? await measureRestore(guest, directory) : undefined;
 
   const digits = (n: number | undefined) => (n === undefined || Number.isNaN(n) ? '' : n < 10 ? n.toFixed(2) : n.toFixed(0));
   const others = peers.slice(0, -1);
@@ -167,6 +180,10 @@ try {
     console.log(`disk: ${peers.map((p) => `${p.name} ${((1 << 20) / (disk.of[p.name] ?? Number.NaN)).toFixed(0)} MB/s`).join(', ')}; goal ${DISK_GOAL_MB_S}`);
   if (only.includes('memory')) console.log(`memory: goal ${FILL_MIB} + ${MEMORY_GOAL_MIB} MiB and what the guest's kernel and files take`);
   if (big !== undefined) console.log(`-m 3G: ${JSON.stringify(big)}`);
+  if (restore !== undefined) {
+    const of = `${restore.vcpuMs.toFixed(0)} ms of the vCPU's thread, ${restore.processMs.toFixed(0)} ms of all`;
+    console.log(`restore of a machine with a shell to its prompt: ${restore.ms.toFixed(0)} ms (${of}); goal ${RESTORE_GOAL_MS} ms`);
+  }
   const clockErrors = Object.fromEntries([...sessions].map(([name, list]) => [name, clockError(list)]));
   console.log(
     `guest clocks against the host's, at worst: ${Object.entries(clockErrors)
@@ -177,7 +194,7 @@ try {
   if (values.json !== undefined)
     writeFileSync(
       values.json,
-      `${JSON.stringify({ machine: describeMachine(), load, note: values.note, results, big, clockErrors, passes: passesOf }, undefined, 1)}\n`,
+      `${JSON.stringify({ machine: describeMachine(), load, note: values.note, results, big, restore, clockErrors, passes: passesOf }, undefined, 1)}\n`,
     );
 } finally {
   rmSync(directory, { recursive: true });

@@ -16,7 +16,7 @@ export interface SystemPeer {
   command(boot: Boot): readonly string[];
 }
 
-const KERNEL_OPTIONS = 'console=ttyS0 mitigations=off panic=-1';
+export const KERNEL_OPTIONS = 'console=ttyS0 mitigations=off panic=-1';
 
 const append = (words: readonly string[]): string => [KERNEL_OPTIONS, ...(words.length > 0 ? ['--', ...words] : [])].join(' ');
 

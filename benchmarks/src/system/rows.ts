@@ -28,6 +28,9 @@ export const ROWS: readonly SystemRow[] = [
 /** Sequential read of a virtio disk to reach, MB (10^6 bytes) a second. */
 export const DISK_GOAL_MB_S = 300;
 
+/** From `pvm run --restore` of a machine with a shell to its prompt, ms, to reach. */
+export const RESTORE_GOAL_MS = 1000;
+
 /** What a machine may have resident beyond what the guest has touched of its RAM, MiB. */
 export const MEMORY_GOAL_MIB = 300;
 

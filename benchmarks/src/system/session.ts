@@ -40,7 +40,7 @@ function threadTimes(pid: number): ReadonlyMap<string, number> {
 }
 
 /** Since `before`: of the thread that took most, and of all. */
-function spentSince(before: ReadonlyMap<string, number>, pid: number): { readonly vcpuNs: number; readonly processNs: number } {
+export function spentSince(before: ReadonlyMap<string, number>, pid: number): { readonly vcpuNs: number; readonly processNs: number } {
   const spent = [...threadTimes(pid)].map(([tid, ns]) => ns - (before.get(tid) ?? 0));
   return { vcpuNs: Math.max(0, ...spent), processNs: spent.reduce((sum, ns) => sum + ns, 0) };
 }

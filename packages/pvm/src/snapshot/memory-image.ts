@@ -65,11 +65,13 @@ export class MemoryRestore {
   private readonly core: CpuCore;
   private readonly areas: readonly Area[];
 
-  /** Empties everything but guest RAM, which is empty in a new machine. */
+  /** Empties everything but guest RAM, which is empty in a new machine. Pages that nothing was written to are only read, which takes no memory of the host. */
   constructor(core: CpuCore) {
     this.core = core;
     this.areas = areasOf(core);
-    for (const { first, end } of this.areas.slice(0, -1)) core.u8.fill(0, first * PAGE, end * PAGE);
+    for (const { first, end } of this.areas.slice(0, -1)) {
+      for (let page = first; page < end; page++) if (isUsed(core.u64, page)) core.u8.fill(0, page * PAGE, (page + 1) * PAGE);
+    }
   }
 
   /** @throws PvmError `bad-snapshot` for pages that this machine does not have */
@@ -78,11 +80,16 @@ export class MemoryRestore {
     const count = packed.length < 4 ? -1 : view.getUint32(0, true);
     if (count < 0 || packed.length !== 4 + count * (4 + PAGE) || packed.length > MAX_SECTION)
       throw badSnapshot('a section of memory has not the length it says');
-    for (let i = 0; i < count; i++) {
-      const page = view.getUint32(4 + 4 * i, true);
-      if (!this.areas.some(({ first, end }) => page >= first && page < end)) throw badSnapshot(`page ${page} is no memory of this machine`);
+    const pageAt = (i: number) => view.getUint32(4 + 4 * i, true);
+    for (let i = 0; i < count; ) {
+      const page = pageAt(i);
+      const area = this.areas.find(({ first, end }) => page >= first && page < end);
+      if (area === undefined) throw badSnapshot(`page ${page} is no memory of this machine`);
+      let n = 1;
+      while (i + n < count && page + n < area.end && pageAt(i + n) === page + n) n++;
       const from = 4 + 4 * count + i * PAGE;
-      this.core.u8.set(packed.subarray(from, from + PAGE), page * PAGE);
+      this.core.u8.set(packed.subarray(from, from + n * PAGE), page * PAGE);
+      i += n;
     }
   }
 }
