@@ -76,6 +76,13 @@ const steps: Step[] = [
       command: [tsc, '-p', `${folder}/tsconfig.json`],
     }),
   ),
+  {
+    name: 'command',
+    inputs: [...PACKAGES.map((p) => `${p}/src`), 'packages/cli/scripts/build-bundle.ts', 'packages/cli/package.json'],
+    outputs: ['packages/cli/build/bundle/main.js'],
+    command: script('packages/cli/scripts/build-bundle.ts'),
+    cwd: 'packages/cli',
+  },
 ];
 
 function newest(path: string): number {

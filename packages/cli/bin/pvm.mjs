@@ -20,10 +20,10 @@ module.enableCompileCache(join(caches?.startsWith('/') ? caches : join(homedir()
 async function load() {
   // With --jit something else may be wanted.
   if (argv[0] === 'run' && !argv.some((word) => /^--?jit(=|$)/.test(word))) {
-    const { prepareCompiler } = await import('@pvm/pvm/prepare');
+    const { prepareCompiler } = await import('../build/bundle/prepare.js');
     prepareCompiler();
   }
-  return import('../dist/main.js');
+  return import('../build/bundle/main.js');
 }
 const { main } = await load().catch((error) => {
   if (error?.code !== 'ERR_MODULE_NOT_FOUND') throw error;

@@ -67,6 +67,10 @@ export const RUN_OPTIONS: Readonly<Record<string, Options>> = {
 
 /** Everything that `run` knows. */
 export const ALL_RUN_OPTIONS: Readonly<Record<string, Options>> = grouped({ ...MACHINE_OPTIONS, ...RUN_OPTIONS });
+/** The same, which no help mentions. */
+export const HIDDEN_RUN_OPTIONS: Readonly<Record<string, Options>> = Object.fromEntries(
+  Object.entries(ALL_RUN_OPTIONS).map(([name, option]) => [name, { ...option, hidden: true }]),
+);
 
 /** Options of `run` that take their value from the next word, as spelled. */
 export const RUN_VALUE_OPTIONS: ReadonlySet<string> = new Set(

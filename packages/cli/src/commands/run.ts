@@ -26,7 +26,7 @@ import { OutputFile } from '../output-file.ts';
 import { formatHotExits, formatJitStats, formatSummary } from '../summary.ts';
 import { runSymbols } from '../symbols.ts';
 import { isPc, type RunArgs, runSettings } from './run-arguments.ts';
-import { ALL_RUN_OPTIONS } from './run-options.ts';
+import { ALL_RUN_OPTIONS, HIDDEN_RUN_OPTIONS } from './run-options.ts';
 
 /** Files that a run writes when it is over. */
 interface RunFiles {
@@ -126,15 +126,11 @@ function terminalParameters(): string {
   return isTTY ? `${/^[\w.+-]+$/.test(term) ? `TERM=${term} ` : ''}COLUMNS=${columns} LINES=${rows}` : '';
 }
 
-/** `pvm run`; `words` are what follows its options. */
-export function runCommand(words: readonly string[]): CommandModule<object, RunArgs> {
-  return {
-    command: 'run',
-    describe: 'Run a static x86-64 Linux program, or boot a stock kernel: pvm run [options] PROGRAM [ARGS...]',
-    builder: (y) =>
-      y
-        .usage(
-          `pvm run [options] PROGRAM [ARGS...]
+/** Its options, with all that is said of them in its help. */
+function described(y: Argv): Argv {
+  return y
+    .usage(
+      `pvm run [options] PROGRAM [ARGS...]
 pvm run --kernel FILE [--initrd FILE] [--append LINE] [options]
 pvm run --restore FILE [options]
 pvm run [options] debian
@@ -144,17 +140,25 @@ Runs a static x86-64 Linux ELF as the user program of a PVM guest: standard inpu
 Keys on a PC's terminal: Ctrl-A X ends the machine, Ctrl-A P presses its power button (as SIGPWR does), Ctrl-A S saves a snapshot, Ctrl-A H shows help.
 
 Exit codes of a PC: 0 powered off, reset with --no-reboot, or Ctrl-A X; (value << 1) | 1 value was written to the debug-exit port; 70 it cannot go on (triple fault); 71 its kernel panicked; 124 --timeout; 129, 130, 131, 143 SIGHUP, SIGINT, SIGQUIT, SIGTERM.`,
-        )
-        .options(ALL_RUN_OPTIONS)
-        .example('pvm run debian', 'Fetch a small Debian where that is needed (pvm image), and boot it to a shell')
-        .example('pvm run ./hello world', 'Run a program with an argument')
-        .example('pvm run --stat --clock icount ./busybox seq 5', 'Repeatable, and with the exit table')
-        .example('pvm run --kernel vmlinuz --drive file=disk.img,snapshot=on --append "root=/dev/vda"', 'Boot from a disk image, which stays as it is')
-        .example('pvm run --gdb 1234 --wait ./hello', "Then: gdb hello -ex 'target remote :1234'")
-        .example('pvm run --file notes.txt:/notes.txt ./busybox cat /notes.txt', 'Give the guest a file')
-        .example('pvm run --kernel vmlinuz --save vm.pvmsnap --save-on login: --save-exit ...', 'Boot to the prompt and save')
-        .example('pvm run --restore vm.pvmsnap', 'Go on from there')
-        .example('pvm run --kernel vmlinuz --initrd initrd.img --append console=ttyS0 -m 512M', 'Boot a Linux distribution kernel') as unknown as Argv<RunArgs>,
+    )
+    .options(ALL_RUN_OPTIONS)
+    .example('pvm run debian', 'Fetch a small Debian where that is needed (pvm image), and boot it to a shell')
+    .example('pvm run ./hello world', 'Run a program with an argument')
+    .example('pvm run --stat --clock icount ./busybox seq 5', 'Repeatable, and with the exit table')
+    .example('pvm run --kernel vmlinuz --drive file=disk.img,snapshot=on --append "root=/dev/vda"', 'Boot from a disk image, which stays as it is')
+    .example('pvm run --gdb 1234 --wait ./hello', "Then: gdb hello -ex 'target remote :1234'")
+    .example('pvm run --file notes.txt:/notes.txt ./busybox cat /notes.txt', 'Give the guest a file')
+    .example('pvm run --kernel vmlinuz --save vm.pvmsnap --save-on login: --save-exit ...', 'Boot to the prompt and save')
+    .example('pvm run --restore vm.pvmsnap', 'Go on from there')
+    .example('pvm run --kernel vmlinuz --initrd initrd.img --append console=ttyS0 -m 512M', 'Boot a Linux distribution kernel');
+}
+
+/** `pvm run`; `words` are what follows its options. Without `isHelpWanted` its help would be empty. */
+export function runCommand(words: readonly string[], isHelpWanted: boolean): CommandModule<object, RunArgs> {
+  return {
+    command: 'run',
+    describe: 'Run a static x86-64 Linux program, or boot a stock kernel: pvm run [options] PROGRAM [ARGS...]',
+    builder: (y) => (isHelpWanted ? described(y) : y.options(HIDDEN_RUN_OPTIONS)) as unknown as Argv<RunArgs>,
     handler: async (given) => {
       if (given.printConfig) {
         process.stdout.write(`${JSON.stringify(effectiveConfig(given, words), null, 2)}\n`);
