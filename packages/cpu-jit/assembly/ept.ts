@@ -23,8 +23,19 @@ export let eptReadable: bool = false;
 export let eptWritable: bool = false;
 export let eptExecutable: bool = false;
 export let eptDirty: bool = false;
-/** log2 of the size of the second-level page. */
-export let eptShift: u32 = 12;
+
+/** A 2 MiB page with all rights whose accessed and dirty bits are set: whatever the access, nothing is refused and nothing is left to mark. */
+const EPT_OPEN: u64 = EPT_LARGE | EPT_A | EPT_D | 7;
+
+/** HPA of guest-physical `gpa` if the cache leads to a page of the common kind (EPT_OPEN), else 0: `eptTranslate` knows more. */
+@inline
+export function eptOpen(cpu: u32, gpa: u64): u32 {
+  const cached = cpu + S_EPT_CACHE + ((<u32>(gpa >> 30) & (EPT_CACHE_ENTRIES - 1)) << 4);
+  if (load<u64>(cached) != (gpa >> 30 | <u64>load<u32>(cpu, V_EPT_ROOT) << 32) || load<u32>(cached, 12) != 7) return 0;
+  const entry = load<u64>(load<u32>(cached, 8) + ((<u32>(gpa >> 21) & 511) << 3));
+  if ((entry & (EPT_OPEN | RESERVED)) != EPT_OPEN) return 0;
+  return (<u32>entry & 0xffe0_0000) | (<u32>gpa & 0x001f_ffff);
+}
 
 /** HPA of guest-physical `gpa` for `need` (EPT_TO_*), or 0 with eptGpa and S_EXIT_QUAL set. `table`: access to a guest paging structure. */
 export function eptTranslate(cpu: u32, gpa: u64, need: u32, table: bool): u32 {
@@ -56,7 +67,6 @@ export function eptTranslate(cpu: u32, gpa: u64, need: u32, table: bool): u32 {
       eptWritable = (rights & 2) != 0;
       eptExecutable = (rights & 4) != 0;
       eptDirty = ((entry | marks) & EPT_D) != 0;
-      eptShift = shift;
       const below = (<u64>1 << shift) - 1;
       return <u32>((entry & ADDRESS & ~below) | (gpa & below));
     }
@@ -70,6 +80,16 @@ export function eptTranslate(cpu: u32, gpa: u64, need: u32, table: bool): u32 {
       store<u32>(cached, <u32>rights & 7, 12);
     }
   }
+}
+
+/** HPA of a guest paging structure, or 0 as `eptTranslate`. Of the rights only eptWritable and eptDirty are valid then. */
+@inline
+export function eptTable(cpu: u32, gpa: u64, need: u32): u32 {
+  const hpa = eptOpen(cpu, gpa);
+  if (!hpa) return eptTranslate(cpu, gpa, need, true);
+  eptWritable = true;
+  eptDirty = true;
+  return hpa;
 }
 
 /** Empty the cache of second-level walks. */

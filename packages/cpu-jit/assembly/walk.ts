@@ -9,7 +9,7 @@ import {
 import {
   CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PKE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, RFLAGS_AC, count,
 } from "./cpu";
-import { EPT_TO_READ, EPT_TO_WRITE, eptDirty, eptReadable, eptTranslate, eptWritable, eptExecutable } from "./ept";
+import { EPT_TO_READ, EPT_TO_WRITE, eptDirty, eptExecutable, eptOpen, eptReadable, eptTable, eptTranslate, eptWritable } from "./ept";
 
 /** Translated: walkHpa, walkRead, walkWrite, walkExec, ... are valid. */
 export const WALK_OK: u32 = 0;
@@ -89,7 +89,7 @@ function fault(cpu: u32, access: u32, bits: u32, shadow: bool): u32 {
 @inline
 function tableHpa(cpu: u32, mode: u32, address: u64, access: u32): u32 {
   if (mode == PAGING_SHADOW) return <u32>address;
-  if (mode == PAGING_EPT) return eptTranslate(cpu, address, access, true);
+  if (mode == PAGING_EPT) return eptTable(cpu, address, access);
   return ramHpa(cpu, address);
 }
 
@@ -99,13 +99,16 @@ function finish(cpu: u32, mode: u32, gpa: u64, access: u32, r: bool, w: bool, x:
   if (mode == PAGING_SHADOW) {
     walkHpa = <u32>gpa & ~0xfff;
   } else if (mode == PAGING_EPT) {
-    const kind = access & 3;
-    const hpa = eptTranslate(cpu, gpa, kind == ACCESS_EXEC ? 4 : kind & 1 ? EPT_TO_WRITE : EPT_TO_READ, false);
-    if (!hpa) return WALK_EPT;
+    let hpa = eptOpen(cpu, gpa);
+    if (!hpa) {
+      const kind = access & 3;
+      hpa = eptTranslate(cpu, gpa, kind == ACCESS_EXEC ? 4 : kind & 1 ? EPT_TO_WRITE : EPT_TO_READ, false);
+      if (!hpa) return WALK_EPT;
+      r = r && eptReadable;
+      w = w && eptWritable && eptDirty;
+      x = x && eptExecutable;
+    }
     walkHpa = hpa & ~0xfff;
-    r = r && eptReadable;
-    w = w && eptWritable && eptDirty;
-    x = x && eptExecutable;
   } else {
     const hpa = ramHpa(cpu, gpa);
     if (!hpa) return WALK_MMIO;
