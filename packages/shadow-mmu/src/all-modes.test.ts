@@ -43,7 +43,9 @@ async function explain(options: RunOptions, failed: unknown): Promise<never> {
   throw new Error(`MMU_SEED=${options.seed}: ${message}\n  ${steps.length} steps are enough (${steps.slice(-40).join(' ')}): ${shortest}`, { cause: failed });
 }
 
-describe('no access is allowed that tables and TLB rules forbid, none refused that they allow', () => {
+const TOTAL = RUNS.reduce((sum, { steps }) => sum + steps, 0);
+
+describe(`no access is allowed that tables and TLB rules forbid, none refused that they allow, in ${TOTAL} random steps`, () => {
   for (const { options, steps, seed } of RUNS.flatMap((run) => SEEDS.map((seed) => ({ ...run, seed, steps: run.steps / SEEDS.length })))) {
     it(`${JSON.stringify(options)} (MMU_SEED=${seed})`, { timeout: 120_000 }, async () => {
       const length = SCALE > 0 ? SCALE : steps;
