@@ -66,7 +66,7 @@ function memory(pieces: Pieces, start32: readonly number[]): Uint8Array {
 }
 
 function concat(...parts: readonly (readonly number[] | Uint8Array)[]): Uint8Array {
-  return Uint8Array.from(parts.flatMap((part) => [...part]));
+  return Buffer.concat(parts.map((part) => Uint8Array.from(part)));
 }
 
 function elf64(image: Uint8Array, entry: number, note: readonly number[]): Uint8Array {
@@ -89,6 +89,11 @@ function elf64(image: Uint8Array, entry: number, note: readonly number[]): Uint8
 /** An ELF that is entered in 64-bit mode by the Linux protocol. */
 export function elfKernel(pieces: Pieces): Uint8Array {
   return elf64(memory(pieces, []), at.start64, []);
+}
+
+/** The same with any contents from `LOAD` on. */
+export function linuxElf(image: Uint8Array, entry: number): Uint8Array {
+  return elf64(image, entry, []);
 }
 
 /** An ELF with a PVH note: 32-bit entry. */
