@@ -58,6 +58,7 @@ function spelling(name: string, [command = '']: readonly string[]): string {
 
 function unknownWord(word: string, [command = '', ...rest]: readonly string[], suggested?: string): string {
   const isOption = rest.some((given) => given === `-${word}` || given.startsWith(`--${word}`));
+  if (!isOption && command === 'compare' && word !== command) return `compare: what to run comes after --: pvm compare [options] -- ${word}`;
   if (!isOption) return `unknown command ${word}; did you mean ${suggested ?? nearest(word, COMMANDS)}? (pvm --help lists commands)`;
   const known = Object.keys(OPTIONS_OF[command] ?? {});
   if (TAKES_RUN_ARGUMENTS.has(command) && word in OPTIONS_OF['run'])

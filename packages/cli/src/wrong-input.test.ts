@@ -156,6 +156,7 @@ const CASES: readonly (readonly [string, RegExp])[] = [
   ['stat trace2perfetto nope out', /nope: no such file/],
   ['jit dump -- program', /--rip is missing/],
   ['jit dump --rip zz -- program', /expected an address such as 0x401800/],
+  ['compare program', /compare: what to run comes after --: pvm compare \[options\] -- program/],
   ['compare --designs xen -- program', /no design "xen"/],
   ['bench table9', /unknown command table9; did you mean table\d\?/],
   ['calibrate --scale 0', /expected a number above 0/],

@@ -116,6 +116,23 @@ describe('exit ledger', () => {
     expect(formatLedger(split, { by: 'reason' })).toBe(formatLedger(whole));
   });
 
+  it('leaves columns out of a table that must be narrow, the average last', () => {
+    const ledger = new ExitLedger();
+    ledger.record(ledger.row('HYPERCALL', 'TLB_FLUSH_CURRENT'), 1500, 0, 0);
+    const heading = (width: number) => formatLedger(ledger, { width }).split('\n')[0] ?? '';
+    expect(heading(200)).toBe(formatLedger(ledger).split('\n')[0]);
+    expect(heading(80)).not.toMatch(/Min Time/);
+    for (const width of [80, 60]) expect(heading(width)).toMatch(/Samples .*Time%.*Avg time$/);
+    expect(
+      Math.max(
+        ...formatLedger(ledger, { width: 80 })
+          .split('\n')
+          .slice(0, 3)
+          .map((line) => line.length),
+      ),
+    ).toBeLessThanOrEqual(80);
+  });
+
   it('prints the columns of perf kvm stat', () => {
     const ledger = new ExitLedger();
     ledger.record(ledger.row('HYPERCALL', 'LOAD_PGTBL'), 1500, 0, 0);

@@ -16,7 +16,12 @@ export interface TableOptions {
   readonly rows?: number;
   /** Exits that a trace lost, for the footer. */
   readonly lost?: number;
+  /** Characters that a line should have at most: columns are left out until it has, those first that tell least. Default: no limit. */
+  readonly width?: number;
 }
+
+/** In the order in which they are left out. */
+const OPTIONAL_COLUMNS = ['Min Time', 'Max Time', 'p50', 'p90', 'Samples%'];
 
 /** The columns of `perf kvm stat`. */
 export function formatLedger(ledger: ExitLedger, options: TableOptions = {}): string {
@@ -31,10 +36,11 @@ export function formatExits(ledger: LedgerJson, options: TableOptions = {}): str
   const time = entries.reduce((sum, e) => sum + e.totalNs, 0);
   if (sort === 'time') entries.sort((a, b) => b.totalNs - a.totalNs);
   const extra = options.percentiles === true;
-  const lines = formatTable([
+  const table = [
     ['VM-EXIT', 'Samples', 'Samples%', 'Time%', 'Min Time', 'Max Time', ...(extra ? ['p50', 'p90', 'p99'] : []), 'Avg time'],
     ...entries.slice(0, limit).map((e) => [...cells(e, samples, time), ...(extra ? percentileCells(e) : []), averageCell(e)]),
-  ]);
+  ];
+  const lines = formatTable(narrowed(table, options.width ?? Number.POSITIVE_INFINITY));
   lines.splice(1, 0, '');
   if (entries.length > limit) lines.push(`... ${entries.length - limit} more`);
   lines.push('', `Total Samples:${samples}, Total events handled time:${microseconds(time)}.`);
@@ -43,6 +49,16 @@ export function formatExits(ledger: LedgerJson, options: TableOptions = {}): str
     `World switches:${ledger.worldSwitches} (exits and entries ${ledger.totalExits * 2}, direct syscalls ${ledger.directSyscalls}, direct returns ${ledger.directReturns}${directFaults > 0 ? `, direct faults ${directFaults}` : ''}). Lost events:${lost}.`,
   );
   return lines.join('\n');
+}
+
+function narrowed(table: readonly (readonly string[])[], width: number): readonly (readonly string[])[] {
+  let fitting = table;
+  for (const name of OPTIONAL_COLUMNS) {
+    if (Math.max(...formatTable(fitting).map((line) => line.length)) <= width) break;
+    const left = fitting[0]?.indexOf(name) ?? -1;
+    if (left >= 0) fitting = fitting.map((row) => row.filter((_, column) => column !== left));
+  }
+  return fitting;
 }
 
 function cells(e: ExitStats, samples: number, time: number): string[] {

@@ -6,7 +6,7 @@ const SORTS = ['samples', 'time'] as const;
 const LEVELS = ['sub', 'detail', 'reason'] as const;
 /** Lines of the guest's output at the bottom of the screen. */
 const TAIL_LINES = 4;
-const HELP = 'q quit   s sort by samples/time   b rows by sub-reason/detail/reason   v next vCPU   p percentiles';
+const HELP = 'q quit   s samples/time   b sub-reason/detail/reason   v vCPU   p percentiles';
 
 /** What the live view shows, and how it changes with keys. */
 export class LiveView {
@@ -52,12 +52,12 @@ export class LiveView {
   }
 
   /** Draws everything. */
-  paint(screen: Screen, rows: number): void {
+  paint(screen: Screen, rows: number, width: number): void {
     const tail = this.tail.last(TAIL_LINES);
     const bottom = [...(tail.length > 0 ? ['--- guest output', ...tail] : []), HELP];
     // Title, empty line, heading, empty line, "... more", and the footer of three lines.
     const room = Math.max(1, rows - bottom.length - 8);
-    const table = formatLedger(this.vm.ledger, { ...this.options, ...(this.vcpu === undefined ? {} : { vcpu: this.vcpu }), rows: room });
+    const table = formatLedger(this.vm.ledger, { ...this.options, ...(this.vcpu === undefined ? {} : { vcpu: this.vcpu }), rows: room, width });
     screen.draw([this.title(), '', ...table.split('\n')], bottom);
   }
 }
@@ -77,7 +77,7 @@ export async function showLive(
 ): Promise<void> {
   const screen = new Screen(output);
   const leave = () => screen.leave();
-  const paint = () => view.paint(screen, output.rows ?? 24);
+  const paint = () => view.paint(screen, output.rows ?? 24, output.columns ?? 80);
   const onKey = (chunk: Buffer) => {
     for (const key of chunk.toString('latin1')) if (!view.key(key)) quit();
     paint();
