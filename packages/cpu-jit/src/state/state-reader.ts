@@ -148,7 +148,7 @@ export class StateReader implements StateIo {
 
   private name(expected: string): void {
     const name = new TextDecoder().decode(this.raw(this.u8()));
-    if (name !== expected) throw this.error(`found "${name.slice(0, 40)}", expected "${expected}"`);
+    if (name !== expected) throw this.error(`found "${printable(name)}", expected "${expected}"`);
   }
   private tag(expected: number, what: string): void {
     if (this.u8() !== expected) throw this.error(`expected ${what}`);
@@ -173,6 +173,11 @@ export class StateReader implements StateIo {
   private error(message: string): StateError {
     return new StateError(`state of ${this.path.length === 0 ? 'the machine' : this.path.join('.')}: ${message}`);
   }
+}
+
+/** A name as a damaged file has it, fit for one line of a terminal. */
+function printable(name: string): string {
+  return name.slice(0, 40).replaceAll(/[^ -~]/g, '?');
 }
 
 function kindOf(value: unknown): string {

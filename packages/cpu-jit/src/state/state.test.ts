@@ -53,6 +53,12 @@ describe('state of objects', () => {
     expect([copy.words === words, copy.map === map, copy.list === list]).toEqual([true, true, true]);
   });
 
+  it('that is damaged is quoted without what a terminal would take for a command, or for a new line', () => {
+    const saved = StateWriter.save(new Inner());
+    saved.set([0x1b, 0x0a], Buffer.from(saved).indexOf('ou'));
+    expect(() => StateReader.restore(new Inner(), saved)).toThrow('found "c??nt", expected "count"');
+  });
+
   it('does not take space for pages of zeros', () => {
     expect(StateWriter.save(new Everything()).length).toBeLessThan(400);
   });
