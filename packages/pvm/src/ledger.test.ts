@@ -1,3 +1,4 @@
+import { StateReader, StateWriter } from '@pvm/cpu-jit';
 import { describe, expect, it } from 'vitest';
 import { log2Histogram } from './ledger/exit-row.ts';
 import { ledgerJson } from './ledger/ledger-json.ts';
@@ -33,6 +34,14 @@ describe('exit ledger', () => {
     expect(ledger.entries()).toMatchObject([{ reason: '#PF', sub: 'guest', detail: '', vcpu: -1, count: 3, totalNs: 900, minNs: 100, maxNs: 500 }]);
     expect(formatLedger(ledger, { vcpu: 3 })).toMatch(/^Total Samples:2,/m);
     expect(formatLedger(ledger, { by: 'detail' })).toMatch(/^#PF guest \(write\) +1 /m);
+  });
+
+  it('takes no state whose rows are none', () => {
+    for (const row of [undefined, 5, { reason: 'HLT' }]) {
+      const state = StateWriter.save({ state: (s) => void s.value('rows', [row]) });
+      const restored = new ExitLedger(() => ({ syscalls: 0, returns: 0 }));
+      expect(() => StateReader.restore(restored, state)).toThrow('ledger row 0 has no name');
+    }
   });
 
   it('counts nothing when it is switched off', () => {

@@ -302,10 +302,23 @@ export class ExitLedger implements Saveable {
     s.fields(this, ['rows', 'timeline', 'rips', 'hot', 'folded', 'exits', 'untilTimed', 'weight', 'chance']);
   }
 
-  private internAgain(names: readonly { readonly reason: string; readonly sub: string; readonly detail: string }[]): void {
-    names.forEach(({ reason, sub, detail }, id) => {
+  private internAgain(names: readonly RowName[]): void {
+    names.forEach((name, id) => {
+      if (!isRowName(name)) throw new StateError(`ledger row ${id} has no name`);
+      const { reason, sub, detail } = name;
       if (this.row(reason, sub, detail) !== id) throw new StateError(`ledger row ${id} (${reason}) is not that of this design`);
     });
     if (this.rows.length !== names.length) throw new StateError(`the ledger has ${this.rows.length} rows, in the snapshot it had ${names.length}`);
   }
+}
+
+interface RowName {
+  readonly reason: string;
+  readonly sub: string;
+  readonly detail: string;
+}
+
+/** Is it one? A damaged snapshot has anything. */
+function isRowName(value: RowName | undefined): value is RowName {
+  return [value?.reason, value?.sub, value?.detail].every((text) => typeof text === 'string');
 }

@@ -63,6 +63,8 @@ export async function restoreMachine(machine: SavedMachine, snapshot: SnapshotRe
     );
   } catch (cause) {
     if (cause instanceof StateError) throw badSnapshot(`the snapshot does not fit this machine: ${cause.message}`, cause);
+    // What a part of the machine is given is a value, but not one of its own.
+    if (cause instanceof TypeError || cause instanceof RangeError) throw badSnapshot('the snapshot has values in it that no machine has', cause);
     throw cause;
   }
   core.restored();

@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createVm, DESIGN_NAMES, designInfo, snapshotInfo, type Vm, type VmOptions } from '../index.ts';
 import { COM1, out, outImmediate, powerOff, start, stockKernel, TIMER_VECTOR, waitForTimer, word } from '../testing/stock-guest.ts';
+import { restoreMachine, type SavedMachine } from './machine-state.ts';
+import { SnapshotReader } from './reader.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'pvm-snapshot-test-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -248,3 +250,11 @@ function sealed(bytes: Uint8Array, from: string, to: string): Uint8Array {
   const body = Buffer.concat([prefix, header, bytes.subarray(16 + length, bytes.length - 32)]);
   return new Uint8Array(Buffer.concat([body, createHash('sha256').update(body).digest()]));
 }
+
+it('a snapshot whose values a part of the machine cannot use is refused as a bad one', async () => {
+  await using vm = await createVm({ kernel: stockKernel(powerOff), jit: 'off', clock: 'icount', memory: '8M' });
+  const snapshot = SnapshotReader.open(await vm.save());
+  const { core, options } = vm as unknown as SavedMachine;
+  const state = { state: () => void new Uint8Array(-1) };
+  await expect(restoreMachine({ core, options, state }, snapshot)).rejects.toMatchObject({ code: 'bad-snapshot', cause: expect.any(RangeError) });
+});
