@@ -3,8 +3,9 @@
  *
  *     node -C source scripts/fuzz-guest.ts [SECONDS] [FIRST-SEED] [MACHINE]     MACHINE: bare, bare-2, kvm-ept, ...; or all (default)
  *
- * A run must end by itself, by an end that a guest may have, with the memory of the host unharmed, and the same way interpreted and compiled. Goes on after a
- * failure; each prints machine and seed: the same again with 1 SEED MACHINE. Exit code 1 when there was one.
+ * A run must end by itself, by an end that a guest may have, with the memory of the host unharmed, and the same way interpreted and compiled. (One difference is no
+ * bug: a loop that overwrites the page tables of its own code, with no flush, notices it under shadow tables when the code is fetched again, which compiled code does
+ * later.) Goes on after a failure; each prints machine and seed: the same again with 1 SEED MACHINE. Exit code 1 when there was one.
  */
 import { fork } from 'node:child_process';
 import { differences, type HostileRun, MACHINES, runHostile } from '../packages/pvm/src/testing/hostile/run.ts';
