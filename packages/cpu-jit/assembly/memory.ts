@@ -101,7 +101,7 @@ export function readPtr(cpu: u32, va: u64, size: u32): u32 {
 /** A hit that must be counted? Then it is. */
 @inline
 function isCounted(cpu: u32, tag: u64, va: u64): bool {
-  if (tag != (va & PAGE_MASK | TLB_COUNTED)) return false;
+  if (tag != (va & PAGE_MASK ^ TLB_COUNTED)) return false;
   count(cpu, C_TLB_HITS);
   return true;
 }

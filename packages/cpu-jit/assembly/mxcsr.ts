@@ -10,7 +10,7 @@
  * default one is either that of a program that never did, or of one that has just cleared the flags; images of the second kind are
  * remembered by where they are.
  */
-import { CPU_BASE, MXCSR_DEFAULT, MXCSR_TRACKED, MXCSR_VISIBLE, S_MXCSR, S_TRACKED_IMAGES, TLB_ADDEND, TLB_COUNTED, TLB_READ, TRACKED_IMAGE_COUNT } from "../src/layout";
+import { CPU_BASE, MXCSR_DEFAULT, MXCSR_TRACKED, MXCSR_VISIBLE, S_MXCSR, S_TLB_COUNTED, S_TRACKED_IMAGES, TLB_ADDEND, TLB_READ, TRACKED_IMAGE_COUNT } from "../src/layout";
 import { PAGE_MASK, entryOf } from "./tlb";
 
 const TABLE: u32 = CPU_BASE + S_TRACKED_IMAGES;
@@ -18,7 +18,7 @@ const TABLE: u32 = CPU_BASE + S_TRACKED_IMAGES;
 /** Host-physical address of `va`, whose page has just been accessed; the address itself where the TLB holds no such page. */
 function addressOf(cpu: u32, va: u64): u32 {
   const entry = entryOf(cpu, va);
-  return (load<u64>(entry, TLB_READ) & ~TLB_COUNTED) == (va & PAGE_MASK) ? <u32>va + load<u32>(entry, TLB_ADDEND) : <u32>va;
+  return load<u64>(entry, TLB_READ) == (va & PAGE_MASK ^ load<u64>(cpu, S_TLB_COUNTED)) ? <u32>va + load<u32>(entry, TLB_ADDEND) : <u32>va;
 }
 @inline
 function slotOf(address: u32): u32 {

@@ -4,11 +4,11 @@
  * so that opening and closing them is a short loop.
  */
 import {
-  S_CPL, S_CR4, S_RFLAGS, S_SMAP_COUNT, S_SMAP_LIST, S_SMAP_OPEN, SMAP_ENTRIES, TLB_CLOSED, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_DEPRIVILEGED,
+  S_CPL, S_CR4, S_RFLAGS, S_SMAP_COUNT, S_SMAP_LIST, S_SMAP_OPEN, SMAP_ENTRIES, TLB_CLOSED, TLB_ENTRY_SIZE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_DEPRIVILEGED,
 } from "../src/layout";
 import { CR4_SMAP, RFLAGS_AC } from "./cpu";
+import { noDataTag } from "./tlb";
 
-const INVALID: u64 = 0xffff_ffff_ffff_ffff;
 const CLOSED: u64 = TLB_CLOSED;
 
 /** Is the entry still what it was listed for? */
@@ -16,9 +16,12 @@ const CLOSED: u64 = TLB_CLOSED;
 function isListed(entry: u32): bool {
   return entry != 0 && (load<u32>(entry, TLB_FLAGS) & TLB_FLAG_SMAP) != 0;
 }
-function setTag(at: u32, open: bool): void {
-  const tag = load<u64>(at);
-  if (tag != INVALID) store<u64>(at, open ? tag & ~CLOSED : tag | CLOSED);
+/** The tag of `entry` at `offset` in it matches its page, or has another bit TLB_CLOSED than the addresses that select the entry. */
+function setTag(entry: u32, offset: u32, open: bool): void {
+  const tag = load<u64>(entry + offset);
+  if (tag == noDataTag(entry)) return;
+  const own: u64 = entry & TLB_ENTRY_SIZE ? CLOSED : 0;
+  store<u64>(entry + offset, (tag & ~CLOSED) | (open ? own : own ^ CLOSED));
 }
 
 /** `entry` has just been filled with such a page. */
@@ -30,8 +33,8 @@ export function listSmapEntry(cpu: u32, entry: u32): void {
   const at = cpu + S_SMAP_LIST + (n & (SMAP_ENTRIES - 1)) * 4;
   const oldest = load<u32>(at);
   if (isListed(oldest)) {
-    store<u64>(oldest, INVALID, TLB_READ);
-    store<u64>(oldest, INVALID, TLB_WRITE);
+    store<u64>(oldest, noDataTag(oldest), TLB_READ);
+    store<u64>(oldest, noDataTag(oldest), TLB_WRITE);
   }
   store<u32>(at, entry);
 }
@@ -45,7 +48,7 @@ export function updateSmap(cpu: u32): void {
   for (let i: u32 = 0; i < <u32>SMAP_ENTRIES; i++) {
     const entry = load<u32>(cpu + (i << 2), S_SMAP_LIST);
     if (!isListed(entry)) continue;
-    setTag(entry + TLB_READ, open != 0);
-    setTag(entry + TLB_WRITE, open != 0);
+    setTag(entry, TLB_READ, open != 0);
+    setTag(entry, TLB_WRITE, open != 0);
   }
 }

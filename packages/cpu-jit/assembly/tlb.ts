@@ -2,7 +2,7 @@
 import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, BLOCK_HEADS, C_TLB_FLUSHES, CODE_BITS, CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, JC_BASE, JC_CPU_SIZE, MAX_VCPUS,
   P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_ALIGN, S_CR4, S_CTX, S_PKRU, S_TLB, S_TLB_COUNTED, S_WATCH, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CODE_SEGMENT, T_CTX,
-  T_GLOBAL_BLOOM, T_GLOBAL_CTX, T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_SHARING, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_COUNTED, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
+  T_GLOBAL_BLOOM, T_GLOBAL_CTX, T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_SHARING, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_CLOSED, TLB_COUNTED, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
   TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, V_SLOT, WATCH_DATA,
 } from "../src/layout";
 import { CR4_PGE, count, cpuIndex, tlbArray } from "./cpu";
@@ -16,11 +16,30 @@ export const PAGE_MASK: u64 = 0xffff_ffff_ffff_f000;
 const CODE_SEGMENT_64: u64 = 64;
 /** Never equal to a page address. Flushing fills with ones. */
 const INVALID: u64 = 0xffff_ffff_ffff_ffff;
+/** Bits of an address that select the entry, and how far they are above those of the entry's offset. */
+const INDEX_SHIFT: u32 = 7;
+const INDEX_BITS: u32 = (TLB_ARRAY_SIZE - TLB_ENTRY_SIZE) << INDEX_SHIFT;
+/** Offset of an array's last entry. */
+const LAST_ENTRY: u32 = TLB_ARRAY_SIZE - TLB_ENTRY_SIZE;
+
+/**
+ * The tag for data of an entry that allows nothing. Generated code ignores the low twelve bits of the difference between tag and address, so the tag must differ from
+ * each address that has this entry in others: in those that select the entry. All ones do, but in the last entry.
+ */
+@inline
+export function noDataTag(entry: u32): u64 {
+  return (entry & LAST_ENTRY) == LAST_ENTRY ? 0 : INVALID;
+}
+/** Is `tag` that of the page at `page` in `entry`, if it is closed or counted as well? */
+@inline
+function isTagOf(entry: u32, tag: u64, page: u64): bool {
+  return ((tag ^ page) & ~(<u64>TLB_CLOSED | TLB_COUNTED)) == 0 && tag != noDataTag(entry);
+}
 
 /** Where in an array the entry is that may hold `va`. */
 @inline
 export function entryOffset(va: u64): u32 {
-  return <u32>(va >> 7) & (TLB_ARRAY_SIZE - TLB_ENTRY_SIZE);
+  return <u32>(va >> INDEX_SHIFT) & (TLB_ARRAY_SIZE - TLB_ENTRY_SIZE);
 }
 /** TLB entry of the current array that may hold `va`. */
 @inline
@@ -68,11 +87,13 @@ export function fill(cpu: u32, va: u64, access: u32): void {
     flags |= huge ? TLB_FLAG_HUGE : TLB_FLAG_LARGE;
     store<u64>(large, load<u64>(large, T_LARGE) | (huge ? <u64>0xffff_ffff << (va >> 63 << 5) : <u64>1 << largeBit(va)), T_LARGE);
   }
-  let write = INVALID;
+  const none = noDataTag(entry);
+  const tag = page ^ load<u64>(cpu, S_TLB_COUNTED);
+  let write = none;
   if (walkWrite) {
     if (codeBits(walkHpa)) flags |= TLB_FLAG_CODE;
     else {
-      write = page;
+      write = tag;
       markWritten(walkHpa);
     }
   }
@@ -85,12 +106,11 @@ export function fill(cpu: u32, va: u64, access: u32): void {
   // S_WATCH and S_ALIGN: accesses that somebody must look at find no tag.
   const open = !load<u64>(cpu, S_WATCH) || !(load<u32>(cpu, S_ALIGN) || (load<u32>(cpu, S_WATCH) & WATCH_DATA && isWatched(cpu, va)));
   if (!open) {
-    write = INVALID;
+    write = none;
     flags &= ~TLB_FLAG_CODE;
   }
-  const counted = load<u64>(cpu, S_TLB_COUNTED);
-  store<u64>(entry, walkRead && open ? page | counted : INVALID, TLB_READ);
-  store<u64>(entry, write | counted, TLB_WRITE);
+  store<u64>(entry, walkRead && open ? tag : none, TLB_READ);
+  store<u64>(entry, write, TLB_WRITE);
   store<u64>(entry, exec, TLB_EXEC);
   store<u32>(entry, walkHpa - <u32>page, TLB_ADDEND);
   store<u32>(entry, walkSmap ? flags | TLB_FLAG_SMAP : flags, TLB_FLAGS);
@@ -110,7 +130,7 @@ export function unprotect(cpu: u32, va: u64, hpa: u32): void {
   const entry = entryOf(cpu, va);
   const flags = load<u32>(entry, TLB_FLAGS);
   const tag = load<u64>(entry, TLB_READ);
-  if (!(flags & TLB_FLAG_CODE) || (tag & ~TLB_COUNTED) != (va & PAGE_MASK)) return;
+  if (!(flags & TLB_FLAG_CODE) || tag != (va & PAGE_MASK ^ load<u64>(cpu, S_TLB_COUNTED))) return;
   store<u32>(entry, flags & ~TLB_FLAG_CODE, TLB_FLAGS);
   store<u64>(entry, tag, TLB_WRITE);
   markWritten(hpa);
@@ -242,7 +262,9 @@ export function tlbFlushArray(cpu: u32, array: u32): void {
   forgetWalks(cpu);
   const used = load<u32>(cpu, T_USED);
   if (!(used >> array & 1)) return;
-  memory.fill(tlbArray(cpu, array), 0xff, TLB_ARRAY_SIZE);
+  const tlb = tlbArray(cpu, array);
+  memory.fill(tlb, 0xff, TLB_ARRAY_SIZE);
+  invalidate(tlb + LAST_ENTRY);
   store<u32>(cpu, used & ~(1 << array), T_USED);
   store<u64>(cpu + (array << 3), 0, T_LARGE);
   forgetCode(cpu, array);
@@ -280,22 +302,23 @@ export function tlbFlushAll(cpu: u32): void {
 
 @inline
 function invalidate(entry: u32): void {
-  store<u64>(entry, INVALID, TLB_READ);
-  store<u64>(entry, INVALID, TLB_WRITE);
+  const none = noDataTag(entry);
+  store<u64>(entry, none, TLB_READ);
+  store<u64>(entry, none, TLB_WRITE);
   store<u64>(entry, INVALID, TLB_EXEC);
   store<u32>(entry, 0, TLB_FLAGS);
 }
 
 function holds(entry: u32, page: u64): bool {
-  // Data tags may be closed (TLB_FLAG_SMAP, TLB_COUNTED).
-  return (load<u64>(entry, TLB_READ) & PAGE_MASK) == page || (load<u64>(entry, TLB_WRITE) & PAGE_MASK) == page || load<u64>(entry, TLB_EXEC) == page;
+  return isTagOf(entry, load<u64>(entry, TLB_READ), page) || isTagOf(entry, load<u64>(entry, TLB_WRITE), page) || load<u64>(entry, TLB_EXEC) == page;
 }
 
-/** Address the entry is about, whichever tag is valid. */
+/** Address the entry is about, whichever tag is valid, but for the bits of closed and counted tags. */
 function pageOf(entry: u32): u64 {
+  const none = noDataTag(entry);
   let page = load<u64>(entry, TLB_READ);
-  if (page == INVALID) page = load<u64>(entry, TLB_WRITE);
-  if (page == INVALID) page = load<u64>(entry, TLB_EXEC);
+  if (page == none) page = load<u64>(entry, TLB_WRITE);
+  if (page == none) page = load<u64>(entry, TLB_EXEC);
   return page;
 }
 
@@ -362,9 +385,13 @@ export function protectFrame(_: u32, hpa: u32): void {
 function protectIn(tlb: u32, frame: u32): void {
   const end = tlb + TLB_ARRAY_SIZE;
   for (let e = tlb; e < end; e += TLB_ENTRY_SIZE) {
+    const none = noDataTag(e);
     const tag = load<u64>(e, TLB_WRITE);
-    if (tag == INVALID || (<u32>tag + load<u32>(e, TLB_ADDEND)) >> 12 != frame) continue;
-    store<u64>(e, INVALID, TLB_WRITE);
+    if (tag == none) continue;
+    // The bits that select the entry, which closed and counted tags do not have, are those of the entry.
+    const page = (<u32>tag & ~INDEX_BITS) | ((e - tlb) << INDEX_SHIFT);
+    if ((page + load<u32>(e, TLB_ADDEND)) >> 12 != frame) continue;
+    store<u64>(e, none, TLB_WRITE);
     store<u32>(e, load<u32>(e, TLB_FLAGS) | TLB_FLAG_CODE, TLB_FLAGS);
   }
 }

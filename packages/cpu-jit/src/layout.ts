@@ -436,12 +436,12 @@ export const S_TLB_COUNTED = 0x6ce0;
 export const C_TLB_HITS = 0x6ce8;
 
 // ---------------------------------------------------------------- TLB entry
-/** Tag = virtual page address (bits 12..63), or TLB_INVALID. An access hits when
- *  `(va + size - 1) & ~0xfff == tag` for its kind. Accesses that must be aligned compare the low bits of their address as well, up to
- *  bit 4, which no tag but TLB_INVALID has set. u64 each. */
+/** Tag = virtual page address (bits 12..63), or one that no address which selects the entry is near (`noDataTag` in assembly/tlb.ts). An access hits when
+ *  `(va + size - 1) & ~0xfff == tag` for its kind; compiled code, which saves an instruction by it, asks for `(va ^ tag) <= 4096 - size`. u64 each. */
 export const TLB_READ = 0;
-/** In the tags for data: generated code finds no match, so that each access comes to the runtime, which counts it. */
-export const TLB_COUNTED = 1 << 9;
+/** Other than in the page's address in the tags for data: generated code finds no match, so that each access comes to the runtime, which counts it. One of
+ *  the bits that select the entry. */
+export const TLB_COUNTED = 1 << 13;
 export const TLB_WRITE = 8;
 export const TLB_EXEC = 16;
 /** HPA = low 32 bits of va + addend. u32. */
@@ -455,9 +455,9 @@ export const TLB_FLAG_CODE = 2;
 /** A fragment of a 2 MiB (or 4 MiB), or of a 1 GiB page. */
 export const TLB_FLAG_LARGE = 4;
 export const TLB_FLAG_HUGE = 8;
-/** A user page in a supervisor's array under SMAP: TLB_CLOSED is set in its data tags, so that they match nothing, while RFLAGS.AC is clear. */
+/** A user page in a supervisor's array under SMAP: TLB_CLOSED is another one in its data tags, so that they match nothing, while RFLAGS.AC is clear. */
 export const TLB_FLAG_SMAP = 16;
-export const TLB_CLOSED = 1 << 8;
+export const TLB_CLOSED = 1 << 12;
 
 // ---------------------------------------------------------------- jump cache entry
 export const JC_RIP = 0;

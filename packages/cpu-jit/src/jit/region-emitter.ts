@@ -61,6 +61,7 @@ const RIP_ROOT = -1;
 /** Instructions on registers that set all flags whatever they were, and those that neither read nor set any. */
 const RESETS_FLAGS = new Set('add and sub or xor cmp test neg mul imul1 imul2 imul3'.split(' '));
 const LEAVES_FLAGS = new Set('mov lea movzx movsx movsxd not nop bswap cbw cwd'.split(' '));
+const READS_CARRY = new Set(['adc', 'sbb']);
 /** Instructions that replace all flags, but for shifts by zero. Only to choose between two right ways. */
 const REPLACES_FLAGS = new Set(
   'add or adc sbb and sub xor cmp test neg imul1 imul2 imul3 mul shl shr sar popcnt lzcnt tzcnt andn bzhi comiss comisd ucomiss ucomisd ptest xadd cmpxchg'.split(
@@ -273,7 +274,14 @@ export class RegionEmitter extends RegionMemory {
   }
 
   protected flagsAreReplaced(): boolean {
-    return this.lastReplacer >= this.index;
+    if (this.lastReplacer >= this.index) return true;
+    const block = this.region.blocks.get(this.block);
+    return block !== undefined && successorsOf(this.region, this.returns, block).every((to) => this.replacesFlagsFirst(to));
+  }
+  /** The first instruction of the block at `start` that has to do with flags replaces them all. Only to choose between two right ways. */
+  private replacesFlagsFirst(start: number): boolean {
+    const first = this.region.blocks.get(start)?.insns.find(({ row: { name } }) => !LEAVES_FLAGS.has(name) && name !== 'push' && name !== 'pop');
+    return first !== undefined && REPLACES_FLAGS.has(first.row.name) && !READS_CARRY.has(first.row.name);
   }
   override flagsAreDead(): boolean {
     for (let i = this.index + 1; ; i++) {

@@ -9,6 +9,7 @@ import { type BlockState, LOCAL, RegionState, type Symbolic } from './region-sta
 /** Label around the region's code: a fault has stored RIP and the count. */
 export const FAULT = 'fault';
 
+const PAGE_SIZE = 4096;
 /** Bytes that the accesses of one group may span. More would meet a page boundary more often, and then each of them is a call. */
 const GROUP_SPAN = 256;
 
@@ -106,8 +107,12 @@ export abstract class RegionMemory extends RegionState {
       const at = (offset: number) => this.virtual(g, offset);
       // The local of the host address holds the address of the TLB entry first.
       const entry = () => m.local.get(g.host, b.i32);
-      const tag = m.i64.load(g.writes ? TAG.write : TAG.read, 8, m.local.tee(g.host, tlbEntry(m, at(g.min), m.local.get(LOCAL.tlb, b.i32)), b.i32));
-      const isAllowed = m.i64.eq(tag, g.alignment === undefined ? m.i64.and(at(g.end - 1), m.i64.const(PAGE_MASK)) : this.alignedPage(g, g.alignment));
+      const loaded = m.i64.load(g.writes ? TAG.write : TAG.read, 8, m.local.tee(g.host, tlbEntry(m, at(g.min), m.local.get(LOCAL.tlb, b.i32)), b.i32));
+      const distance = (from: Expr) => m.i64.xor(loaded, from);
+      const isAllowed =
+        g.alignment === undefined
+          ? m.i64.le_u(distance(at(g.min)), m.i64.const(BigInt(PAGE_SIZE - (g.end - g.min))))
+          : m.i64.eqz(m.i64.and(distance(this.lastUnit(g, g.alignment)), m.i64.const(PAGE_MASK | BigInt(g.alignment.size - 1))));
       m.setCondition(g.nodes.test, isAllowed);
       m.appendChild(g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), m.i32.load(TLB_ADDEND, 4, entry()))));
       for (const { node, offset } of g.nodes.accesses) m.setMemoryOffset(node, offset - g.min);
@@ -115,13 +120,10 @@ export abstract class RegionMemory extends RegionState {
     }
   }
 
-  /** The page of the group's last byte, with low bits that no tag has unless the group is aligned. */
-  private alignedPage(g: Group, { offset, size }: { readonly offset: number; readonly size: number }): Expr {
-    const { m } = this;
+  /** Where the unit begins that holds the last byte of a group; its address is a multiple of the unit's size if the group is aligned. */
+  private lastUnit(g: Group, { offset, size }: { readonly offset: number; readonly size: number }): Expr {
     const last = g.end - 1;
-    // Where an aligned unit that holds the last byte begins.
-    const unit = last - ((((last - offset) % size) + size) % size);
-    return m.i64.and(this.virtual(g, unit), m.i64.const(PAGE_MASK | BigInt(size - 1)));
+    return this.virtual(g, last - ((((last - offset) % size) + size) % size));
   }
 
   override requireAligned(address: Val, size: number): void {
