@@ -1,4 +1,5 @@
 import type { CpuOptions } from './cpu-options.ts';
+import { NO_LIMIT } from './cpu-options.ts';
 import { type EntryTarget, type FlatEntry, flatState, resetState, type Segment } from './entry-state.ts';
 import { SWITCHER_PAGE_FAULT } from './interp/handler-table.ts';
 import {
@@ -211,7 +212,8 @@ export abstract class VcpuState extends LinearMemory {
     const cpu = this.cpuAddress(vcpu);
     const count = this.getU64(cpu + S_ICOUNT);
     // A limit in the past, again and again, must not put the end off.
-    const far = (instructions > count ? instructions : count) + FAR;
+    const from = instructions > count ? instructions : count;
+    const far = from < NO_LIMIT - FAR ? from + FAR : NO_LIMIT;
     if (instructions > count || far < this.getU64(cpu + S_FAR_LIMIT)) this.setU64(cpu + S_FAR_LIMIT, far);
     this.limits[vcpu] = instructions;
     this.lower(cpu, instructions);
