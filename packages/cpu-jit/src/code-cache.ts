@@ -45,6 +45,27 @@ interface Translation {
   drop(): void;
 }
 
+/** A decoded block. There are tens of thousands: what can be computed is not kept. */
+class DecodedBlock implements Translation {
+  private readonly owner: { unlink(desc: number, hpa: number): void };
+  private readonly desc: number;
+  private readonly hpa: number;
+  private readonly end: number;
+
+  constructor(owner: { unlink(desc: number, hpa: number): void }, desc: number, hpa: number, end: number) {
+    this.owner = owner;
+    this.desc = desc;
+    this.hpa = hpa;
+    this.end = end;
+  }
+  get ranges(): readonly CodeRange[] {
+    return [{ start: this.hpa, end: this.end }];
+  }
+  drop(): void {
+    this.owner.unlink(this.desc, this.hpa);
+  }
+}
+
 /** What the cache needs from its surroundings. */
 export interface CodeCacheHost {
   readonly u8: Uint8Array;
@@ -70,8 +91,9 @@ export class CodeCache {
   private readonly handlers: (codeSize: 16 | 32 | 64) => Int32Array;
   private arena = RECORD_ARENA;
   private descCount = 0;
-  /** Line number (HPA / 64) -> translations with code in it; its bit in CODE_BITS is set exactly while there are some. */
-  private readonly byLine = new Map<number, Set<Translation>>();
+  /** Line number (HPA / 64) -> translations with code in it, seldom more than a few; its bit in CODE_BITS is set exactly while there are some. */
+  private readonly byLine = new Map<number, readonly Translation[]>();
+  private readonly unlinker = { unlink: (desc: number, hpa: number) => this.unlink(desc, hpa) };
   /** The instruction of the last `stepBlock`, undefined when its bytes are none. */
   stepped: Insn | undefined;
   /** HPAs of instructions before which the host wants control: blocks and regions end there, and the block there does nothing but leave. */
@@ -168,14 +190,22 @@ export class CodeCache {
       view.setUint32(desc + BD_PAGE_LIST + 4, secondPage, true);
     }
     u32[head >>> 2] = desc;
-    const ranges: CodeRange[] = [{ start: hpa, end: hpa + Math.min(Math.max(offset, 1), room) }];
-    if (crosses) ranges.push({ start: secondPage, end: secondPage + offset - room });
-    this.trackBlock(ranges, desc, hpa);
+    const end = hpa + Math.min(Math.max(offset, 1), room);
+    if (crosses)
+      this.trackCrossing(
+        [
+          { start: hpa, end },
+          { start: secondPage, end: secondPage + offset - room },
+        ],
+        desc,
+        hpa,
+      );
+    else this.track(new DecodedBlock(this.unlinker, desc, hpa, end));
     return true;
   }
 
   /** Apart from `addBlock`: the closure lives as long as the block, and would keep everything that one there needs. */
-  private trackBlock(ranges: readonly CodeRange[], desc: number, hpa: number): void {
+  private trackCrossing(ranges: readonly CodeRange[], desc: number, hpa: number): void {
     this.track({ ranges, drop: () => this.unlink(desc, hpa) });
   }
 
@@ -197,12 +227,11 @@ export class CodeCache {
   /** Registers translated code so that writes to its bytes drop it. */
   track(t: Translation): void {
     for (const line of linesOf(t)) {
-      const set = this.byLine.get(line);
-      if (set !== undefined) {
-        set.add(t);
-        continue;
-      }
-      this.byLine.set(line, new Set([t]));
+      const others = this.byLine.get(line);
+      // A translation may have several ranges in a line. Not `push`: an array that grows keeps room for a dozen more.
+      if (others?.includes(t) === true) continue;
+      this.byLine.set(line, others === undefined ? [t] : [...others, t]);
+      if (others !== undefined) continue;
       const bits = (CODE_BITS + (line >>> 6) * 8) >>> 2;
       const { u32 } = this.host;
       if (((u32[bits] ?? 0) | (u32[bits + 1] ?? 0)) === 0) this.host.protectFrame((line >>> 6) * PAGE);
@@ -249,7 +278,7 @@ export class CodeCache {
   /** Forgets all translated code. Only outside generated code. */
   flush(): void {
     this.counts.flushes++;
-    for (const t of new Set([...this.byLine.values()].flatMap((set) => [...set]))) t.drop();
+    for (const t of new Set([...this.byLine.values()].flat())) t.drop();
     for (const line of this.byLine.keys()) this.clearLine(line);
     this.byLine.clear();
     this.host.u32.fill(0, BLOCK_HEADS >>> 2, (BLOCK_HEADS >>> 2) + BLOCK_HEAD_COUNT);
@@ -296,8 +325,12 @@ export class CodeCache {
   }
 
   private forget(t: Translation, line: number): void {
-    const set = this.byLine.get(line);
-    if (set === undefined || !set.delete(t) || set.size > 0) return;
+    const left = this.byLine.get(line)?.filter((other) => other !== t);
+    if (left === undefined) return;
+    if (left.length > 0) {
+      this.byLine.set(line, left);
+      return;
+    }
     this.byLine.delete(line);
     this.clearLine(line);
   }
