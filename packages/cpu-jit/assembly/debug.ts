@@ -10,7 +10,7 @@ import { AT_DEBUGCTL } from "./msr";
 import { PAGE_MASK, tlbFlushAll } from "./tlb";
 
 /** DR6 (SDM vol. 3, 18.2.3). */
-const DR6_BREAKPOINTS: u32 = 15;
+export const DR6_BREAKPOINTS: u32 = 15;
 const DR6_BD: u32 = 1 << 13;
 const DR6_BS: u32 = 1 << 14;
 const DR6_BT: u32 = 1 << 15;

@@ -8,7 +8,7 @@ import {
   CR0_PE, DB, DF, GP, NP, PF, RFLAGS_AC, RFLAGS_IF, RFLAGS_IOPL, RFLAGS_NT, RFLAGS_RF, RFLAGS_TF, RFLAGS_VM, count, fail, nextRip,
   raise,
 } from "./cpu";
-import { DEBUG_FAULT, enterDebugHandler, raiseTrap } from "./debug";
+import { DEBUG_FAULT, DR6_BREAKPOINTS, enterDebugHandler, raiseTrap } from "./debug";
 import { eventStack64, innerAttr, innerBase, innerLimit, innerSelector, innerStack } from "./inner-stack";
 import { loadSys16, loadSys64 } from "./memory";
 import {
@@ -259,7 +259,13 @@ export function interruptible(cpu: u32): u32 {
  * instruction must run by itself first, or TF is set; other EXIT_*.
  */
 export function attention(cpu: u32): u32 {
-  if (!load<u32>(cpu, V_NATIVE)) return load<u32>(cpu, S_RFLAGS) & RFLAGS_TF ? EXIT_STEP : NEXT;
+  if (!load<u32>(cpu, V_NATIVE)) {
+    if (load<u32>(cpu, S_DEBUG) & DR6_BREAKPOINTS) {
+      raiseTrap(cpu);
+      return exceptionReason(cpu);
+    }
+    return load<u32>(cpu, S_RFLAGS) & RFLAGS_TF ? EXIT_STEP : NEXT;
+  }
   if (load<u32>(cpu, S_EXC)) return exceptionReason(cpu);
   if (load<u32>(cpu, S_DEBUG)) {
     if (load<u64>(cpu, S_DEBUG_SHADOW) == load<u64>(cpu, S_ICOUNT)) return EXIT_STEP;

@@ -227,6 +227,11 @@ export class CpuCore extends SingleStepper {
     this.runtime.tlbFlushAll(cpu);
   }
 
+  /** The debug registers in the state block were written from outside: their breakpoints are armed anew. */
+  armBreakpoints(vcpu: number): void {
+    this.runtime.watch(this.cpuAddress(vcpu));
+  }
+
   /** The state blocks were replaced by those of a snapshot: what depends on this host, and on how it runs code, is set again. */
   restored(): void {
     for (let v = 0; v < this.vcpus; v++) {

@@ -1,3 +1,4 @@
+import { S_WATCH } from '@pvm/cpu-jit/layout';
 import { describe, expect, it } from 'vitest';
 import * as abi from '../abi-v2/constants.ts';
 import { cpuid } from '../cpuid.ts';
@@ -132,6 +133,36 @@ describe('privileged instructions in smod are one #GP exit each', () => {
 });
 
 describe('control registers', () => {
+  const dr = (n: number, value: number | bigint) => [...asm.mov('rax', value), 0x0f, 0x23, 0xc0 | (n << 3)];
+  const getDr = (n: number) => [0x0f, 0x21, 0xc0 | (n << 3)];
+
+  it('DR6 and DR7 read with their fixed bits, and take none above 31', async () => {
+    const g = (await testGuest())
+      .attach()
+      .smod(dr(6, 0), dr(7, 0), getDr(6), asm.movReg('rbx', 'rax'), getDr(7), asm.movReg('rcx', 'rax'), dr(7, 1n << 32n), asm.hlt)
+      .run();
+    expect([g.reg('rbx'), g.pvcs64(abi.PVCS_RCX)]).toEqual([0xffff_0ff0n, 0x400n]);
+    expect(g.pvcs16(abi.PVCS_EVENT_VECTOR) & 0xff).toBe(13);
+  });
+
+  it('a breakpoint on a store of umod is #DB after it, and DR6 says which', async () => {
+    const store = [0xc6, 0x00, 1];
+    const g = (await testGuest()).attach().umod(asm.mov('rax', map.umodData + 8), store, asm.ud2);
+    // Breakpoint 1: one byte, on writes, local.
+    g.smod(dr(1, map.umodData + 8), dr(7, (1 << 2) | (1 << 20)), asm.mov('rax', map.retu), asm.jmpRax);
+    g.vcpu.rip = BigInt(map.smodCode);
+    g.code(map.umodEvent, [...getDr(6), ...asm.hlt]).run();
+    expect(g.pvcs16(abi.PVCS_EVENT_VECTOR)).toBe(1);
+    expect(g.reg('rax') & 0xfn).toBe(2n);
+  });
+
+  it('a breakpoint outside the legal addresses is kept and not armed', async () => {
+    const address = 0xffff_8000_0000_0000n;
+    const g = (await testGuest()).attach().smod(dr(0, address), dr(7, 2), getDr(7), asm.movReg('rbx', 'rax'), getDr(0), asm.hlt).run();
+    expect([g.reg('rax'), g.reg('rbx')]).toEqual([address, 0x402n]);
+    expect(g.vcpu.get32(S_WATCH)).toBe(0);
+  });
+
   it('CR0 reads its fixed bits whatever is written', async () => {
     const g = (await testGuest()).attach().smod(asm.mov('rax', 0x6000_000f), asm.setCr(0), asm.getCr(0), asm.hlt).run();
     expect(g.reg('rax')).toBe(0x8005_0033n);

@@ -1,5 +1,5 @@
 import type { Insn } from '@pvm/cpu-jit';
-import { CS, FS, GS, LDTR, S_CR2, S_CR3, S_CR4, S_DR, S_GDTR, S_IDTR, S_SEG, S_XCR0, SEG_BASE, SEG_STRIDE, SS, TR } from '@pvm/cpu-jit/layout';
+import { CS, FS, GS, LDTR, S_CR2, S_CR3, S_CR4, S_GDTR, S_IDTR, S_SEG, S_XCR0, SEG_BASE, SEG_STRIDE, SS, TR } from '@pvm/cpu-jit/layout';
 import { cpuid } from '../cpuid.ts';
 import { readVirtual } from '../guest-memory.ts';
 import { RAX, RBX, RCX, RDX, RSP } from '../vcpu-state.ts';
@@ -64,12 +64,10 @@ export function emulate(vcpu: PvmVcpu, clock: KvmClock, devices: Devices, insn: 
     case 'mov_cr_r':
       return movCr(vcpu, insn) ? done(`MOV CR${insn.reg}`) : fault(`MOV CR${insn.reg}`, insn.reg > 4 && insn.reg !== 8 ? abi.VECTOR_UD : abi.VECTOR_GP);
     case 'mov_r_dr':
-      vcpu.setReg(insn.rm, vcpu.get64(S_DR + debugRegister(insn.reg) * 8));
+      vcpu.setReg(insn.rm, vcpu.readDebugRegister(debugRegister(insn.reg)));
       return done('MOV DR');
     case 'mov_dr_r':
-      // Kept and read back; breakpoints are never armed.
-      vcpu.set64(S_DR + debugRegister(insn.reg) * 8, vcpu.reg(insn.rm));
-      return done('MOV DR');
+      return vcpu.writeDebugRegister(debugRegister(insn.reg), vcpu.reg(insn.rm)) ? done('MOV DR') : fault('MOV DR');
     case 'lmsw':
       return done('LMSW');
     case 'lgdt':

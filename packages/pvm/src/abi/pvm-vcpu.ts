@@ -27,6 +27,7 @@ import {
   S_CR3,
   S_CR4,
   S_CTX,
+  S_DR,
   S_EFER,
   S_EXC_ADDR,
   S_EXIT_ACCESS,
@@ -61,7 +62,7 @@ import { rfcV1 } from '../abi-rfc-v1/revision.ts';
 import { v2 } from '../abi-v2/revision.ts';
 import { FailedEntry, TripleFault } from '../designs/design.ts';
 import { R11, RCX, VcpuState } from '../vcpu-state.ts';
-import { type AddressRange, DEFAULT_RANGE } from './address-range.ts';
+import { type AddressRange, DEFAULT_RANGE, isLegal } from './address-range.ts';
 import * as abi from './constants.ts';
 import type { AbiRevision, Revision } from './revision.ts';
 import { vectorName } from './vectors.ts';
@@ -88,6 +89,11 @@ export const ATTR_DATA = 0xc0f3;
 const GS_BASE = S_SEG + GS * SEG_STRIDE + SEG_BASE;
 const CR3_ADDRESS = 0x000f_ffff_ffff_f000n;
 const NO_VECTOR = -1;
+// SDM vol. 3, 18.2.3 and 18.2.4. There is no general detect.
+const DR6_FIXED = 0xffff_0ff0n;
+const DR6_WRITABLE = 0xe00fn;
+const DR7_FIXED = 0x400n;
+const DR7_WRITABLE = 0xffff_03ffn;
 
 export interface PvmVcpuOptions {
   readonly mmu: ShadowMmu;
@@ -130,6 +136,8 @@ export class PvmVcpu extends VcpuState implements Saveable {
   /** Guest-physical address of the PVCS, -1: none. */
   private pvcsGpa = -1;
   halted = false;
+  /** DR7 as the guest wrote it; that of the CPU leaves out what is not armed. */
+  private debugControl = 0n;
   /** rfc-v1: MSR SUPERVISOR_REDZONE, and an NMI was delivered from which the guest has not returned. */
   redZone = 0n;
   nmiBlocked = false;
@@ -244,6 +252,34 @@ export class PvmVcpu extends VcpuState implements Saveable {
   }
   canonicalise(va: bigint): bigint {
     return BigInt.asUintN(64, BigInt.asIntN(this.get32(V_LEVELS) === 5 ? 57 : 48, va));
+  }
+
+  // ------------------------------------------------------------ debug registers
+  /** DR0 to DR3, DR6 or DR7 as the guest sees it. */
+  readDebugRegister(n: number): bigint {
+    if (n === 6) return this.get64(S_DR + 8 * 6) | DR6_FIXED;
+    return n === 7 ? this.debugControl | DR7_FIXED : this.get64(S_DR + 8 * n);
+  }
+
+  /** Breakpoints outside the legal addresses are kept, and never armed. @returns false for #GP */
+  writeDebugRegister(n: number, value: bigint): boolean {
+    if (n >= 6 && value >> 32n !== 0n) return false;
+    if (n === 6) this.set64(S_DR + 8 * 6, value & DR6_WRITABLE);
+    else if (n === 7) this.debugControl = value & DR7_WRITABLE;
+    else this.set64(S_DR + 8 * n, value);
+    if (n !== 6) this.armBreakpoints();
+    return true;
+  }
+
+  private armBreakpoints(): void {
+    let control = this.debugControl | DR7_FIXED;
+    for (let n = 0; n < 4; n++) {
+      const address = this.get64(S_DR + 8 * n);
+      const isLegalAddress = this.isCanonical(address) && isLegal(this.range, Number(address >> 32n), this.get32(V_LEVELS));
+      if (!isLegalAddress) control &= ~(3n << BigInt(2 * n));
+    }
+    this.set64(S_DR + 8 * 7, control);
+    this.core.armBreakpoints(this.index);
   }
 
   // ------------------------------------------------------------ PVCS
@@ -425,7 +461,7 @@ export class PvmVcpu extends VcpuState implements Saveable {
   }
 
   state(s: StateIo): void {
-    s.fields(this, ['tls', 'undecided', 'pvcsGpa', 'halted', 'redZone', 'nmiBlocked']);
+    s.fields(this, ['tls', 'undecided', 'pvcsGpa', 'halted', 'debugControl', 'redZone', 'nmiBlocked']);
     this.range = s.value('range', { ...this.range });
     this.revision = s.value('revision', this.revision.name) === 'rfc-v1' ? rfcV1 : v2;
   }

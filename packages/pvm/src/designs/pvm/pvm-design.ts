@@ -203,7 +203,8 @@ export class PvmDesign implements Design {
 
   private exception(vcpu: PvmVcpu, outcome: ExitOutcome): void {
     const vector = vcpu.get32(S_EXC) - 1;
-    const error = vcpu.get32(S_EXC_ERROR);
+    // That of #DB says of which kind it is.
+    const error = vector === abi.VECTOR_DB ? 0 : vcpu.get32(S_EXC_ERROR);
     vcpu.set32(S_EXC, 0);
     if (vector === abi.VECTOR_PF) {
       outcome.row = this.rows.guestFault(error);
