@@ -18,6 +18,10 @@ export const KVM_FEATURES = {
 
 const ALL = Object.values(KVM_FEATURES).reduce((bits, bit) => bits | bit, 0);
 
+/** What guests of the PVM ABI are offered beside the clock: their vCPU starts no other, so nobody would kick it or flush its TLB. */
+export const KVM_FEATURES_OF_ABI_GUESTS =
+  KVM_FEATURES.stealTime | KVM_FEATURES.pvEoi | KVM_FEATURES.pvSendIpi | KVM_FEATURES.pollControl | KVM_FEATURES.pvSchedYield;
+
 /** The KVM signature with these features. Without any it is there because kernels use the x2APIC without interrupt remapping only under a hypervisor they know. */
 export function kvmLeaves(isOffered: boolean): readonly CpuidLeaf[] {
   return [

@@ -63,8 +63,8 @@ function dispatch(vcpu: VcpuState, host: KvmHost | undefined): number {
   }
 }
 
-/** Bit maps of the APIC IDs from RDX on in RBX and RCX, interrupt command in RSI. @returns how many vCPUs it reached */
-function sendIpis(vcpu: VcpuState, host: KvmHost): number {
+/** Bit maps of the APIC IDs from RDX on in RBX and RCX, or the register `upper`, interrupt command in RSI. @returns how many vCPUs it reached, or an error */
+export function sendIpis(vcpu: VcpuState, host: KvmHost, upper = RCX): number {
   const first = vcpu.reg32(RDX);
   const icr = vcpu.reg32(RSI);
   const mode = icr & ICR_MODE;
@@ -73,7 +73,7 @@ function sendIpis(vcpu: VcpuState, host: KvmHost): number {
   let reached = 0;
   for (let target = first; target < host.vcpus; target++) {
     const bit = target - first;
-    const [register, at] = bit < mapBits(isLong) ? [RBX, bit] : [RCX, bit - mapBits(isLong)];
+    const [register, at] = bit < mapBits(isLong) ? [RBX, bit] : [upper, bit - mapBits(isLong)];
     if (at >= mapBits(isLong)) break;
     if (((vcpu.get32(S_GPR + 8 * register + 4 * (at >> 5)) >>> (at & 31)) & 1) === 0) continue;
     host.sendIpi(target, mode === MODE_NMI ? NMI : 0, icr & 0xff);

@@ -72,9 +72,8 @@ export class StockPc implements Platform {
       ...this.portInputs(board.console),
     ];
     this.devices = new PcDevices(board);
-    const isKvm = options.kvmPv && options.abi === undefined;
-    this.kvmPv = isKvm ? board.apics.apics.map((apic, v) => this.createKvmPv(apic, v, clock)) : [];
-    if (isKvm) this.kvm = this.kvmHost();
+    this.kvmPv = options.kvmPv ? board.apics.apics.map((apic, v) => this.createKvmPv(apic, v, clock)) : [];
+    if (options.kvmPv) this.kvm = this.kvmHost();
     if (options.balloonTarget > 0) this.devices.setBalloon(options.balloonTarget);
     this.timers = {
       clock,

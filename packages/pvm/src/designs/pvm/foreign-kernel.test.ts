@@ -180,6 +180,46 @@ describe('the devices of the PC', () => {
     expect(serial).toBe('1T');
   });
 
+  /** The local APIC in x2APIC mode, and an interrupt to itself on vector 'I' by SEND_IPI: APIC IDs from RDX on in RBX and R10, command in RSI. */
+  const interruptItself = [
+    ...writeByInstruction(0x1b, 0xfee0_0d00),
+    ...writeByCall(0x80f, 0x1ff),
+    ...asm.mov('rsi', 'I'.charCodeAt(0)),
+    ...hypercall(10, 1, 0, 0),
+  ];
+  const put1 = (shift: number) => [...shiftRight(shift), 0x24, 1, ...addAl(0x30), ...put];
+
+  it.each(['v2', 'rfc-v1'] as const)("KVM's hypercall sends an interrupt (%s)", async (abi) => {
+    const code = [...stack, ...loadTables, ...attach, ...interruptItself, ...digit, ...asm.sti, ...asm.ud2];
+    const image = elfKernel([
+      [at.start64, code],
+      [EVENT_SMOD, handler(abi)],
+    ]);
+    // One vCPU reached.
+    expect((await run(image, { abi })).serial).toBe('1I');
+  });
+
+  it("KVM's steal time and end of interrupt without an exit are offered, and work", async () => {
+    const [steal, eoi] = [at.user, at.user + 0x100];
+    const features = [...asm.mov('rax', 0x4000_0001), ...asm.mov('rcx', 0), ...asm.syntheticCpuid, ...shiftRight(5), ...digit];
+    const setUp = [...writeByCall(0x4b56_4d03, steal | 1), ...asm.load(steal + 8), ...digit, ...writeByInstruction(0x4b56_4d04, eoi | 1)];
+    /** Whether 'I' is in service: bit 9 of the third register. */
+    const inService = [...asm.mov('rcx', 0x812), ...asm.rdmsr, ...put1(9)];
+    const image = elfKernel([
+      [at.start64, [...stack, ...features, ...loadTables, ...attach, ...setUp, ...interruptItself, ...asm.sti, ...asm.ud2]],
+      // The bit says that clearing it is the end of the interrupt.
+      [EVENT_SMOD, [...asm.load(eoi), ...put1(0), ...put64(eoi, 0), ...inService, ...powerOff]],
+    ]);
+    expect((await run(image)).serial).toBe('3210');
+  });
+
+  it("KVM's interface is hidden on request, but for the clock", async () => {
+    const features = [...asm.mov('rax', 0x4000_0001), ...asm.mov('rcx', 0), ...asm.syntheticCpuid];
+    const code = [...stack, ...features, ...digit, ...features, ...shiftRight(5), ...digit, ...interruptItself, ...shiftRight(60), ...put1(0), ...powerOff];
+    // -1000 of the hypercall is negative.
+    expect((await run(elfKernel([[at.start64, code]]), { kvmPv: false })).serial).toBe('101');
+  });
+
   it("memory outside RAM is the devices'", async () => {
     // Version of the local APIC, in its registers: read as 4 bytes.
     const code = [...stack, ...loadTables, ...asm.mov('rbx', upper(0xfee0_0030)), 0x8b, 0x03, ...put, ...powerOff];

@@ -33,6 +33,7 @@ import { KvmClock } from '../../abi/kvm-clock.ts';
 import { type AbiChoice, PvmVcpu } from '../../abi/pvm-vcpu.ts';
 import { vectorName } from '../../abi/vectors.ts';
 import { GuestPageFault } from '../../guest-memory.ts';
+import type { KvmPv } from '../../kvm-pv/kvm-pv.ts';
 import type { ExitLedger } from '../../ledger.ts';
 import type { Platform } from '../../platform/index.ts';
 import type { PageTableCounters } from '../../summary.ts';
@@ -90,7 +91,7 @@ export class PvmDesign implements Design {
     this.timerRow = ledger.row('INTERRUPT', 'timer');
     this.mmu = createShadowMmu(core, { isLegal: (_low, high, levels) => isLegal(this.vcpu(0).range, high, levels) });
     this.vcpus = Array.from({ length: core.vcpus }, (_, i) => new PvmVcpu(core, i, { ...options, mmu: this.mmu, interrupts: options.platform.interrupts(i) }));
-    this.clocks = this.vcpus.map((v) => new KvmClock(options.ram, () => options.tsc(v.index), options.wallClock));
+    this.clocks = this.vcpus.map((v) => this.pv(v.index)?.clock ?? new KvmClock(options.ram, () => options.tsc(v.index), options.wallClock));
     this.showCpuid();
   }
 
@@ -120,11 +121,26 @@ export class PvmDesign implements Design {
   }
 
   private showCpuid(): void {
-    for (const vcpu of this.vcpus) installPvmCpuid(vcpu, { level: this.core.level, apic: this.platform.kind === 'pc' });
+    for (const vcpu of this.vcpus) installPvmCpuid(vcpu, { level: this.core.level, apic: this.platform.kind === 'pc' }, this.platform.kvm !== undefined);
+  }
+  /** KVM's interface of a vCPU beside the clock; undefined where the platform has no local APIC, or hides it. */
+  private pv(index: number): KvmPv | undefined {
+    return this.platform.kvm?.kvmPv(index);
   }
 
   prepareEntry(index: number): boolean {
-    return this.nonPvm?.prepareEntry() ?? this.vcpu(index).prepareEntry();
+    if (this.nonPvm !== undefined) return this.nonPvm.prepareEntry();
+    const eoi = this.pv(index)?.eoi;
+    eoi?.takeBack();
+    const delivered = this.vcpu(index).prepareEntry();
+    eoi?.offer();
+    return delivered;
+  }
+  turnBegins(index: number, ns: number): void {
+    if (this.pv(index)?.steal.begin(ns) === true) this.mmu.flushAll(index);
+  }
+  turnEnds(index: number): void {
+    this.pv(index)?.steal.end();
   }
 
   enter(index: number): number {
@@ -147,6 +163,7 @@ export class PvmDesign implements Design {
       return;
     }
     outcome.wait = undefined;
+    this.pv(index)?.eoi.takeBack();
     try {
       switch (reason) {
         case EXIT_SYSCALL:
@@ -293,6 +310,7 @@ export class PvmDesign implements Design {
       vcpu.set32(S_EXC, abi.VECTOR_GP + 1);
       vcpu.set32(S_EXC_ERROR, 0);
     } else {
+      this.pv(vcpu.index)?.eoi.takeBack();
       accessMmio(this.platform, vcpu, gpa);
     }
     this.recordHook(this.rows.mmio, start, vcpu);
