@@ -22,7 +22,6 @@ import { counterName, functionName } from './function-name.ts';
 import { isTiny, observedTargets, regionCode } from './guest-code.ts';
 import { KnownCode, type KnownRegion } from './known-code.ts';
 import { discover, MAX_MERGED_INSNS, MAX_REGION_INSNS, type Region, type RegionShape, shapeOf } from './region.ts';
-
 import { type StoredModule, type StoredRegion, storedRegion } from './stored-region.ts';
 
 /** A region to compile, as it is sent to a compiler, which decodes the instructions again from the shared memory. */
