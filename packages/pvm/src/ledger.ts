@@ -30,7 +30,7 @@ export interface WorldSwitches {
 
 /** A power of two. */
 const RING = 32;
-/** Where counts begin in `hot`, and the count that is folded: 32 bits do not last. */
+/** Where counts begin in `hot`, and the count that is folded when a timed exit meets it: 32 bits do not last. */
 const FIRST_COUNT = 4 * RING;
 const FOLD = 2 ** 16;
 /** vCPUs that a machine has at most. */
@@ -95,11 +95,17 @@ export class ExitLedger implements Saveable {
   private readonly seriesOf: number[] = [];
   private readonly instructions: (vcpu: number) => number;
   private readonly begun = performance.now();
-  private exits = 0;
-  /** Exits until the next one that is timed, how many each of these stands for, and the state of a xorshift32. */
-  private untilTimed = 1;
+  /**
+   * Exits so far in 32 bits, when the next one is timed, how many exits that stands for, and the state of a xorshift32: 32-bit numbers always, since the engine
+   * keeps a field that once held another in a box of its own, which each exit would then read and write.
+   */
+  private now = 0;
+  private nextTimed = 0;
   private weight = 1;
-  private chance = 0x9e37_79b9;
+  private chance = 0x9e37_79b9 | 0;
+  /** Exits up to `seen` of `now`. */
+  private exitsSeen = 0;
+  private seen = 0;
   private readonly directCounts: () => DirectSwitches;
 
   /** @param directCounts reads the switcher's counters of direct switches */
@@ -128,7 +134,7 @@ export class ExitLedger implements Saveable {
   set timing(timing: LedgerTiming) {
     this.mode = timing;
     this.isOn = timing !== 'off';
-    this.untilTimed = this.gap();
+    this.chooseNextTimed();
   }
 
   /** Number of the row for `reason`, `sub` and `detail`, made when it is new. */
@@ -149,26 +155,30 @@ export class ExitLedger implements Saveable {
 
   /** An exit begins: the time for `finish`, 0 when it is not timed. */
   start(): number {
-    return --this.untilTimed > 0 ? 0 : this.startTimed();
+    return ((this.now - this.nextTimed) | 0) < 0 ? 0 : this.startTimed();
   }
 
   private startTimed(): number {
-    this.untilTimed = this.gap();
+    this.chooseNextTimed();
     return this.mode === 'off' ? 0 : performance.now();
   }
 
-  /** Exits to the next one that is timed: 1, or at random from 1 to twice the period, which it is on average. */
-  private gap(): number {
-    if (this.mode === 'off') return NEVER;
-    const period = this.mode === 'all' ? 1 : (TIMED.findLast(({ from }) => this.exits >= from)?.period ?? 1);
+  /** Each exit, or after this one from 1 to twice the period at random, which it is on average. */
+  private chooseNextTimed(): void {
+    this.exitsSeen = this.totalExits;
+    this.seen = this.now;
+    const period = this.mode === 'sampled' ? (TIMED.findLast(({ from }) => this.exitsSeen >= from)?.period ?? 1) : 1;
     this.weight = period;
-    if (period === 1) return 1;
+    this.nextTimed = (this.now + (this.mode === 'off' ? NEVER : period === 1 ? 0 : this.gap(period))) | 0;
+  }
+
+  private gap(period: number): number {
     let x = this.chance;
     x ^= x << 13;
     x ^= x >>> 17;
     x ^= x << 5;
     this.chance = x;
-    return 1 + ((x >>> 0) % (2 * period - 1));
+    return 1 + ((x >>> 1) % (2 * period - 1));
   }
 
   /**
@@ -185,6 +195,7 @@ export class ExitLedger implements Saveable {
     if (!this.isOn) return;
     this.tally(id, ripLow, ripHigh, vcpu);
     const { weight } = this;
+    this.fold(id * VCPUS + vcpu);
     this.rows[id]?.time(ns, weight, vcpu);
     this.rips.add(id, ripLow >>> 0, ripHigh >>> 0, weight);
     const instructions = this.instructions(vcpu);
@@ -193,28 +204,29 @@ export class ExitLedger implements Saveable {
   }
 
   private tally(id: number, ripLow: number, ripHigh: number, vcpu: number): void {
-    const { hot } = this;
+    const { hot, now } = this;
     const at = FIRST_COUNT + id * VCPUS + vcpu;
     const count = hot[at];
     if (count === undefined) throw new RangeError(`no exit reason ${id}`);
     hot[at] = count + 1;
-    if (count >= FOLD) this.fold(at);
-    const last = (this.exits++ & (RING - 1)) * 4;
+    this.now = (now + 1) | 0;
+    const last = (now & (RING - 1)) * 4;
     hot[last] = id;
     // Whole numbers for the engine, too, which would convert what may be a fraction.
     hot[last + 1] = ripLow | 0;
     hot[last + 2] = ripHigh | 0;
   }
 
-  private fold(at: number): void {
-    const row = at - FIRST_COUNT;
-    this.folded[row] = (this.folded[row] ?? 0) + (this.hot[at] ?? 0);
-    this.hot[at] = 0;
+  private fold(row: number): void {
+    const count = this.hot[FIRST_COUNT + row] ?? 0;
+    if (count < FOLD) return;
+    this.folded[row] = (this.folded[row] ?? 0) + count;
+    this.hot[FIRST_COUNT + row] = 0;
   }
 
   /** Exits so far, of all reasons. */
   get totalExits(): number {
-    return this.exits;
+    return this.exitsSeen + ((this.now - this.seen) >>> 0);
   }
 
   /** Host time spent outside the guest for exits, ns; what was not timed is taken to last as long as what was. */
@@ -279,14 +291,15 @@ export class ExitLedger implements Saveable {
 
   worldSwitches(): WorldSwitches {
     const { syscalls, returns, faults = 0 } = this.directCounts();
-    return { exits: this.exits, directSyscalls: syscalls, directReturns: returns, directFaults: faults, total: this.exits * 2 + syscalls + returns + faults };
+    const exits = this.totalExits;
+    return { exits, directSyscalls: syscalls, directReturns: returns, directFaults: faults, total: exits * 2 + syscalls + returns + faults };
   }
 
   /** The last exits, oldest first. */
   recent(): RecentExit[] {
-    const n = Math.min(this.exits, RING);
+    const n = Math.min(this.totalExits, RING);
     return Array.from({ length: n }, (_, i) => {
-      const at = ((this.exits - n + i) % RING) * 4;
+      const at = ((this.now - n + i) & (RING - 1)) * 4;
       const { reason, sub } = this.name(this.hot[at] ?? 0);
       return { reason, sub, rip: (BigInt((this.hot[at + 2] ?? 0) >>> 0) << 32n) | BigInt((this.hot[at + 1] ?? 0) >>> 0) };
     });
@@ -299,7 +312,7 @@ export class ExitLedger implements Saveable {
       this.rows.map(({ reason, sub, detail }) => ({ reason, sub, detail })),
     );
     if (s.restoring) this.internAgain(names);
-    s.fields(this, ['rows', 'timeline', 'rips', 'hot', 'folded', 'exits', 'untilTimed', 'weight', 'chance']);
+    s.fields(this, ['rows', 'timeline', 'rips', 'hot', 'folded', 'now', 'nextTimed', 'weight', 'chance', 'exitsSeen', 'seen']);
   }
 
   private internAgain(names: readonly RowName[]): void {
