@@ -75,7 +75,7 @@ export interface VmOptions extends PcOptions {
   commandLine?: string;
   /** Stop with `instruction-limit` after so many guest instructions. Default: no limit. */
   maxInstructions?: number;
-  /** Check the invariants of shadow and second-level tables at every exit (`true`) or every so many; slow. Default false. */
+  /** Check the invariants of shadow and second-level tables at every exit (`true`) or every so many; slow. Refused under `bare`, which has none. Default false. */
   checkMmu?: boolean | number;
   /** Count TLB hits of data accesses (`tlb().hits`); the guest then runs several times slower. Default false. */
   countTlb?: boolean;

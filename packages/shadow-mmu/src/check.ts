@@ -34,6 +34,8 @@ export interface CheckedShadow {
   readonly gpaToHpa: (gpa: number) => number;
   /** One root for both privileges, whose leaves have the guest's U bit. */
   readonly isKvm: boolean;
+  /** All writes of the guest to its tables have been seen, so entries have to agree with them. */
+  readonly isFollowed: boolean;
 }
 
 /** @throws Error naming the broken invariant and the shadow entry. */
@@ -150,7 +152,7 @@ function checkEntry(shadow: CheckedShadow, entries: GuestEntries, sidx: number, 
     if (pool.level(child) !== level - 1) fail('child has the wrong level', sidx);
   }
   // The top of three levels follows no table in memory; a page out of step may say anything that was true once.
-  if ((role & ROLE_TOP3) !== 0 || pool.unsync[sidx >>> 9] !== 0) return;
+  if (!shadow.isFollowed || (role & ROLE_TOP3) !== 0 || pool.unsync[sidx >>> 9] !== 0) return;
   const rights = (role & ROLE_DIRECT) !== 0 ? roleAccess(role) : checkAgainstGuest(shadow, entries, sidx, fail);
   if ((role & ROLE_USER) !== 0 && (rights & ACC_U) === 0) fail('supervisor page in a user shadow', sidx);
   if (pages.isLeaf(low, level)) checkRights(shadow, sidx, rights, fail);

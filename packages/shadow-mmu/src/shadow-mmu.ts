@@ -387,10 +387,15 @@ export class ShadowMmu implements Saveable {
     };
   }
 
-  /** @throws Error naming the first broken invariant; for tests and `--check` runs (walks the whole pool). */
-  check(): void {
+  /**
+   * For tests and `--check-mmu` (walks the whole pool).
+   *
+   * @param isFollowed false: the guest may have written to its tables unseen, so only the structure is looked at
+   * @throws Error naming the first broken invariant
+   */
+  check(isFollowed = true): void {
     const { pages, walk, gpaToHpa, isKvm } = this;
-    checkShadow({ pages, walk, gpaToHpa, isKvm });
+    checkShadow({ pages, walk, gpaToHpa, isKvm, isFollowed });
   }
 
   /** The tables themselves are in the frame pool, which whoever saves the machine saves with it. */

@@ -381,6 +381,11 @@ export abstract class NativeDesign implements Design {
     return isOpen ? 'wakeable' : 'dead';
   }
 
+  /** False: it waits for another vCPU to start it. */
+  protected get isStarted(): boolean {
+    return this.activity !== 'wait-for-sipi';
+  }
+
   turnBegins(_vcpu: number, ns: number): void {
     if (this.pv?.steal.begin(ns) === true) this.flushGuestTlb();
   }

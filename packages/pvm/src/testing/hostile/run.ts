@@ -102,7 +102,7 @@ export async function runHostile(seed: number, machine: HostileMachine, { jit, i
     reboot: true,
     onRestart: () => restarts++,
     maxInstructions: instructions,
-    ...(checkMmu > 0 && (machine.design === 'kvm-ept' || machine.design === 'kvm-spt') ? { checkMmu } : {}),
+    ...(checkMmu > 0 && machine.design !== 'bare' ? { checkMmu } : {}),
   };
   const vm = await createVm(options);
   try {

@@ -66,9 +66,9 @@ export class StockShadow {
     this.modes.push(mode);
   }
 
-  /** All vCPUs are on shadow tables. */
+  /** All vCPUs that run are on shadow tables. */
   get isComplete(): boolean {
-    return this.modes.every((mode) => mode.isDeprivileged);
+    return this.modes.every((mode) => mode.isDeprivileged || !mode.isStarted());
   }
 
   /** `mode` was on a plain CPU, where what the guest wrote to its tables was not seen: shadowing starts anew, for all vCPUs. */
@@ -88,12 +88,15 @@ export class StockMode {
   private readonly core: CpuCore;
   private readonly vcpu: VcpuState;
   private readonly intercepts: number;
+  readonly isStarted: () => boolean;
 
-  constructor(core: CpuCore, vcpu: VcpuState, form: StockChoice, shadow: StockShadow) {
+  /** @param isStarted the vCPU does not wait for another to start it */
+  constructor(core: CpuCore, vcpu: VcpuState, form: StockChoice, shadow: StockShadow, isStarted: () => boolean) {
     this.core = core;
     this.vcpu = vcpu;
     this.intercepts = form === 'trap' ? INTERCEPTS_TRAP : INTERCEPTS_AUTO;
     this.mmu = shadow.mmu;
+    this.isStarted = isStarted;
     this.shadow = shadow;
     shadow.add(this);
   }

@@ -84,7 +84,7 @@ export class StockDesign extends NativeDesign {
     const { ledger, options } = context;
     this.form = FORMS[form];
     this.shadow = shared ?? new StockShadow(this.core);
-    this.mode = new StockMode(this.core, this.vcpu, form, this.shadow);
+    this.mode = new StockMode(this.core, this.vcpu, form, this.shadow, () => this.isStarted);
     this.mmu = this.shadow.mmu;
     this.directSwitch = form === 'auto' && options.optimisations['direct-switch'] === true;
     this.prefault = options.optimisations.prefault === true;
@@ -334,6 +334,10 @@ export class StockDesign extends NativeDesign {
   }
   pageTables(): PageTableCounters {
     return { ...this.mmu.stats() };
+  }
+  /** Of a guest on a plain CPU nobody sees the writes to its tables. */
+  checkMmu(): void {
+    this.mmu.check(this.shadow.isComplete);
   }
   override shadowPagesBuilt(): number {
     return this.mmu.stats().pagesBuilt;
