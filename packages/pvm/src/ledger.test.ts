@@ -65,6 +65,48 @@ describe('exit ledger', () => {
     }
   });
 
+  describe('an exit that stands for others and takes very long', () => {
+    /** 10,000 exits of 2 to 4 us, of which the last that is timed takes `ns`. */
+    const ledgerWith = (ns: number) => {
+      const ledger = new ExitLedger();
+      const row = ledger.row('#PF', 'guest');
+      for (let i = 0; i < 10_000; i++) {
+        if (ledger.start() === 0) ledger.finish(row, 0, 0, 0);
+        else ledger.record(row, 2000 + (i % 20) * 100, 0, 0);
+      }
+      while (ledger.start() === 0) ledger.finish(row, 0, 0, 0);
+      ledger.record(row, ns, 0, 0);
+      return ledger;
+    };
+
+    it('was held up by the host, and counts for itself alone', () => {
+      const [e] = ledgerWith(4e6).entries();
+      expect(e).toMatchObject({ heldUp: 1, heldUpNs: 4e6, maxNs: 4e6 });
+      // 2.95 us, and 4 ms in 10,000 exits.
+      expect((e?.meanNs ?? 0) / (2950 + 400)).toBeCloseTo(1, 2);
+      expect((e?.buckets ?? []).filter(([low]) => low > 5000).map(([, count]) => count)).toEqual([1]);
+    });
+
+    it('says so in table and document', () => {
+      const ledger = ledgerWith(4e6);
+      expect(formatLedger(ledger)).toContain('Held up by the host:1 of the timed, 4000.00us; each counts for itself alone.');
+      expect(ledgerJson(ledger).exits[0]).toMatchObject({ heldUpSamples: 1, heldUpNs: 4e6 });
+    });
+
+    it.each([49_000, 60_000 - 1])('counts for the others too when it took %i ns, no 16 times the usual', (ns) => {
+      const ledger = ledgerWith(ns);
+      expect(ledger.entries()[0]?.heldUp).toBe(0);
+      expect(formatLedger(ledger)).not.toContain('Held up');
+    });
+  });
+
+  it('counts all that is timed when each exit is, whatever it took', () => {
+    const ledger = new ExitLedger(undefined, { timing: 'all' });
+    const row = ledger.row('HLT');
+    for (let i = 0; i < 3000; i++) ledger.record(row, i === 2999 ? 3e6 : 1000, 0, 0);
+    expect(ledger.entries()[0]).toMatchObject({ heldUp: 0, totalNs: 2999e3 + 3e6 });
+  });
+
   it('counts again after it was switched off and on', () => {
     const ledger = new ExitLedger();
     const row = ledger.row('HLT');

@@ -44,6 +44,9 @@ export function formatExits(ledger: LedgerJson, options: TableOptions = {}): str
   lines.splice(1, 0, '');
   if (entries.length > limit) lines.push(`... ${entries.length - limit} more`);
   lines.push('', `Total Samples:${samples}, Total events handled time:${microseconds(time)}.`);
+  const heldUp = entries.reduce((sum, e) => sum + e.heldUp, 0);
+  if (heldUp > 0)
+    lines.push(`Held up by the host:${heldUp} of the timed, ${microseconds(entries.reduce((sum, e) => sum + e.heldUpNs, 0))}; each counts for itself alone.`);
   const directFaults = ledger.worldSwitchesByKind['direct fault'] ?? 0;
   lines.push(
     `World switches:${ledger.worldSwitches} (exits and entries ${ledger.totalExits * 2}, direct syscalls ${ledger.directSyscalls}, direct returns ${ledger.directReturns}${directFaults > 0 ? `, direct faults ${directFaults}` : ''}). Lost events:${lost}.`,

@@ -180,7 +180,10 @@ const bucket = (v: unknown) => Array.isArray(v) && v.length === 2 && v.every(isN
 const NAMES: Shape = { reason: isString, sub: isString };
 const TIMES: Shape = {
   ...Object.fromEntries(
-    ['samples', 'timedSamples', 'totalNs', 'minNs', 'maxNs', 'avgNs', 'relStddevPercent', 'p50Ns', 'p90Ns', 'p99Ns'].map((k) => [k, isNumber]),
+    ['samples', 'timedSamples', 'heldUpSamples', 'heldUpNs', 'totalNs', 'minNs', 'maxNs', 'avgNs', 'relStddevPercent', 'p50Ns', 'p90Ns', 'p99Ns'].map((k) => [
+      k,
+      isNumber,
+    ]),
   ),
 };
 const COUNTERS = ['worldSwitches', 'directSyscalls', 'directReturns'];

@@ -13,6 +13,9 @@ export interface ExitStats {
   readonly count: number;
   /** How many of them were timed; the times are those of all, as far as these tell, but for the extremes. 0: the times are 0. */
   readonly timed: number;
+  /** How many of the timed ones were held up (`Times.isHeldUp`), and what those took; each counts for itself alone in the times. */
+  readonly heldUp: number;
+  readonly heldUpNs: number;
   readonly totalNs: number;
   readonly minNs: number;
   readonly maxNs: number;
@@ -66,7 +69,7 @@ function union(group: readonly ExitStats[], level: RowLevel): ExitStats[] {
     {
       ...names,
       vcpu: group.every((e) => e.vcpu === first.vcpu) ? first.vcpu : -1,
-      ...{ count, timed, totalNs: meanNs * count, meanNs },
+      ...{ count, timed, heldUp: sum((e) => e.heldUp), heldUpNs: sum((e) => e.heldUpNs), totalNs: meanNs * count, meanNs },
       minNs: timed === 0 ? 0 : Math.min(...known.map((e) => e.minNs)),
       maxNs: Math.max(0, ...known.map((e) => e.maxNs)),
       relStddevPercent: relativeDeviation(timed, meanNs, (squares * timed) / Math.max(1, counted)),
@@ -85,9 +88,17 @@ function order(a: ExitStats, b: ExitStats): number {
   return x < y ? -1 : x > y ? 1 : a.vcpu - b.vcpu;
 }
 
+/** An exit that stands for others was held up when it took so many times what 99 of 100 of its kind take, and no less than a host's scheduler takes away at once. */
+const HELD_UP = 16;
+const HELD_UP_NS = 50_000;
+/** Before so many of a kind were timed nobody knows what is usual. */
+const USUAL = 64;
+
 /** Times of one row on one vCPU. */
 class Times implements Saveable {
   timed = 0;
+  heldUp = 0;
+  heldUpNs = 0;
   /** Exits that the timed ones stand for. */
   weight = 0;
   min = Number.POSITIVE_INFINITY;
@@ -106,7 +117,14 @@ class Times implements Saveable {
     return this.base;
   }
 
-  add(ns: number, weight: number): void {
+  /** @param stands how many exits it stands for, unless it was held up */
+  add(ns: number, stands: number): void {
+    let weight = stands;
+    if (stands > 1 && ns > HELD_UP_NS && this.isHeldUp(ns)) {
+      weight = 1;
+      this.heldUp++;
+      this.heldUpNs += ns;
+    }
     this.timed++;
     this.weight += weight;
     if (ns < this.min) this.min = ns;
@@ -117,8 +135,13 @@ class Times implements Saveable {
     this.histogram.add(ns, weight);
   }
 
+  /** So far outside what was seen that the host's scheduler or a collection of garbage fell into it: that others took as long is unlikely. */
+  private isHeldUp(ns: number): boolean {
+    return this.timed >= USUAL && ns > HELD_UP * percentile(this.histogram.buckets(), 0.99, this.min, this.max);
+  }
+
   state(s: StateIo): void {
-    s.fields(this, ['timed', 'weight', 'min', 'max', 'base', 'differences', 'squares', 'histogram']);
+    s.fields(this, ['timed', 'heldUp', 'heldUpNs', 'weight', 'min', 'max', 'base', 'differences', 'squares', 'histogram']);
   }
 }
 
@@ -161,12 +184,12 @@ export class ExitRow implements Saveable {
     const { reason, sub, detail } = this;
     const names = { reason, sub, detail, vcpu, count };
     const times = this.times[vcpu];
-    if (times === undefined) return { ...names, timed: 0, totalNs: 0, minNs: 0, maxNs: 0, meanNs: 0, relStddevPercent: 0, buckets: [] };
-    const { timed, weight, min: minNs, max: maxNs, differences, squares } = times;
+    if (times === undefined) return { ...names, timed: 0, heldUp: 0, heldUpNs: 0, totalNs: 0, minNs: 0, maxNs: 0, meanNs: 0, relStddevPercent: 0, buckets: [] };
+    const { timed, heldUp, heldUpNs, weight, min: minNs, max: maxNs, differences, squares } = times;
     const meanNs = meanOf(times);
     const deviations = ((squares - differences ** 2 / weight) * timed) / weight;
     return {
-      ...{ ...names, timed, totalNs: meanNs * count, minNs, maxNs, meanNs },
+      ...{ ...names, timed, heldUp, heldUpNs, totalNs: meanNs * count, minNs, maxNs, meanNs },
       relStddevPercent: relativeDeviation(timed, meanNs, deviations),
       buckets: times.histogram.buckets(count / weight),
     };

@@ -10,6 +10,9 @@ export interface ExitJson {
   readonly samples: number;
   /** How many of them were timed; the times below are estimates from these, the extremes are theirs. */
   readonly timedSamples: number;
+  /** Timed exits, and their time, that took more than 16 times the 99th percentile of their kind: something of the host fell into them, and each counts for itself alone. */
+  readonly heldUpSamples: number;
+  readonly heldUpNs: number;
   readonly totalNs: number;
   readonly minNs: number;
   readonly maxNs: number;
@@ -67,7 +70,9 @@ export function ledgerJson(ledger: ExitLedger): LedgerJson {
 export function mergeJson(rows: readonly ExitRowJson[], level: RowLevel, vcpu?: number): ExitStats[] {
   const chosen = vcpu === undefined ? rows : rows.filter((row) => row.vcpu === vcpu);
   return mergeRows(
-    chosen.map(({ samples, timedSamples, avgNs, bucketsNs, ...rest }) => ({ ...rest, count: samples, timed: timedSamples, meanNs: avgNs, buckets: bucketsNs })),
+    chosen.map(({ samples, timedSamples, heldUpSamples, avgNs, bucketsNs, ...rest }) => {
+      return { ...rest, count: samples, timed: timedSamples, heldUp: heldUpSamples, meanNs: avgNs, buckets: bucketsNs };
+    }),
     level,
   );
 }
@@ -81,6 +86,8 @@ function figures(e: ExitStats): Omit<ExitJson, 'reason' | 'sub' | 'histogramLog2
   return {
     samples: e.count,
     timedSamples: e.timed,
+    heldUpSamples: e.heldUp,
+    heldUpNs: Math.round(e.heldUpNs),
     totalNs: Math.round(e.totalNs),
     minNs: Math.round(e.minNs),
     maxNs: Math.round(e.maxNs),
