@@ -5,8 +5,9 @@ import { badSnapshot, MAX_SECTION } from './format.ts';
 const PAGE = 4096;
 /** Frames of linear memory that FRAME_WRITTEN has a bit for: 4 GiB of them. */
 const FRAME_WRITTEN_SIZE = 2 ** 32 / PAGE / 8;
-/** Pages of one section; with their numbers they fit into MAX_SECTION. */
-const SECTION_PAGES = 1024;
+/** Pages of one section; with their numbers they fit into MAX_SECTION. Count and numbers fill a page: V8 copies to shared memory byte by byte unless both sides are aligned. */
+const SECTION_PAGES = PAGE / 4 - 1;
+const ZEROES = new Uint8Array(PAGE);
 
 /** A part of linear memory, in pages. */
 interface Area {
@@ -28,11 +29,12 @@ function areasOf(core: CpuCore): readonly Area[] {
 
 /** Pages that are not all zeros, packed for sections: count, page numbers (u32 each), contents. */
 export function* packMemory(core: CpuCore): Generator<Uint8Array, void> {
-  const { u8, u64 } = core;
+  const { u8 } = core;
+  const memory = bytesOf(core);
   let pages: number[] = [];
   for (const { first, end } of areasOf(core)) {
     for (let page = first; page < end; page++) {
-      if (!isUsed(u64, page)) continue;
+      if (!isUsed(memory, page)) continue;
       pages.push(page);
       if (pages.length < SECTION_PAGES) continue;
       yield pack(u8, pages);
@@ -42,10 +44,13 @@ export function* packMemory(core: CpuCore): Generator<Uint8Array, void> {
   if (pages.length > 0) yield pack(u8, pages);
 }
 
-function isUsed(words: BigUint64Array, page: number): boolean {
-  const end = (page + 1) * (PAGE / 8);
-  for (let i = page * (PAGE / 8); i < end; i++) if (words[i] !== 0n) return true;
-  return false;
+/** For comparisons, which only a Buffer does without a loop in JavaScript. */
+function bytesOf(core: CpuCore): Buffer {
+  return Buffer.from(core.memory.buffer);
+}
+
+function isUsed(memory: Buffer, page: number): boolean {
+  return memory.compare(ZEROES, 0, PAGE, page * PAGE, (page + 1) * PAGE) !== 0;
 }
 
 function pack(memory: Uint8Array, pages: readonly number[]): Uint8Array {
@@ -69,8 +74,9 @@ export class MemoryRestore {
   constructor(core: CpuCore) {
     this.core = core;
     this.areas = areasOf(core);
+    const memory = bytesOf(core);
     for (const { first, end } of this.areas.slice(0, -1)) {
-      for (let page = first; page < end; page++) if (isUsed(core.u64, page)) core.u8.fill(0, page * PAGE, (page + 1) * PAGE);
+      for (let page = first; page < end; page++) if (isUsed(memory, page)) core.u8.fill(0, page * PAGE, (page + 1) * PAGE);
     }
   }
 

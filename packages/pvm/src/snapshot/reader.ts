@@ -23,7 +23,7 @@ const AHEAD = 4;
 
 interface Section {
   readonly kind: number;
-  readonly data: Uint8Array;
+  readonly data: Uint8Array<ArrayBuffer>;
 }
 
 /** A snapshot whose checksum is right; its header has been read. */
@@ -83,8 +83,11 @@ export class SnapshotReader {
   async readSections(putMemory: (packed: Uint8Array) => void): Promise<Uint8Array> {
     const state: Uint8Array[] = [];
     for await (const { kind, data } of this.sections()) {
-      if (kind === SECTION.memory) putMemory(data);
-      else if (kind === SECTION.state) state.push(data);
+      if (kind === SECTION.memory) {
+        putMemory(data);
+        // Freed at once, as `SnapshotSource.release`. A small one is a part of Node's pool.
+        if (data.buffer.byteLength > Buffer.poolSize) data.buffer.transfer(0);
+      } else if (kind === SECTION.state) state.push(data);
       else throw badSnapshot(`${this.source.name}: has a section of unknown kind ${kind}`);
     }
     return Buffer.concat(state);
@@ -120,10 +123,11 @@ export class SnapshotReader {
       const packed = source.read(at + SECTION_HEADER_SIZE, stored);
       at += SECTION_HEADER_SIZE + stored;
       yield async () => {
-        // One buffer of the right size, not many small ones put together afterwards.
-        const data = await unpack(packed, { maxOutputLength: Math.max(1, size), chunkSize: Math.max(64, size) }).catch((e: unknown) => {
+        // One buffer, not many small ones put together afterwards; a full one would have a second one allocated.
+        const data = await unpack(packed, { maxOutputLength: Math.max(1, size), chunkSize: size + 64 }).catch((e: unknown) => {
           throw badSnapshot(`${source.name}: a section cannot be unpacked`, e);
         });
+        source.release(packed);
         if (data.length !== size) throw badSnapshot(`${source.name}: a section has ${data.length} bytes, and should have ${size}`);
         return { kind, data };
       };

@@ -11,7 +11,7 @@ export class SnapshotSource {
   /** For messages. */
   readonly name: string;
   readonly size: number;
-  private readonly bytes: Uint8Array | undefined;
+  private readonly bytes: Uint8Array<ArrayBuffer> | undefined;
   private fd = -1;
 
   /** @throws PvmError `unreadable-file` */
@@ -19,7 +19,7 @@ export class SnapshotSource {
     if (typeof from !== 'string') {
       this.name = 'snapshot';
       // Not a Buffer, whose slices would be views.
-      this.bytes = new Uint8Array(from.buffer, from.byteOffset, from.byteLength);
+      this.bytes = new Uint8Array(from.buffer as ArrayBuffer, from.byteOffset, from.byteLength);
       this.size = from.length;
       return;
     }
@@ -35,27 +35,39 @@ export class SnapshotSource {
   }
 
   /** @throws PvmError `bad-snapshot` when there are not so many bytes */
-  read(offset: number, length: number): Uint8Array {
+  read(offset: number, length: number): Uint8Array<ArrayBuffer> {
     if (offset + length > this.size) throw badSnapshot(`${this.name}: is cut off: it ends after ${this.size} bytes`);
     if (this.bytes !== undefined) return this.bytes.subarray(offset, offset + length);
-    const buffer = new Uint8Array(length);
-    for (let done = 0; done < length; ) {
-      const n = readSync(this.fd, buffer, done, length - done, offset + done);
-      if (n === 0) throw badSnapshot(`${this.name}: became shorter while it was read`);
-      done += n;
-    }
-    return buffer;
+    return this.fill(new Uint8Array(length), offset);
+  }
+
+  /** The memory of what `read` gave is free at once: the garbage collector would run several times for it. */
+  release(bytes: Uint8Array<ArrayBuffer>): void {
+    if (this.bytes === undefined) bytes.buffer.transfer(0);
   }
 
   /** SHA-256 of the first `length` bytes. */
   digest(length: number): Uint8Array {
     const hash = createHash('sha256');
-    for (let at = 0; at < length; at += READ_SIZE) hash.update(this.read(at, Math.min(READ_SIZE, length - at)));
+    if (this.bytes !== undefined) return hash.update(this.bytes.subarray(0, length)).digest();
+    const buffer = new Uint8Array(Math.min(READ_SIZE, length));
+    for (let at = 0; at < length; at += READ_SIZE) hash.update(this.fill(buffer.subarray(0, length - at), at));
+    this.release(buffer);
     return hash.digest();
   }
 
   close(): void {
     if (this.fd >= 0) closeSync(this.fd);
     this.fd = -1;
+  }
+
+  private fill(buffer: Uint8Array<ArrayBuffer>, offset: number): Uint8Array<ArrayBuffer> {
+    const { length } = buffer;
+    for (let done = 0; done < length; ) {
+      const n = readSync(this.fd, buffer, done, length - done, offset + done);
+      if (n === 0) throw badSnapshot(`${this.name}: became shorter while it was read`);
+      done += n;
+    }
+    return buffer;
   }
 }
