@@ -11,13 +11,18 @@ import { GuestSession } from './debian-proof/session.ts';
 
 // A small part of what scripts/prove-debian.ts proves: Debian's kernel with the programs of a few packages in a RAM disk, at devices that have a host's side.
 
-const PACKAGES = ['bash', 'busybox-static', 'libc6', 'libexpat1', 'libpython3.11-minimal', 'libreadline8', 'libsqlite3-0', 'libssl3', 'libtinfo6'].concat([
-  'perl-base',
-  'libcrypt1',
-  'python3.11-minimal',
-  'sqlite3',
-  'zlib1g',
-]);
+const PACKAGES = [
+  'bash',
+  'busybox-static',
+  'dmidecode',
+  'libc6',
+  'libexpat1',
+  'libpython3.11-minimal',
+  'libreadline8',
+  'libsqlite3-0',
+  'libssl3',
+  'libtinfo6',
+].concat(['perl-base', 'libcrypt1', 'python3.11-minimal', 'sqlite3', 'zlib1g']);
 const MODULES = ['virtio_pci', 'virtio_blk', 'virtio_console', 'virtio_rng', 'virtio_balloon', 'vmw_vsock_virtio_transport'];
 const UNWANTED = /\/(share|gconv|audit|init\.d|perl5|tests?)\//;
 const INIT = `#!/bin/sh
@@ -53,6 +58,11 @@ select count(*), sum(a) from t where b > '39';
 pragma integrity_check;
 E`,
     says: /^\d+\|\d+\nok\n$/,
+  },
+  {
+    name: 'dmidecode, and the kernel that found the same tables',
+    command: "/usr/sbin/dmidecode -s system-product-name && /usr/sbin/dmidecode -t processor | grep -c 'Populated, Enabled' && dmesg | grep -o 'DMI: .*'",
+    says: /^pvm PC\n1\nDMI: pvm pvm PC, BIOS 1 01\/01\/2026\n/,
   },
   {
     name: 'the kernel, which has nothing to complain of',

@@ -1,6 +1,6 @@
 // A disk with a real Debian 12: installed from packages by mmdebstrap, with all their installation scripts, by any user whom the host lets have user namespaces.
 import { execFile } from 'node:child_process';
-import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { chmod } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -17,7 +17,7 @@ export const KERNEL_NAMES = Object.keys(KERNELS) as KernelName[];
 const PACKAGES = [
   ...['systemd-sysv', 'udev', 'dbus', 'initramfs-tools', 'kmod', 'e2fsprogs', 'iproute2', 'procps', 'util-linux', 'file', 'make', 'strace', 'bc'],
   ...['python3', 'perl', 'gcc', 'libc6-dev', 'gcc-multilib', 'libc6-dev-i386', 'git', 'ca-certificates', 'sqlite3', 'openssl'],
-  ...['stress-ng', 'fio', 'memtester', 'gzip', 'xz-utils', 'bzip2', 'zstd', 'less', 'vim-tiny', 'rng-tools5', 'iputils-ping'],
+  ...['stress-ng', 'fio', 'memtester', 'gzip', 'xz-utils', 'bzip2', 'zstd', 'less', 'vim-tiny', 'rng-tools5', 'iputils-ping', 'dmidecode'],
   ...Object.values(KERNELS),
 ];
 /** Nobody reads documentation on this disk. */
@@ -58,13 +58,15 @@ function ready(folder: string): DebianDisk {
 }
 
 /**
- * The disk in `folder`, which is built when it is not there: minutes, and 400 MB of downloads.
+ * The disk in `folder`, which is built when it is not there or has other packages: minutes, and 400 MB of downloads.
  *
  * @returns undefined when packages cannot be had here
  * @throws Error with what mmdebstrap said
  */
 export async function debianDisk(folder: string, onProgress: (line: string) => void = () => undefined): Promise<DebianDisk | undefined> {
-  if (existsSync(join(folder, 'disk.img'))) return ready(folder);
+  const contents = `${PACKAGES.join('\n')}\n`;
+  const list = join(folder, 'packages');
+  if (existsSync(list) && readFileSync(list, 'utf8') === contents) return ready(folder);
   const mmdebstrap = await debianPackage('mmdebstrap');
   if (mmdebstrap === undefined) return undefined;
   const work = `${folder}.new`;
@@ -93,6 +95,8 @@ export async function debianDisk(folder: string, onProgress: (line: string) => v
   running.child.stderr?.on('data', (text: Buffer | string) => onProgress(String(text).trim()));
   await running;
   if (!readdirSync(work).includes('vmlinuz-cloud')) throw new Error('mmdebstrap made a root without a kernel');
+  writeFileSync(join(work, 'packages'), contents);
+  rmSync(folder, { recursive: true, force: true });
   renameSync(work, folder);
   return ready(folder);
 }

@@ -41,6 +41,13 @@ const TROUBLE =
 export const ITEMS: readonly ProofItem[] = [
   { name: 'dpkg -l', command: 'dpkg -l | tail -n +6 | wc -l; dpkg -l bash gcc | grep ^ii; dpkg --audit', says: /^ii +bash/m },
   {
+    name: 'SMBIOS: dmidecode, lscpu, systemd-detect-virt',
+    command:
+      'dmesg | grep "DMI:"; dmidecode > /tmp/dmi && grep -c "^Handle" /tmp/dmi && ! grep -iE "invalid|broken|out of spec|bad index|wrong" /tmp/dmi; dmidecode -s system-product-name; systemd-detect-virt; lscpu | grep -E "Hypervisor|BIOS|Virtuali"',
+    says: /DMI: pvm pvm PC[\s\S]*^pvm PC\nkvm$/m,
+    quick: true,
+  },
+  {
     name: 'dpkg: checksums of every file',
     command: 'dpkg -V 2>&1 | grep -v "usr/share/\\(doc\\|man\\|locale\\|info\\)" | tee /tmp/bad; ! grep -q . /tmp/bad',
     timeoutSeconds: 300,

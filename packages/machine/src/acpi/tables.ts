@@ -8,7 +8,8 @@ import { buildDsdt, type DsdtOptions } from './dsdt.ts';
 
 /** Where the tables lie: in the BIOS area, which the memory map reports as reserved and where kernels search. */
 export const RSDP_GPA = 0xe_0000;
-const TABLES_END = 0x10_0000;
+/** Above is SMBIOS. */
+const TABLES_END = 0xf_0000;
 const HEADER_SIZE = 36;
 const FACS_SIZE = 64;
 const FADT_SIZE = 276;
@@ -36,7 +37,7 @@ export function writeAcpiTables(ram: GuestRam, options: DsdtOptions): number {
   let next = RSDP_GPA + 64;
   const place = (table: Uint8Array): number => {
     const at = next;
-    if (at + table.length > TABLES_END) throw new RangeError('ACPI tables do not fit below 1 MiB');
+    if (at + table.length > TABLES_END) throw new RangeError('ACPI tables do not fit below SMBIOS');
     ram.write(at, table);
     next = Math.ceil((at + table.length) / 64) * 64;
     return at;
