@@ -182,6 +182,28 @@ describe.skipIf(!hasScript)('on a terminal', () => {
     expect(readFileSync(`${folder}/after`, 'utf8')).toBe(readFileSync(`${folder}/before`, 'utf8'));
   });
 
+  test('SIGTSTP gives the terminal back while the machine is stopped, SIGCONT takes it again', async () => {
+    const shell = onTerminal(`tty; stty -a; sh -c 'echo "pid $$;"; exec ${run('--kernel', typewriter).replaceAll("'", '"')}'; echo "left $?"`);
+    await shell.says(';\r\n>');
+    const tty = /^\/dev\/\S+/.exec(shell.stdout())?.[0] ?? '';
+    const pid = Number(/pid (\d+);/.exec(shell.stdout())?.[1]);
+    const settings = () => spawnSync('stty', ['-F', tty, '-a'], { encoding: 'utf8' }).stdout;
+    const before = /^speed[^$]*?-extproc/m.exec(shell.stdout().replaceAll('\r', ''))?.[0] ?? 'none';
+    const raw = settings();
+    expect(raw).toMatch(/-icanon/);
+    process.kill(pid, 'SIGTSTP');
+    await expect.poll(settings).toContain(before);
+    // What a shell does when it has the terminal.
+    spawnSync('stty', ['-F', tty, 'icanon', 'isig', 'echo']);
+    process.kill(pid, 'SIGCONT');
+    await expect.poll(settings).toBe(raw);
+    shell.child.stdin.write('a');
+    await shell.says('>a');
+    shell.child.stdin.write('\x01x');
+    await shell.says('left 0');
+    await shell.ended;
+  });
+
   test('so does every other end: of itself, by a time limit, a snapshot, a panic, a death, wrong input found late', async () => {
     const died = kernel('died', [0x0f, 0x0b]);
     const none = fileWith('none', new Uint8Array(5000));

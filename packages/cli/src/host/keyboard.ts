@@ -10,13 +10,23 @@ export interface KeyCommand {
 
 /**
  * Standard input of a machine with a console on it. A terminal becomes raw and passes every key on, but for Ctrl-A and the key after it;
- * input that is no terminal passes as it is. The terminal is as it was when the process ends, however it does.
+ * input that is no terminal passes as it is. The terminal is as it was when the process ends, however it does, and while it is stopped.
  */
 export class Keyboard {
   private readonly stream: NodeJS.ReadStream;
   /** By lower-case letter. */
   private readonly commands: ReadonlyMap<string, KeyCommand>;
   private readonly onExit = () => this.restore();
+  /** From another process: the keys for it go to the guest. */
+  private readonly onStop = () => {
+    this.stream.setRawMode(false);
+    process.kill(process.pid, 'SIGSTOP');
+  };
+  /** A shell may have set the terminal meanwhile. `false` first: Node does nothing when it believes that the terminal is raw. */
+  private readonly onContinue = () => {
+    this.stream.setRawMode(false);
+    this.stream.setRawMode(true);
+  };
   private escaped = false;
 
   constructor(stream: NodeJS.ReadStream, commands: Readonly<Record<string, KeyCommand>>) {
@@ -24,6 +34,8 @@ export class Keyboard {
     this.commands = new Map(Object.entries(commands));
     if (!stream.isTTY) return;
     process.once('exit', this.onExit);
+    process.on('SIGTSTP', this.onStop);
+    process.on('SIGCONT', this.onContinue);
     stream.setRawMode(true);
   }
 
@@ -38,6 +50,8 @@ export class Keyboard {
   /** The terminal is as it was. */
   restore(): void {
     process.off('exit', this.onExit);
+    process.off('SIGTSTP', this.onStop);
+    process.off('SIGCONT', this.onContinue);
     if (this.stream.isTTY) this.stream.setRawMode(false);
   }
 
