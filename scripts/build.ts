@@ -36,7 +36,9 @@ const steps: Step[] = [
       ...['decoder', 'semantics', 'emit', 'interp', 'layout.ts'].map((part) => `packages/cpu-jit/src/${part}`),
       'packages/cpu-jit/scripts/build-interp.ts',
     ],
-    outputs: ['interp', 'interp-avx', 'interp-legacy', 'interp-legacy-avx'].map((name) => `packages/cpu-jit/build/${name}.wasm`),
+    outputs: ['interp', 'interp-avx', 'interp-legacy', 'interp-legacy-avx'].flatMap((name) =>
+      ['wasm', 'keys'].map((kind) => `packages/cpu-jit/build/${name}.${kind}`),
+    ),
     command: script('packages/cpu-jit/scripts/build-interp.ts'),
     cwd: 'packages/cpu-jit',
   },

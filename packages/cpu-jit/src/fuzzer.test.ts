@@ -2,7 +2,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type FuzzOptions, fuzz, fuzzDifferences } from '../tests/fuzzer.ts';
 import { randomProgram } from '../tests/random-program.ts';
 import { Tier } from '../tests/tiers.ts';
-import { handlerForms, PARTS } from './interp/handler-table.ts';
+import { handlerForms } from './interp/handler-forms.ts';
+import { PARTS } from './interp/handler-table.ts';
 
 let wrong: Tier;
 let interpreter: Tier;

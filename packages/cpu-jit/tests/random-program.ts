@@ -1,7 +1,8 @@
 /** Random programs: instructions, loops, conditions, calls and changes of their own code. */
 
 import type { Form } from '../src/decoder/types.ts';
-import { handlerForms, PARTS } from '../src/interp/handler-table.ts';
+import { handlerForms } from '../src/interp/handler-forms.ts';
+import { PARTS } from '../src/interp/handler-table.ts';
 import type { Encoded, MemoryChoice } from './encoder.ts';
 import { Prng } from './prng.ts';
 import { DATA, DATA_BYTES, GS_BASE, type Machine, type Node, PATCHES, READ_ONLY, STACK_TOP } from './program.ts';

@@ -1,6 +1,18 @@
 import { readAddress } from './address.ts';
 import { type CodeSize, effectiveRep, type SizeClass } from './forms.ts';
-import { buildMaps, type Candidate, type Cell, candidateOperands, type Immediate, type Maps, NO_REPEAT, PREFIX_66, PREFIX_F2, PREFIX_F3 } from './lookup.ts';
+import {
+  buildMaps,
+  type Candidate,
+  type Cell,
+  candidateOperands,
+  type Immediate,
+  type Maps,
+  NO_REPEAT,
+  type OpcodeCells,
+  PREFIX_66,
+  PREFIX_F2,
+  PREFIX_F3,
+} from './lookup.ts';
 import { Reader } from './reader.ts';
 import type { AddrSize, DecodeFailure, Insn, MemOperand, OperandForm, OpSize, Rep, Row } from './types.ts';
 
@@ -103,8 +115,8 @@ function readPrefixes(reader: Reader, p: Prefixes, long: boolean): number {
 /** Mandatory prefix by VEX.pp. */
 const VEX_PP = [0, PREFIX_66, PREFIX_F3, PREFIX_F2] as const;
 
-/** Rest of a VEX prefix after C4 (three bytes) or C5 (two); returns the cells of its opcode map, null: none. */
-function readVex(reader: Reader, p: Prefixes, first: number, maps: Maps, long: boolean): readonly (Cell | null)[] | null {
+/** Rest of a VEX prefix after C4 (three bytes) or C5 (two); returns its opcode map, null: none. */
+function readVex(reader: Reader, p: Prefixes, first: number, maps: Maps, long: boolean): OpcodeCells | null {
   const legacy = p.mandatory !== 0 || p.lock || p.rex !== 0;
   const one = reader.u8();
   const last = first === 0xc4 ? reader.u8() : one;
@@ -271,21 +283,21 @@ class CodeDecoder {
 
   private opcode = 0;
 
-  private take(cells: readonly (Cell | null)[]): Cell | null {
+  private take(map: OpcodeCells): Cell | null {
     this.opcode = this.reader.u8();
-    return cells[this.opcode] ?? null;
+    return map.at(this.opcode);
   }
 
   private readOpcode(first: number): Cell | null {
     const { reader, p, maps } = this;
     // In 16/32-bit modes C4 and C5 are LES and LDS unless ModRM would be a register.
     if ((first === 0xc4 || first === 0xc5) && (this.long || reader.peek() >= 0xc0)) {
-      const cells = readVex(reader, p, first, maps, this.long);
-      return cells === null ? null : this.take(cells);
+      const map = readVex(reader, p, first, maps, this.long);
+      return map === null ? null : this.take(map);
     }
     if (first !== 0x0f) {
       this.opcode = first;
-      return maps.one[first] ?? null;
+      return maps.one.at(first);
     }
     const cell = this.take(maps.of);
     if (this.opcode === 0x38) return this.take(maps.of38);

@@ -40,15 +40,42 @@ export interface Cell {
   readonly groups: readonly (readonly Candidate[])[];
 }
 
-/** 256 cells per opcode map; null: no such opcode. */
+/** The cells of an opcode map. They are made when an instruction first needs them: a guest has a fraction of all. */
+export class OpcodeCells {
+  private readonly rowsOf: readonly (readonly number[])[];
+  private readonly cells: (Cell | null | undefined)[] = new Array<undefined>(256).fill(undefined);
+
+  /** `rowsOf`: indices of the rows by opcode. */
+  constructor(rowsOf: readonly (readonly number[])[]) {
+    this.rowsOf = rowsOf;
+  }
+
+  /** null: no such opcode. */
+  at(op: number): Cell | null {
+    const cell = this.cells[op];
+    return cell === undefined ? this.make(op) : cell;
+  }
+
+  private make(op: number): Cell | null {
+    const candidates = (this.rowsOf[op] ?? []).flatMap((index) => {
+      const row = rows[index];
+      return row === undefined ? [] : [compile(row, index)];
+    });
+    candidates.sort((a, b) => specificity(b.row) - specificity(a.row));
+    const cell = cellOf(candidates);
+    this.cells[op] = cell;
+    return cell;
+  }
+}
+
 export interface Maps {
-  readonly one: readonly (Cell | null)[];
-  readonly of: readonly (Cell | null)[];
-  readonly of38: readonly (Cell | null)[];
-  readonly of3a: readonly (Cell | null)[];
-  readonly vexOf: readonly (Cell | null)[];
-  readonly vexOf38: readonly (Cell | null)[];
-  readonly vexOf3a: readonly (Cell | null)[];
+  readonly one: OpcodeCells;
+  readonly of: OpcodeCells;
+  readonly of38: OpcodeCells;
+  readonly of3a: OpcodeCells;
+  readonly vexOf: OpcodeCells;
+  readonly vexOf38: OpcodeCells;
+  readonly vexOf3a: OpcodeCells;
 }
 
 export const NO_REPEAT = -2;
@@ -128,28 +155,38 @@ function cellOf(candidates: readonly Candidate[]): Cell | null {
   return { hasModRm, groups };
 }
 
-/** Opcodes a row covers: eight when the opcode's low bits are a register. */
-function covers(row: Row, op: number): boolean {
-  const low = row.operands.some((spec) => spec.startsWith('Z')) ? op & ~7 : op;
-  return row.op === low;
+/** How many opcodes a row covers: eight when the opcode's low bits are a register. */
+function opcodesOf(row: Row): number {
+  return row.operands.some((spec) => spec.startsWith('Z')) ? 8 : 1;
+}
+
+/** Which map a row is in. */
+function mapOf(row: Row): keyof Maps {
+  switch (row.map) {
+    case '1':
+    case 'x87':
+      return 'one';
+    case '0f':
+      return row.vex === true ? 'vexOf' : 'of';
+    case '0f38':
+      return row.vex === true ? 'vexOf38' : 'of38';
+    case '0f3a':
+      return row.vex === true ? 'vexOf3a' : 'of3a';
+  }
 }
 
 /** Lookup tables for code of this size, from the rows `accept` lets through. */
 export function buildMaps(codeSize: CodeSize, accept: (row: Row) => boolean): Maps {
-  const all = rows.map(compile).filter(({ row }) => existsIn(row, codeSize) && accept(row));
-  const table = (maps: readonly Row['map'][], vex: boolean) => {
-    const mine = all.filter(({ row }) => maps.includes(row.map) && (row.vex === true) === vex);
-    mine.sort((a, b) => specificity(b.row) - specificity(a.row));
-    return Array.from({ length: 256 }, (_, op) => cellOf(mine.filter(({ row }) => covers(row, op))));
-  };
+  const empty = (): number[][] => Array.from({ length: 256 }, () => []);
+  const found = { one: empty(), of: empty(), of38: empty(), of3a: empty(), vexOf: empty(), vexOf38: empty(), vexOf3a: empty() };
+  for (const [index, row] of rows.entries()) {
+    if (!existsIn(row, codeSize) || !accept(row)) continue;
+    for (let op = row.op, end = op + opcodesOf(row); op < end; op++) found[mapOf(row)][op]?.push(index);
+  }
+  const { one, of, of38, of3a, vexOf, vexOf38, vexOf3a } = found;
   return {
-    one: table(['1', 'x87'], false),
-    of: table(['0f'], false),
-    of38: table(['0f38'], false),
-    of3a: table(['0f3a'], false),
-    vexOf: table(['0f'], true),
-    vexOf38: table(['0f38'], true),
-    vexOf3a: table(['0f3a'], true),
+    ...{ one: new OpcodeCells(one), of: new OpcodeCells(of), of38: new OpcodeCells(of38), of3a: new OpcodeCells(of3a) },
+    ...{ vexOf: new OpcodeCells(vexOf), vexOf38: new OpcodeCells(vexOf38), vexOf3a: new OpcodeCells(vexOf3a) },
   };
 }
 

@@ -27,7 +27,8 @@ import {
   S_RIP,
 } from '../layout.ts';
 import { semantics } from '../semantics/index.ts';
-import { handlerForms, type InterpreterPart, PARTS, PSEUDO } from './handler-table.ts';
+import { handlerForms } from './handler-forms.ts';
+import { type InterpreterPart, PARTS, PSEUDO } from './handler-table.ts';
 
 const CPU = 0;
 const REC = 1;

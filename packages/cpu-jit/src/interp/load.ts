@@ -6,10 +6,22 @@ import { handlerIndex, type InterpreterPart, PARTS } from './handler-table.ts';
 const compiled = new Map<InterpreterPart, WebAssembly.Module>();
 const indexes = new Map<string, Int32Array>();
 
-function notBuilt(part: InterpreterPart, cause: unknown): CpuError {
-  return new CpuError('not-built', `build/${part.file} is missing from @pvm/cpu-jit: run \`npm run build\``, { cause });
+function notBuilt(file: string, cause: unknown): CpuError {
+  return new CpuError('not-built', `build/${file} is missing from @pvm/cpu-jit: run \`npm run build\``, { cause });
 }
-const urlOf = (part: InterpreterPart) => new URL(`../../build/${part.file}`, import.meta.url);
+const urlOf = (file: string) => new URL(`../../build/${file}`, import.meta.url);
+
+function readSync(file: string): Uint8Array<ArrayBuffer> {
+  try {
+    return new Uint8Array(readFileSync(urlOf(file)));
+  } catch (cause) {
+    throw notBuilt(file, cause);
+  }
+}
+/** Worked out when the interpreter was built: from the tables it takes longer than reading the module. */
+function keysOf({ keys }: InterpreterPart): Uint32Array {
+  return new Uint32Array(readSync(keys).buffer);
+}
 
 /** The modules of these parts, compiled once in a process. */
 async function loadParts(parts: readonly InterpreterPart[]): Promise<WebAssembly.Module[]> {
@@ -17,8 +29,8 @@ async function loadParts(parts: readonly InterpreterPart[]): Promise<WebAssembly
     parts.map(async (part) => {
       let module = compiled.get(part);
       if (module === undefined) {
-        const bytes = await readFile(urlOf(part)).catch((cause: unknown) => {
-          throw notBuilt(part, cause);
+        const bytes = await readFile(urlOf(part.file)).catch((cause: unknown) => {
+          throw notBuilt(part.file, cause);
         });
         module = await WebAssembly.compile(new Uint8Array(bytes));
         compiled.set(part, module);
@@ -30,13 +42,7 @@ async function loadParts(parts: readonly InterpreterPart[]): Promise<WebAssembly
 function loadPartSync(part: InterpreterPart): WebAssembly.Module {
   let module = compiled.get(part);
   if (module === undefined) {
-    let bytes: Buffer;
-    try {
-      bytes = readFileSync(urlOf(part));
-    } catch (cause) {
-      throw notBuilt(part, cause);
-    }
-    module = new WebAssembly.Module(new Uint8Array(bytes));
+    module = new WebAssembly.Module(readSync(part.file));
     compiled.set(part, module);
   }
   return module;
@@ -45,7 +51,7 @@ function indexOf(parts: readonly InterpreterPart[]): Int32Array {
   const name = parts.map((part) => part.file).join();
   let index = indexes.get(name);
   if (index === undefined) {
-    index = handlerIndex(parts);
+    index = handlerIndex(parts.map((part) => [part, keysOf(part)]));
     indexes.set(name, index);
   }
   return index;
