@@ -47,6 +47,7 @@ export class FramePool implements Saveable {
   free = 0;
   private firstFree = 0;
 
+  /** The frames in `memory` must be zero, as new memory is: writing to them would make all of them resident. */
   constructor(memory: ArrayBufferLike, base: number, frames: number, ramFrames: number) {
     this.words = new Int32Array(memory);
     this.word0 = base >>> 2;
@@ -69,7 +70,7 @@ export class FramePool implements Saveable {
     this.heads = new Int32Array(this.parentHeads + frames);
     this.next = new Int32Array(frames * 512);
     this.prev = new Int32Array(frames * 512);
-    this.clear();
+    this.freeAll();
   }
 
   /** Forgets every shadow page and empties the frames. */
@@ -94,6 +95,10 @@ export class FramePool implements Saveable {
     this.referenced.fill(0);
     this.unsync.fill(0);
     this.writes.fill(0);
+    this.freeAll();
+  }
+
+  private freeAll(): void {
     for (let frame = 1; frame < this.frames - 1; frame++) this.nextPage[frame] = frame + 1;
     this.firstFree = 1;
     this.free = this.frames - 1;
