@@ -1,5 +1,6 @@
-#!/usr/bin/env -S node --max-semi-space-size=8 --no-wasm-inlining
-// V8's young generation would grow to 48 MiB and stay so; with 4 MiB a half, scavenges take a twentieth of a boot's time. Without inlining, which regions get no room for
+#!/usr/bin/env -S node --min-semi-space-size=8 --max-semi-space-size=8 --initial-old-space-size=64 --no-parallel-scavenge --no-wasm-inlining
+// V8's young generation would grow to 48 MiB and stay so; with 4 MiB a half, scavenges take a twentieth of a boot's time. A scavenge on several threads waits for those
+// that compile; the old generation is not collected before it has 64 MiB, which a boot does not reach: seven stops of up to 24 ms. Without inlining, which regions get no room for
 // (engine-flags.ts), V8's baseline code does not count calls for it; once other Wasm was compiled it is too late for this flag.
 // Checks the Node version before anything that needs it is loaded, and begins what takes long: the cache of compiled JavaScript, and the compiler thread, which loads
 // the code generator meanwhile.
