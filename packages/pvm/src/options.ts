@@ -277,7 +277,6 @@ function chooseMachine(options: VmOptions): { design: DesignName; platform: Plat
   }
   if (options.stock !== undefined && !(design === 'pvm' && platform === 'pc')) refuse('option stock is for a kernel without a program under design pvm');
   if ((options.vcpus ?? 1) > 1) {
-    if (speaksAbi) refuse("option vcpus: a kernel that speaks PVM's ABI has one vCPU");
     const able = DESIGN_NAMES.filter((name) => designInfo(name).smp === true);
     if (!able.includes(design)) refuse(`option vcpus: under design ${design} there is one vCPU; ${able.join(', ')} can have more`);
   }

@@ -1,5 +1,5 @@
 import { GS, S_CR4, S_GPR, S_RIP } from '@pvm/cpu-jit/layout';
-import { sendIpis } from '../kvm-pv/hypercalls.ts';
+import { kick, sendIpis, yieldTo } from '../kvm-pv/hypercalls.ts';
 import { R10, R11, RAX, RBX, RCX, RDX } from '../vcpu-state.ts';
 import * as abi from './constants.ts';
 import type { Devices } from './devices.ts';
@@ -88,11 +88,13 @@ function dispatch(vcpu: PvmVcpu, clock: KvmClock, devices: Devices, number: numb
       });
       return vcpu.revision.loadTlsResult;
     case abi.KVM_HC_VAPIC_POLL_IRQ:
-    case abi.KVM_HC_KICK_CPU:
-    case abi.KVM_HC_SCHED_YIELD:
       return 0;
+    case abi.KVM_HC_KICK_CPU:
+      return devices.kvm === undefined ? -abi.KVM_ENOSYS : kick(devices.kvm, vcpu.reg32(R10));
     case abi.KVM_HC_SEND_IPI:
       return devices.kvm === undefined ? -abi.KVM_ENOSYS : sendIpis(vcpu, devices.kvm, R10);
+    case abi.KVM_HC_SCHED_YIELD:
+      return devices.kvm === undefined ? -abi.KVM_ENOSYS : yieldTo(devices.kvm, vcpu.reg32(RBX));
     case abi.KVM_HC_CLOCK_PAIRING:
       if (vcpu.reg(R10) !== 0n) return EOPNOTSUPP;
       return clock.writePairing(Number(vcpu.reg(RBX))) ? 0 : EFAULT;

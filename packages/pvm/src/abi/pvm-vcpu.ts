@@ -16,8 +16,12 @@ import {
   P_PREFAULT_VA,
   P_PVCS,
   P_PVCS_SHIFT,
+  P_RETS_RIP,
+  P_RETU_RIP,
   P_RFLAGS_ALLOWED,
   P_SMOD,
+  P_SUPERVISOR_RSP,
+  P_SWITCH_CR3,
   P_USER_ROOT,
   P_USER_TLB,
   PAGING_SHADOW,
@@ -187,6 +191,24 @@ export class PvmVcpu extends VcpuState implements Saveable {
     this.rflags = (this.rflags & abi.RFLAGS_ERETU) | abi.RFLAGS_SMOD;
     this.core.tlbFlushAll(this.index);
     this.loadRoots(true);
+  }
+
+  /** INIT: nothing of what the guest registered is left. */
+  init(): void {
+    this.setPvcs(0n);
+    for (const field of [P_EVENT_ENTRY, P_RETU_RIP, P_RETS_RIP, P_SWITCH_CR3, P_SUPERVISOR_RSP]) this.set64(field, 0n);
+    this.tls.fill(0n);
+    this.range = DEFAULT_RANGE;
+    this.halted = false;
+    this.nmiBlocked = false;
+    this.redZone = 0n;
+    this.debugControl = 0n;
+  }
+
+  /** The revision is the machine's: that of the boot vCPU, if it is known. */
+  speakLike(boot: PvmVcpu): void {
+    this.revision = boot.revision;
+    this.undecided = boot.undecided;
   }
 
   /**

@@ -16,16 +16,13 @@ export const KVM_FEATURES = {
   clocksourceStable: 1 << 24,
 } as const;
 
-const ALL = Object.values(KVM_FEATURES).reduce((bits, bit) => bits | bit, 0);
-
-/** What guests of the PVM ABI are offered beside the clock: their vCPU starts no other, so nobody would kick it or flush its TLB. */
-export const KVM_FEATURES_OF_ABI_GUESTS =
-  KVM_FEATURES.stealTime | KVM_FEATURES.pvEoi | KVM_FEATURES.pvSendIpi | KVM_FEATURES.pollControl | KVM_FEATURES.pvSchedYield;
+/** All of them. */
+export const KVM_FEATURES_OFFERED = Object.values(KVM_FEATURES).reduce((bits, bit) => bits | bit, 0);
 
 /** The KVM signature with these features. Without any it is there because kernels use the x2APIC without interrupt remapping only under a hypervisor they know. */
 export function kvmLeaves(isOffered: boolean): readonly CpuidLeaf[] {
   return [
     [0x4000_0000, [0x4000_0001, ...KVM_SIGNATURE]],
-    [0x4000_0001, [isOffered ? ALL : 0, 0, 0, 0]],
+    [0x4000_0001, [isOffered ? KVM_FEATURES_OFFERED : 0, 0, 0, 0]],
   ];
 }

@@ -42,25 +42,31 @@ function dispatch(vcpu: VcpuState, host: KvmHost | undefined): number {
   if (number === abi.KVM_HC_VAPIC_POLL_IRQ) return 0;
   if (host === undefined) return -abi.KVM_ENOSYS;
   switch (number) {
-    case abi.KVM_HC_KICK_CPU: {
-      const target = vcpu.reg32(RCX);
-      host.kvmPv(target)?.kick();
-      if (target < host.vcpus) host.wake(target);
-      return 0;
-    }
+    case abi.KVM_HC_KICK_CPU:
+      return kick(host, vcpu.reg32(RCX));
     case abi.KVM_HC_CLOCK_PAIRING:
       if (vcpu.reg32(RCX) !== CLOCK_WALL) return -EOPNOTSUPP;
       return host.kvmPv(vcpu.index)?.clock.writePairing(Number(vcpu.reg(RBX))) === true ? 0 : -EFAULT;
     case abi.KVM_HC_SEND_IPI:
       return sendIpis(vcpu, host);
-    case abi.KVM_HC_SCHED_YIELD: {
-      const target = vcpu.reg32(RBX);
-      if (target < host.vcpus) host.yieldTo(target);
-      return 0;
-    }
+    case abi.KVM_HC_SCHED_YIELD:
+      return yieldTo(host, vcpu.reg32(RBX));
     default:
       return -abi.KVM_ENOSYS;
   }
+}
+
+/** KICK_CPU: the HLT that the vCPU with this APIC ID is in, or its next, is over. */
+export function kick(host: KvmHost, target: number): 0 {
+  host.kvmPv(target)?.kick();
+  if (target < host.vcpus) host.wake(target);
+  return 0;
+}
+
+/** SCHED_YIELD: the vCPU with this APIC ID gets the turn of the caller. */
+export function yieldTo(host: KvmHost, target: number): 0 {
+  if (target < host.vcpus) host.yieldTo(target);
+  return 0;
 }
 
 /** Bit maps of the APIC IDs from RDX on in RBX and RCX, or the register `upper`, interrupt command in RSI. @returns how many vCPUs it reached, or an error */

@@ -150,17 +150,21 @@ export abstract class NativeDesign implements Design {
     this.programControls();
   }
 
+  /** INIT (SDM vol. 3, 10.1): real mode, where all but the boot vCPU wait for a start-up IPI. */
+  init(): void {
+    const { core, index } = this;
+    core.resetToReal(index);
+    this.pv?.reset();
+    // INIT leaves it as it is, and with it the x2APIC mode.
+    this.vcpu.set64(S_APIC_BASE, this.platform.readMsr(index, MSR_APIC_BASE) ?? 0n);
+    this.programControls();
+    this.activity = index === 0 ? 'active' : 'wait-for-sipi';
+  }
+
   /** INIT and start-up IPIs of other vCPUs (SDM vol. 3, 10.4). */
   private takeResets(): void {
     const { core, sink, index } = this;
-    if (sink.takeInit()) {
-      core.resetToReal(index);
-      this.pv?.reset();
-      // INIT leaves it as it is, and with it the x2APIC mode.
-      this.vcpu.set64(S_APIC_BASE, this.platform.readMsr(index, MSR_APIC_BASE) ?? 0n);
-      this.programControls();
-      this.activity = index === 0 ? 'active' : 'wait-for-sipi';
-    }
+    if (sink.takeInit()) this.init();
     const page = sink.takeSipi();
     if (page < 0 || this.activity !== 'wait-for-sipi') return;
     this.programControls();
@@ -382,7 +386,7 @@ export abstract class NativeDesign implements Design {
   }
 
   /** False: it waits for another vCPU to start it. */
-  protected get isStarted(): boolean {
+  get isStarted(): boolean {
     return this.activity !== 'wait-for-sipi';
   }
 

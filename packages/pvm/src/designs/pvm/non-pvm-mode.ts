@@ -1,5 +1,4 @@
 import { EXIT_LIMIT, EXIT_PRIVILEGED, EXIT_SYSCALL, NEXT, NEXT_CHECK, S_CODE_SIZE, S_EFER, V_CR0_MASK } from '@pvm/cpu-jit/layout';
-import type { EntryState } from '@pvm/machine';
 import { EFER_LMA } from '../../abi/pvm-vcpu.ts';
 import type { DesignContext, ExitOutcome } from '../design.ts';
 import { NativeDesign } from '../native/native-design.ts';
@@ -17,13 +16,13 @@ export class NonPvmMode extends NativeDesign {
   readonly timerRow = -1;
   private readonly pagingRow: number;
 
-  constructor(context: Pick<DesignContext, 'core' | 'ledger' | 'platform'>) {
-    super(context);
+  constructor(context: Pick<DesignContext, 'core' | 'ledger' | 'platform'>, index: number) {
+    super(context, undefined, index);
     this.pagingRow = this.ledger.row('CR_ACCESS', 'MOV CR0');
   }
 
-  override boot(entry: EntryState): void {
-    super.boot(entry);
+  protected override programControls(): void {
+    super.programControls();
     this.vcpu.set32(V_CR0_MASK, CR0_PG);
   }
 
@@ -36,10 +35,10 @@ export class NonPvmMode extends NativeDesign {
   override enter(): number {
     while (this.isPagingLongMode) {
       if (this.isLongMode) return EXIT_LIMIT;
-      const reason = this.core.step(0);
+      const reason = this.core.step(this.index);
       if (reason !== NEXT && reason !== NEXT_CHECK) return reason;
     }
-    return this.core.run(0);
+    return this.core.run(this.index);
   }
 
   private get isPagingLongMode(): boolean {
@@ -48,24 +47,24 @@ export class NonPvmMode extends NativeDesign {
 
   /** PVM mode begins: an interrupt that the CPU was about to take goes back to where it came from. */
   leave(): void {
-    const vector = this.core.pendingInterrupt(0);
-    this.core.setInterrupt(0, undefined);
-    if (vector !== undefined) this.platform.sendInterrupt(0, vector);
+    const vector = this.core.pendingInterrupt(this.index);
+    this.core.setInterrupt(this.index, undefined);
+    if (vector !== undefined) this.platform.sendInterrupt(this.index, vector);
   }
 
   /** The MOV to CR0 that changes PG; what only 64-bit code or a hypervisor below would know is undefined. */
   protected override designExit(reason: number, outcome: ExitOutcome): void {
-    const insn = this.core.decodeAt(0, this.vcpu.rip);
+    const insn = this.core.decodeAt(this.index, this.vcpu.rip);
     if (reason === EXIT_PRIVILEGED && typeof insn !== 'string' && insn.row.name === 'mov_cr_r') {
       outcome.row = this.pagingRow;
       this.vcpu.set32(V_CR0_MASK, 0);
-      this.core.step(0);
+      this.core.step(this.index);
       this.vcpu.set32(V_CR0_MASK, CR0_PG);
       return;
     }
     if (reason !== EXIT_PRIVILEGED && reason !== EXIT_SYSCALL) return super.designExit(reason, outcome);
     outcome.row = this.ledger.row('#UD');
-    this.core.raise(0, VECTOR_UD);
+    this.core.raise(this.index, VECTOR_UD);
   }
 
   /** The walker raises #PF by itself. */

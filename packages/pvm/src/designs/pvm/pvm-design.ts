@@ -75,8 +75,10 @@ export class PvmDesign implements Design {
   private readonly vcpus: readonly PvmVcpu[];
   private readonly clocks: readonly KvmClock[];
   private readonly rows: PvmRows;
-  /** Until the vCPU reaches 64-bit code; undefined from then on. */
-  private nonPvm: NonPvmMode | undefined;
+  /** Drive vCPUs that are not yet in 64-bit code; none on a board whose kernels all begin there. */
+  private readonly plain: readonly NonPvmMode[];
+  /** By vCPU: which of them does at present; undefined from 64-bit code on. */
+  private readonly nonPvm: (NonPvmMode | undefined)[];
   /** When the last walk began that ended in a #PF for the guest. */
   private faultStart = 0;
   private faultTimed = false;
@@ -92,7 +94,13 @@ export class PvmDesign implements Design {
     this.mmu = createShadowMmu(core, { isLegal: (_low, high, levels) => isLegal(this.vcpu(0).range, high, levels) });
     this.vcpus = Array.from({ length: core.vcpus }, (_, i) => new PvmVcpu(core, i, { ...options, mmu: this.mmu, interrupts: options.platform.interrupts(i) }));
     this.clocks = this.vcpus.map((v) => this.pv(v.index)?.clock ?? new KvmClock(options.ram, () => options.tsc(v.index), options.wallClock));
-    this.showCpuid();
+    const isPc = this.platform.kind === 'pc';
+    this.plain = isPc ? this.vcpus.map((v) => new NonPvmMode({ core, ledger, platform: this.platform }, v.index)) : [];
+    this.nonPvm = this.vcpus.map((v) => (v.index === 0 ? undefined : this.plain[v.index]));
+    for (const vcpu of this.vcpus) {
+      const processor = { id: vcpu.index, count: core.vcpus };
+      installPvmCpuid(vcpu, { level: core.level, apic: isPc, processor }, this.platform.kvm !== undefined);
+    }
   }
 
   /** The ABI state of a vCPU. */
@@ -105,7 +113,8 @@ export class PvmDesign implements Design {
   /** A 64-bit entry starts in smod; a 32-bit one first has to get there. */
   boot(entry: EntryState): void {
     if (entry.mode === 'protected') {
-      this.enterNonPvm().boot(entry);
+      this.nonPvm[0] = this.plain[0];
+      this.plain[0]?.boot(entry);
       return;
     }
     const { rax = 0n, rbx = 0n, rsp = 0n, rsi = 0n } = entry.registers;
@@ -113,23 +122,43 @@ export class PvmDesign implements Design {
     this.vcpu(0).boot({ rip: entry.rip, registers, cr3: BigInt(entry.cr3), codeSelector: entry.segments.cs.selector });
   }
 
-  private enterNonPvm(): NonPvmMode {
-    const nonPvm = new NonPvmMode({ core: this.core, ledger: this.ledger, platform: this.platform });
-    this.nonPvm = nonPvm;
-    this.showCpuid();
-    return nonPvm;
+  /** All writes of the guest to its tables are seen: no vCPU runs on a plain CPU. */
+  private get isShadowComplete(): boolean {
+    return this.nonPvm.every((plain) => plain?.isStarted !== true);
   }
 
-  private showCpuid(): void {
-    for (const vcpu of this.vcpus) installPvmCpuid(vcpu, { level: this.core.level, apic: this.platform.kind === 'pc' }, this.platform.kvm !== undefined);
+  /** An INIT takes a vCPU back out of PVM mode; a start-up IPI without one has no effect. */
+  private takeReset(vcpu: PvmVcpu): void {
+    const { interrupts, index } = vcpu;
+    if (!interrupts.takeInit()) {
+      interrupts.takeSipi();
+      return;
+    }
+    vcpu.init();
+    this.nonPvm[index] = this.plain[index];
+    this.plain[index]?.init();
   }
+
+  /** The vCPU has reached 64-bit code. What it wrote to the guest's tables before was not seen: shadowing starts anew. */
+  private enterPvm(index: number, plain: NonPvmMode): void {
+    const vcpu = this.vcpu(index);
+    plain.leave();
+    this.nonPvm[index] = undefined;
+    const others = this.vcpus.filter((other) => other !== vcpu && this.nonPvm[other.index] === undefined);
+    if (others.length > 0) this.mmu.reset();
+    for (const other of others) other.loadRoots(true);
+    if (index > 0) vcpu.speakLike(this.vcpu(0));
+    vcpu.convert(vcpu.selector(CS));
+  }
+
   /** KVM's interface of a vCPU beside the clock; undefined where the platform has no local APIC, or hides it. */
   private pv(index: number): KvmPv | undefined {
     return this.platform.kvm?.kvmPv(index);
   }
 
   prepareEntry(index: number): boolean {
-    if (this.nonPvm !== undefined) return this.nonPvm.prepareEntry();
+    const plain = this.nonPvm[index];
+    if (plain !== undefined) return plain.prepareEntry();
     const eoi = this.pv(index)?.eoi;
     eoi?.takeBack();
     const delivered = this.vcpu(index).prepareEntry();
@@ -144,13 +173,11 @@ export class PvmDesign implements Design {
   }
 
   enter(index: number): number {
-    if (this.nonPvm !== undefined) {
-      const reason = this.nonPvm.enter();
-      if (!this.nonPvm.isLongMode) return reason;
-      this.nonPvm.leave();
-      this.nonPvm = undefined;
-      const vcpu = this.vcpu(index);
-      vcpu.convert(vcpu.selector(CS));
+    const plain = this.nonPvm[index];
+    if (plain !== undefined) {
+      const reason = plain.enter();
+      if (!plain.isLongMode) return reason;
+      this.enterPvm(index, plain);
     }
     return this.core.run(index);
   }
@@ -158,8 +185,9 @@ export class PvmDesign implements Design {
   // ------------------------------------------------------------ exits
   handleExit(index: number, reason: number, outcome: ExitOutcome): void {
     const vcpu = this.vcpu(index);
-    if (this.nonPvm !== undefined) {
-      this.nonPvm.handleExit(index, reason, outcome);
+    const plain = this.nonPvm[index];
+    if (plain !== undefined) {
+      plain.handleExit(index, reason, outcome);
       return;
     }
     outcome.wait = undefined;
@@ -276,7 +304,8 @@ export class PvmDesign implements Design {
 
   // ------------------------------------------------------------ hooks of the CPU
   mmuFault(index: number): 0 | 1 | 2 | 3 {
-    if (this.nonPvm !== undefined) return this.nonPvm.mmuFault();
+    const plain = this.nonPvm[index];
+    if (plain !== undefined) return plain.mmuFault();
     const start = this.ledger.start();
     const vcpu = this.vcpu(index);
     const access = vcpu.get32(S_EXIT_ACCESS) & 3;
@@ -319,7 +348,8 @@ export class PvmDesign implements Design {
 
   /** Outside RAM in the guest's own tables, which only non-PVM mode walks. */
   mmio(index: number): 1 | 2 {
-    if (this.nonPvm !== undefined) return this.nonPvm.mmio();
+    const plain = this.nonPvm[index];
+    if (plain !== undefined) return plain.mmio();
     const vcpu = this.vcpu(index);
     return this.deviceAccess(vcpu, Number(vcpu.get64(S_EXIT_GPA)), vcpu.get32(S_EXIT_ACCESS) & 3, this.ledger.start());
   }
@@ -346,14 +376,21 @@ export class PvmDesign implements Design {
     this.platform.sendNmi(index);
   }
   halted(index: number): 'no' | 'wakeable' | 'dead' {
-    if (this.nonPvm !== undefined) return this.nonPvm.halted();
     const vcpu = this.vcpu(index);
+    let plain = this.nonPvm[index];
+    if (plain === undefined && this.plain.length > 0 && vcpu.interrupts.hasReset()) {
+      this.takeReset(vcpu);
+      plain = this.nonPvm[index];
+    }
+    if (plain !== undefined) return plain.halted();
+    if (vcpu.halted && this.pv(index)?.takeKick() === true) vcpu.halted = false;
     if (!vcpu.halted || vcpu.wakeUp()) return 'no';
     return vcpu.virtualIf ? 'wakeable' : 'dead';
   }
 
   describe(index: number): string[] {
-    if (this.nonPvm !== undefined) return ['non-PVM mode', ...this.nonPvm.describe()];
+    const plain = this.nonPvm[index];
+    if (plain !== undefined) return ['non-PVM mode', ...plain.describe()];
     const vcpu = this.vcpu(index);
     const lines = [`ABI ${vcpu.revision.name}  mode ${vcpu.smod ? 'smod' : 'umod'}  virtual IF ${vcpu.virtualIf ? 1 : 0}`];
     if (vcpu.pvcs === 0) return [...lines, 'no PVCS'];
@@ -377,7 +414,7 @@ export class PvmDesign implements Design {
   /** The switcher writes to the PVCS past the tables, and a guest in non-PVM mode to everything. */
   get dirtyLog(): DirtyTracking {
     return shadowDirtyLog(this.mmu, () => {
-      if (this.nonPvm !== undefined) this.mmu.dirtyEverything();
+      if (!this.isShadowComplete) this.mmu.dirtyEverything();
       for (const { pvcs } of this.vcpus) if (pvcs !== 0) this.mmu.guestWrote(pvcs, abi.PVCS_SIZE);
     });
   }
@@ -386,7 +423,7 @@ export class PvmDesign implements Design {
   }
 
   checkMmu(): void {
-    this.mmu.check();
+    this.mmu.check(this.isShadowComplete);
   }
   shadowPagesBuilt(): number {
     return this.mmu.stats().pagesBuilt;
@@ -394,8 +431,13 @@ export class PvmDesign implements Design {
 
   state(s: StateIo): void {
     s.fields(this, ['mmu', 'vcpus', 'clocks']);
-    const isNonPvm = s.value('isNonPvm', this.nonPvm !== undefined);
-    if (s.restoring) this.nonPvm = isNonPvm ? this.enterNonPvm() : undefined;
-    if (this.nonPvm !== undefined) s.part('nonPvm', this.nonPvm);
+    const isNonPvm = s.value(
+      'isNonPvm',
+      this.nonPvm.map((plain) => plain !== undefined),
+    );
+    this.plain.forEach((plain, i) => {
+      this.nonPvm[i] = isNonPvm[i] === true ? plain : undefined;
+      s.part('nonPvm', plain);
+    });
   }
 }
