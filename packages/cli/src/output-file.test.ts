@@ -1,8 +1,10 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { OutputFile } from './output-file.ts';
+import { OutputFile, writeWhole } from './output-file.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'pvm-output-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -26,6 +28,21 @@ test('of a file that is given up nothing stays', async () => {
   await file.discard();
   expect(readdirSync(folder)).not.toContain('b');
   expect(readdirSync(folder).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+});
+
+test('a link stays a link, and what it leads to is replaced', async () => {
+  const link = join(folder, 'link');
+  writeFileSync(join(folder, 'c'), 'before');
+  symlinkSync('c', link);
+  await writeWhole(link, '--out', 'after');
+  expect([readlinkSync(link), readFileSync(join(folder, 'c'), 'utf8')]).toEqual(['c', 'after']);
+});
+
+test('a pipe is written as it is, and is still one', async () => {
+  const pipe = join(folder, 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  const [text] = await Promise.all([readFile(pipe, 'utf8'), writeWhole(pipe, '--out', 'through the pipe')]);
+  expect([text, statSync(pipe).isFIFO()]).toEqual(['through the pipe', true]);
 });
 
 test.each([

@@ -1,19 +1,23 @@
 import { constants } from 'node:fs';
-import { access, type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
+import { access, type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { UsageError } from './errors.ts';
 
 /** Pieces are gathered up to this size before they are written, characters. */
 const BUFFER = 1 << 16;
 
-/** A file that appears when it is complete: written under a temporary name beside its own, then renamed. */
+/**
+ * A file that appears when it is complete: written under a temporary name beside its own, then renamed. A device or pipe, such as /dev/null or /dev/stderr, is written
+ * as it is; a link stays, and what it leads to is replaced.
+ */
 export class OutputFile {
   private readonly path: string;
-  private readonly temporary: string;
+  /** Undefined: it is written in place. */
+  private readonly temporary: string | undefined;
   private handle: FileHandle | undefined;
   private buffer = '';
 
-  private constructor(path: string, temporary: string, handle: FileHandle) {
+  private constructor(path: string, temporary: string | undefined, handle: FileHandle) {
     this.path = path;
     this.temporary = temporary;
     this.handle = handle;
@@ -26,28 +30,34 @@ export class OutputFile {
    * @throws UsageError
    */
   static async open(path: string, option: string): Promise<OutputFile> {
-    const temporary = `${path}.${process.pid}.tmp`;
     const target = await stat(path).catch(() => undefined);
     if (target?.isDirectory()) throw new UsageError(`${option} ${path}: is a directory; expected a file to write`);
     try {
-      if (target !== undefined) await access(path, constants.W_OK);
-      return new OutputFile(path, temporary, await open(temporary, 'wx'));
+      if (target === undefined) return await OutputFile.beside(path);
+      await access(path, constants.W_OK);
+      return target.isFile() ? await OutputFile.beside(await realpath(path)) : new OutputFile(path, undefined, await open(path, 'w'));
     } catch (error) {
       throw new UsageError(`${option} ${path}: cannot be written: ${explain(error, path)}`);
     }
   }
 
+  private static async beside(path: string): Promise<OutputFile> {
+    const temporary = `${path}.${process.pid}.tmp`;
+    return new OutputFile(path, temporary, await open(temporary, 'wx'));
+  }
+
+  /** @throws UsageError */
   async write(piece: string): Promise<void> {
     this.buffer += piece;
     if (this.buffer.length >= BUFFER) await this.flush();
   }
 
-  /** The file is complete and gets its name. */
+  /** The file is complete and gets its name. @throws UsageError */
   async commit(): Promise<void> {
     await this.flush();
     await this.handle?.close();
     this.handle = undefined;
-    await rename(this.temporary, this.path);
+    if (this.temporary !== undefined) await rename(this.temporary, this.path);
   }
 
   /** Without `commit` nothing of the file stays; after it, nothing happens. */
@@ -55,13 +65,17 @@ export class OutputFile {
     if (this.handle === undefined) return;
     await this.handle.close();
     this.handle = undefined;
-    await rm(this.temporary, { force: true });
+    if (this.temporary !== undefined) await rm(this.temporary, { force: true });
   }
 
   private async flush(): Promise<void> {
     const text = this.buffer;
     this.buffer = '';
-    await this.handle?.appendFile(text);
+    try {
+      await this.handle?.appendFile(text);
+    } catch (error) {
+      throw new UsageError(`${this.path}: cannot be written: ${explain(error, this.path)}`);
+    }
   }
 }
 
@@ -72,6 +86,7 @@ function explain(error: unknown, path: string): string {
     EACCES: 'permission denied',
     ENOTDIR: `${dirname(path)} is no folder`,
     EROFS: 'read-only file system',
+    ENOSPC: 'no space left on the device',
   };
   return known[code] ?? code;
 }

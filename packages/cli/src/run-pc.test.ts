@@ -100,6 +100,11 @@ describe('a machine by the command line', () => {
     expect(pvm(['run', '-kernel', hello, '-serial', 'none'])).toMatchObject({ status: 0, stdout: '' });
   });
 
+  test.skipIf(!existsSync('/dev/full'))('says which of its consoles found the disk full', () => {
+    const full = pvm(['run', '-kernel', hello, '-serial', 'file:/dev/full']);
+    expect(full).toMatchObject({ status: 2, stderr: 'pvm: --serial file:/dev/full: cannot be written (ENOSPC)\n' });
+  });
+
   test('reads everything that is piped in, however early', () => {
     const code = kernel(
       'reader',

@@ -98,6 +98,8 @@ const CASES: readonly (readonly [string, RegExp])[] = [
   ['run --kernel directory', /is a directory/],
   ['run --kernel text', /neither a bzImage, an ELF nor a multiboot image/],
   ['run --kernel cut-bzimage', /cut short: it has 4096 bytes of \d+/],
+  ['run --kernel /dev/zero', /\/dev\/zero: is a device; expected a file/],
+  [`${boot} --initrd /dev/zero`, /\/dev\/zero: is a device; expected a file/],
   [`${boot} --initrd nope`, /nope: no such file/],
   [`${boot} --append`, /option --append needs a value/],
   [`${boot} --drive image`, /do not know "image".*expected file=IMAGE/],

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { buildCpio, fileProblem, parseElf64 } from '@pvm/machine';
 import { PvmError } from './errors.ts';
 import type { CheckedOptions } from './options.ts';
@@ -48,8 +48,11 @@ function named(source: string | Uint8Array | undefined, what: string): string {
 async function load(source: string | URL | Uint8Array, name: string): Promise<Uint8Array> {
   if (source instanceof Uint8Array) return source;
   try {
+    // Some never end.
+    if ((await stat(source)).isCharacterDevice()) throw new PvmError('unreadable-file', `${name}: is a device; expected a file`);
     return new Uint8Array(await readFile(source));
   } catch (cause) {
+    if (cause instanceof PvmError) throw cause;
     throw new PvmError('unreadable-file', `${name}: ${fileProblem(cause)}`, { cause });
   }
 }

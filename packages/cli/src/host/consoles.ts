@@ -80,6 +80,10 @@ class Channel {
   }
 }
 
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : error;
+}
+
 /** Input and output of the consoles of a PC. */
 export class Consoles {
   /** What `createVm` gets. */
@@ -125,13 +129,15 @@ export class Consoles {
   private file(option: string, path: string): Output {
     try {
       const stream = createWriteStream(path, { fd: openSync(path, 'w') });
-      const done = finished(stream);
+      const done = finished(stream).catch((cause: unknown) => {
+        throw new UsageError(`${option} file:${path}: cannot be written (${codeOf(cause)})`);
+      });
       // Told by `close`.
       done.catch(() => undefined);
       this.files.push({ stream, done });
       return stream;
     } catch (e) {
-      throw new UsageError(`${option} file:${path}: cannot be written (${e instanceof Error && 'code' in e ? e.code : e})`);
+      throw new UsageError(`${option} file:${path}: cannot be written (${codeOf(e)})`);
     }
   }
 

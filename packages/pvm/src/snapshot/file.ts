@@ -1,19 +1,21 @@
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, realpathSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { PvmError } from '../errors.ts';
 
-/** A file that appears under its name only when all of it is on the disk. */
+/** A file that appears under its name only when all of it is on the disk. A device or pipe is written as it is; a link stays, and what it leads to is replaced. */
 export class AtomicFile {
   private readonly path: string;
-  private readonly temporary: string;
+  /** Undefined: it is written in place. */
+  private readonly temporary: string | undefined;
   private fd: number;
 
   /** Opens it under a temporary name beside its own. @throws PvmError `unwritable-file` */
   constructor(path: string) {
-    this.path = path;
-    this.temporary = `${path}.${process.pid}.tmp`;
     try {
-      this.fd = openSync(this.temporary, 'wx', 0o600);
+      const there = statSync(path, { throwIfNoEntry: false });
+      this.path = there?.isFile() === true ? realpathSync(path) : path;
+      this.temporary = there === undefined || there.isFile() ? `${this.path}.${process.pid}.tmp` : undefined;
+      this.fd = this.temporary === undefined ? openSync(path, 'w') : openSync(this.temporary, 'wx', 0o600);
     } catch (cause) {
       const code = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
       const known: Readonly<Record<string, string>> = {
@@ -29,10 +31,10 @@ export class AtomicFile {
   write(pieces: Iterable<Uint8Array>): void {
     try {
       for (const piece of pieces) for (let at = 0; at < piece.length; ) at += writeSync(this.fd, piece, at);
-      fsyncSync(this.fd);
+      if (this.temporary !== undefined) fsyncSync(this.fd);
       closeSync(this.fd);
       this.fd = -1;
-      renameSync(this.temporary, this.path);
+      if (this.temporary !== undefined) renameSync(this.temporary, this.path);
     } catch (cause) {
       this.discard();
       if (cause instanceof PvmError || !(cause instanceof Error && 'code' in cause)) throw cause;
@@ -44,6 +46,6 @@ export class AtomicFile {
   discard(): void {
     if (this.fd >= 0) closeSync(this.fd);
     this.fd = -1;
-    rmSync(this.temporary, { force: true });
+    if (this.temporary !== undefined) rmSync(this.temporary, { force: true });
   }
 }

@@ -1,7 +1,9 @@
+import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { buffer } from 'node:stream/consumers';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createVm, DESIGN_NAMES, designInfo, snapshotInfo, type Vm, type VmOptions } from '../index.ts';
 import { COM1, out, outImmediate, powerOff, start, stockKernel, TIMER_VECTOR, waitForTimer, word } from '../testing/stock-guest.ts';
@@ -177,6 +179,20 @@ describe('a snapshot file', () => {
     expect(info).toMatchObject({ isCurrent: true, instructions: '0', vcpus: 1, sources: { image: null, commandLine: 'quiet' } });
     expect(info.config).toMatchObject({ platform: 'pc', design: 'bare', memory: 16 << 20, clock: 'icount' });
     expect((await (await session({ restore: path })).outcome()).console).toBe('TT');
+  });
+
+  it('goes through a link or into a pipe, and leaves both what they are', async () => {
+    const { vm } = await session({ kernel: stockKernel(powerOff) });
+    const [target, link, pipe] = [join(folder, 'target'), join(folder, 'link'), join(folder, 'pipe')];
+    writeFileSync(target, 'before');
+    symlinkSync('target', link);
+    await vm.saveTo(link);
+    expect([readlinkSync(link), snapshotInfo(readFileSync(target)).config.platform]).toEqual(['target', 'pc']);
+    execFileSync('mkfifo', [pipe]);
+    const piped = buffer(spawn('cat', [pipe]).stdout);
+    await vm.saveTo(pipe);
+    expect([statSync(pipe).isFIFO(), snapshotInfo(await piped).config.platform]).toEqual([true, 'pc']);
+    await vm.dispose();
   });
 
   it('is not written where it cannot be, and not of a machine that has ended', async () => {
