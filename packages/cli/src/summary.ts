@@ -1,4 +1,4 @@
-import { formatTable, LEFT_NAMES, type RunReport, type Summary } from '@pvm/pvm';
+import { formatTable, LEFT_NAMES, LONG_STALL_MS, type RunReport, STALL_CAUSES, type StallCause, type Summary } from '@pvm/pvm';
 
 const ms = (n: number) => (n >= 1000 ? `${(n / 1000).toFixed(2)} s` : `${n.toFixed(1)} ms`);
 const count = (n: number | bigint) => n.toLocaleString('en-US');
@@ -36,6 +36,26 @@ export function formatSummary(s: Summary): string {
   return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n');
 }
 
+const STALL_NAMES: Readonly<Record<StallCause, string>> = {
+  decode: 'decoding',
+  grow: 'growing regions',
+  merge: 'growing merged regions',
+  receive: 'taking modules from the compiler',
+  instantiate: 'instantiating them',
+  link: 'linking them',
+  reuse: 'finding stored code',
+  flush: 'dropping all code',
+  collect: 'collecting garbage, in all of these',
+};
+
+/** What kept the vCPU's thread from running, most first. */
+function stalls({ cpu }: Summary): [string, string][] {
+  return STALL_CAUSES.map((cause) => ({ cause, ...cpu.stalls[cause] }))
+    .filter((time) => time.ms > 0)
+    .sort((a, b) => b.ms - a.ms)
+    .map((time) => [`  ${STALL_NAMES[time.cause]}`, `${ms(time.ms)}, ${ms(time.longestMs)} the longest, ${count(time.long)} above ${LONG_STALL_MS} ms`]);
+}
+
 /** What was compiled, what it cost, and how well it carries the guest, for people. */
 export function formatJitStats(s: Summary): string {
   const { cpu } = s;
@@ -61,7 +81,8 @@ export function formatJitStats(s: Summary): string {
     ["V8's compiler", ms(jit.engineMs)],
     ['throughput', rate],
     ...(jit.reused === 0 ? [] : [['reused', `${count(jit.reused)} regions of earlier runs, or of the same code elsewhere`] as [string, string]]),
-    ['stalls', `${ms(jit.linkMs)} in all, ${ms(jit.longestLinkMs)} the longest, to find regions and link them`],
+    ['stalls', `${ms(s.compileStallMs)} to find regions and link them; by cause, by the clock`],
+    ...stalls(s),
     [
       'entered from outside',
       `${count(cpu.compiledEntries)} times, ${count(Math.round(cpu.compiledInstructions / Math.max(1, cpu.compiledEntries)))} instructions each; left because of`,

@@ -2,6 +2,7 @@
 import type { CpuLevel } from './features.ts';
 import type { JitCounts } from './jit/jit.ts';
 import type { TierSamples } from './sampler.ts';
+import type { Stalls } from './stalls.ts';
 
 /** For `setLimit`: never. */
 export const NO_LIMIT = 0xffff_ffff_ffff_ffffn;
@@ -77,6 +78,8 @@ export interface CpuStats {
   readonly codeInvalidations: number;
   /** Where vCPU 0 was found by the sampler; undefined without `sample`. */
   readonly samples: TierSamples | undefined;
+  /** What kept the thread from running vCPUs, by cause. */
+  readonly stalls: Stalls;
   /** The compiler's counters; undefined with `jit: 'off'`. */
   readonly jit: Readonly<JitCounts> | undefined;
 }

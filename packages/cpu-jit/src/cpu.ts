@@ -72,6 +72,7 @@ import {
 import { instantiateRuntime } from './runtime.ts';
 import { TierSampler } from './sampler.ts';
 import { SingleStepper } from './single-stepper.ts';
+import { StallClock } from './stalls.ts';
 
 /** Interpreter entries after which a block is compiled. */
 const HOT_THRESHOLD = 400;
@@ -112,6 +113,7 @@ export class CpuCore extends SingleStepper {
   private debugPoints: DebugPoints;
   private jit: Jit | undefined;
   private sampler: TierSampler | undefined;
+  private readonly stalls = new StallClock();
 
   /** Allocates memory and instantiates the Wasm modules. Throws `CpuError` for bad options or an unbuilt package. */
   static async create(options: CpuOptions): Promise<CpuCore> {
@@ -142,7 +144,7 @@ export class CpuCore extends SingleStepper {
         this.code.invalidate(u32[(cpu + S_EXIT_BLOCK) >>> 2] ?? 0, u32[(cpu + S_EXIT_SIZE) >>> 2] ?? 1);
         return 0;
       },
-      hot: (cpu) => this.jit?.hot(cpu),
+      hot: (cpu) => this.stalls.measure('grow', () => this.jit?.hot(cpu)),
       hostTsc: () => performance.now() * 1e6,
     });
     const runtime = this.runtime;
@@ -174,7 +176,10 @@ export class CpuCore extends SingleStepper {
       interpreter.handlers,
     );
     this.debugPoints = new DebugPoints(this, this.code, runtime);
-    if (options.sample === true) this.sampler = new TierSampler(memory);
+    if (options.sample === true) {
+      this.sampler = new TierSampler(memory);
+      this.stalls.observeCollections();
+    }
     if (options.jit === 'off') return;
     const compiler =
       options.jit === 'sync' ? await syncCompiler(this.u8) : new WorkerCompiler({ memory, kicks: this.limitAddresses(), store: options.codeCache });
@@ -184,8 +189,9 @@ export class CpuCore extends SingleStepper {
         u32,
         view: this.view,
         table,
-        imports: { ...imports, ...interpreter.exports, host_entered: (cpu: number) => this.jit?.entered(cpu) },
+        imports: { ...imports, ...interpreter.exports, host_entered: (cpu: number) => this.stalls.measure('merge', () => this.jit?.entered(cpu)) },
         code: this.code,
+        stalls: this.stalls,
         forgetLinks: () => {
           for (let v = 0; v < this.vcpus; v++) runtime.forgetLinks(this.cpuAddress(v));
         },
@@ -329,20 +335,15 @@ export class CpuCore extends SingleStepper {
     return this.debugPoints;
   }
 
-  /** Forgets all translated and compiled code. */
-  private flushCode(): void {
-    if (this.jit?.isFull === true) this.jit.counts.evictions++;
-    this.code.flush();
-  }
-
   private decodeBlock(cpu: number): boolean {
-    if (this.code.full || this.jit?.isFull === true) this.flushCode();
+    if (this.jit?.isFull === true) this.jit.counts.evictions++;
+    if (this.code.full || this.jit?.isFull === true) this.stalls.measure('flush', () => this.code.flush());
     const source = this.sourceAt(cpu);
     if (source === undefined) return false;
     if (this.debugPoints.hasBreakpoints) this.debugPoints.decoding((cpu - CPU_BASE) / CPU_STRIDE, source.hpa);
     const codeSize = this.codeSize(cpu);
-    const isAdded = this.code.addBlock(source, codeSize);
-    if (isAdded) this.jit?.decoded(cpu, source.hpa, codeSize);
+    const isAdded = this.stalls.measure('decode', () => this.code.addBlock(source, codeSize));
+    if (isAdded) this.stalls.measure('reuse', () => this.jit?.decoded(cpu, source.hpa, codeSize));
     return isAdded;
   }
 
@@ -371,6 +372,7 @@ export class CpuCore extends SingleStepper {
       instructionsDecoded: this.code.counts.instructions,
       codeInvalidations: this.code.counts.invalidated,
       samples: this.sampler?.samples(),
+      stalls: this.stalls.counts(),
       jit: this.jit?.counts,
     };
   }
@@ -390,6 +392,7 @@ export class CpuCore extends SingleStepper {
 
   /** Ends the compiler thread; the object must not be used afterwards. */
   async dispose(): Promise<void> {
+    this.stalls.dispose();
     await Promise.all([this.jit?.dispose(), this.sampler?.dispose()]);
   }
 }

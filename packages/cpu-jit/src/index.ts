@@ -10,4 +10,5 @@ export * from './features.ts';
 export * from './layout.ts';
 export type { MemoryLayout } from './memory.ts';
 export * from './processor-leaves.ts';
+export { COMPILER_STALLS, LONG_STALL_MS, STALL_CAUSES, type StallCause, type Stalls } from './stalls.ts';
 export * from './state/index.ts';

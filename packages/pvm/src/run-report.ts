@@ -156,6 +156,7 @@ function summaryJson(s: Summary) {
         ? undefined
         : {
             ...s.cpu.jit,
+            stalls: s.cpu.stalls,
             compiledEntries: s.cpu.compiledEntries,
             jumpCacheMisses: s.cpu.jumpCacheMisses,
             compiledInstructions: s.cpu.compiledInstructions,

@@ -1,4 +1,4 @@
-import type { CpuStats } from '@pvm/cpu-jit';
+import { COMPILER_STALLS, type CpuStats } from '@pvm/cpu-jit';
 import type { Design } from './designs/design.ts';
 import type { ExitLedger } from './ledger.ts';
 
@@ -64,7 +64,7 @@ export function summarise({ cpu, design, ledger, runMs, unknownSyscalls }: RunCo
 function tierTimes(guestMs: number, cpu: CpuStats): Pick<Summary, 'interpreterMs' | 'compiledMs' | 'compileMs' | 'compileStallMs'> {
   const { samples, jit } = cpu;
   const seen = (samples?.interpreter ?? 0) + (samples?.compiled ?? 0);
-  const stall = jit?.linkMs ?? 0;
+  const stall = COMPILER_STALLS.reduce((sum, cause) => sum + cpu.stalls[cause].ms, 0);
   const share = (n: number) => (seen === 0 ? undefined : (Math.max(0, guestMs - stall) * n) / seen);
   return {
     interpreterMs: share(samples?.interpreter ?? 0),

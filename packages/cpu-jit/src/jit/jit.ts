@@ -18,6 +18,7 @@ import {
   S_MXCSR,
   S_RIP,
 } from '../layout.ts';
+import type { StallClock } from '../stalls.ts';
 import { counterName, functionName } from './function-name.ts';
 import { isTiny, observedTargets, regionCode } from './guest-code.ts';
 import { KnownCode, type KnownRegion } from './known-code.ts';
@@ -103,9 +104,6 @@ export interface JitCounts {
   /** Milliseconds in the code generator and in V8, on whatever thread. */
   emitMs: number;
   engineMs: number;
-  /** Milliseconds of this thread spent on finding regions and linking results, in all and at most at a time. */
-  linkMs: number;
-  longestLinkMs: number;
   /** Regions that run, and the bytes of their Wasm; the others were dropped because their code changed, or replaced. */
   liveRegions: number;
   liveBytes: number;
@@ -124,6 +122,8 @@ export interface JitHost {
   readonly table: WebAssembly.Table;
   readonly imports: WebAssembly.ModuleImports;
   readonly code: CodeCache;
+  /** Is told what the vCPU's thread is kept from running for. */
+  readonly stalls: StallClock;
   /** What a profiler should call the region that starts at a virtual address; absent: nobody asks. */
   readonly nameRegion?: ((rip: bigint) => string) | undefined;
   /** Has every jump be looked up anew. */
@@ -214,8 +214,6 @@ export class Jit {
     bytes: 0,
     emitMs: 0,
     engineMs: 0,
-    linkMs: 0,
-    longestLinkMs: 0,
     liveRegions: 0,
     liveBytes: 0,
     evictions: 0,
@@ -259,7 +257,6 @@ export class Jit {
 
   /** The block in S_EXIT_BLOCK became hot. */
   hot(cpu: number): void {
-    const start = performance.now();
     this.poll();
     const { u32 } = this.host;
     const desc = u32[(cpu + S_EXIT_BLOCK) >>> 2] ?? 0;
@@ -281,13 +278,6 @@ export class Jit {
       const rip = this.host.view.getBigUint64(cpu + S_RIP, true);
       if (region !== undefined) this.request({ desc, region, rip, reforms: 0, merges: 0, absorbed: new Set(), replaces: undefined });
     }
-    this.spent(start);
-  }
-
-  private spent(since: number): void {
-    const ms = performance.now() - since;
-    this.counts.linkMs += ms;
-    this.counts.longestLinkMs = Math.max(this.counts.longestLinkMs, ms);
   }
 
   /** Forms the region anew that ends at `hpa`, where the vCPU is, because it seemed cold; false when there is none that may grow. */
@@ -306,7 +296,6 @@ export class Jit {
 
   /** The compiled region of the block in S_EXIT_BLOCK has been entered often once more: what it is entered from, or leaves for, may as well be a part of it. */
   entered(cpu: number): void {
-    const start = performance.now();
     const { u32 } = this.host;
     const p = this.heads.get(u32[((u32[(cpu + S_EXIT_BLOCK) >>> 2] ?? 0) + BD_HPA) >>> 2] ?? 0);
     if (p !== undefined && this.isCurrent(p)) {
@@ -324,7 +313,6 @@ export class Jit {
       pairs.sort((x, y) => weight(y) - weight(x));
       pairs.slice(0, MERGE_TRIES).some(({ from, to }) => this.merge(cpu, from, to) || this.refuse(from, to));
     }
-    this.spent(start);
   }
 
   /** Remembers that a merge cannot be: both would have to change first. */
@@ -366,7 +354,12 @@ export class Jit {
 
   /** Links what has been compiled since the last call. Only when no compiled region of the same code is being replaced: links are never patched in place. */
   poll(): void {
-    for (let r = this.compiler.poll(); r !== undefined; r = this.compiler.poll()) this.install(r);
+    const { stalls } = this.host;
+    const next = () => stalls.measure('receive', () => this.compiler.poll());
+    for (let r = next(); r !== undefined; r = next()) {
+      const result = r;
+      stalls.measure('link', () => this.install(result));
+    }
     for (let m = this.compiler.stored?.(); m !== undefined; m = this.compiler.stored?.()) this.known?.add(m);
   }
 
@@ -379,7 +372,6 @@ export class Jit {
   /** The block at `hpa`, where the vCPU is, was decoded: code that is known for it is linked. */
   decoded(cpu: number, hpa: number, mode: number): void {
     if (this.known === undefined) return;
-    const start = performance.now();
     this.poll();
     const desc = this.host.code.descriptor(hpa, mode);
     const owner = this.heads.get(hpa);
@@ -389,7 +381,6 @@ export class Jit {
       owner.open.delete(hpa);
       this.link(owner, desc, pageDelta(owner.region, entry.offset), entry.fn);
     } else if (owner === undefined) this.reuse(cpu, desc, hpa, mode);
-    this.spent(start);
   }
 
   /** Links compiled code that is known for the block at `hpa`, where the vCPU is; false when there is none. */
@@ -576,7 +567,8 @@ export class Jit {
       this.counts.failures += Math.max(1, r.ids.length);
       this.counts.failure = r.failure;
     }
-    const instance = r.module === undefined ? undefined : new WebAssembly.Instance(r.module, { env: this.host.imports });
+    const { module } = r;
+    const instance = module && this.host.stalls.measure('instantiate', () => new WebAssembly.Instance(module, { env: this.host.imports }));
     for (const id of r.vanished ?? []) {
       const p = this.pending.get(id);
       this.pending.delete(id);
