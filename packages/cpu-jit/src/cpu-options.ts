@@ -31,7 +31,7 @@ export interface CpuOptions {
   readonly vcpus?: number;
   /** `off`: interpreter only; `sync`: compile hot code at once on this thread; `on` (default). */
   readonly jit?: 'off' | 'on' | 'sync';
-  /** A compiled region is merged with its neighbours when it has been entered so often: a power of two. For tests; default 32,768. */
+  /** Two compiled regions are merged when both have been entered so often for each 20 instructions of theirs: a power of two. For tests; default 32,768. */
   readonly mergeAfter?: number;
   /** Bytes of compiled Wasm that may be in use; when there are more, all are dropped. Default 64 MiB. */
   readonly codeBytes?: number;

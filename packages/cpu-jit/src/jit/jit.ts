@@ -142,8 +142,12 @@ const MAX_ABSORBED_INSNS = 100;
 const MAX_COPIED_INSNS = 64;
 /** but only into so many regions, unless they are tiny. */
 const MAX_COPIES = 4;
-/** A region that is entered so often is merged with its neighbours: a crossing costs some ten nanoseconds, so this is a millisecond. */
+/**
+ * Two regions that are entered so often for each `MERGE_INSNS` instructions of both are merged: a crossing costs some ten nanoseconds, compiling an instruction with V8's
+ * optimising tier a tenth of a millisecond, for which other code waits.
+ */
 const MERGE_AFTER = 1 << 15;
+const MERGE_INSNS = 20;
 /** Bytes of Wasm; V8's machine code comes on top. */
 const MAX_BYTES = 64 << 20;
 /** How often a region is merged with others. */
@@ -152,7 +156,7 @@ const MAX_MERGES = 12;
 const MERGE_TRIES = 2;
 
 export interface JitOptions {
-  /** A region is merged with its neighbours when it has been entered so often; default 32,768. */
+  /** Two regions are merged when both have been entered so often for each 20 instructions of theirs; default 32,768, a power of two. */
   readonly mergeAfter?: number | undefined;
   /** Bytes of Wasm that may be in use; default 64 MiB. When there are more, all are dropped. */
   readonly maxBytes?: number | undefined;
@@ -191,6 +195,12 @@ interface Growth {
   readonly before?: Pending;
   readonly absorbed?: ReadonlySet<number>;
   readonly maxInsns?: number;
+}
+
+/** Control goes from one to the other. */
+interface Pair {
+  readonly from: Pending;
+  readonly to: Pending;
 }
 
 /** A region that runs compiled. */
@@ -308,10 +318,11 @@ export class Jit {
       ].filter(
         ({ from, to }) => from !== to && this.isCurrent(from) && this.isCurrent(to) && from.merges < MAX_MERGES && this.refused.get(from)?.has(to) !== true,
       );
+      const size = ({ from, to }: Pair) => Math.min(from.region.insnCount + to.region.insnCount, MAX_MERGED_INSNS);
       const entries = ({ desc }: Pending) => u32[(desc + BD_COUNT) >>> 2] ?? 0;
-      const weight = ({ from, to }: { from: Pending; to: Pending }) => Math.min(entries(from), entries(to));
-      pairs.sort((x, y) => weight(y) - weight(x));
-      pairs.slice(0, MERGE_TRIES).some(({ from, to }) => this.merge(cpu, from, to) || this.refuse(from, to));
+      const weight = ({ from, to }: Pair) => Math.min(entries(from), entries(to));
+      const worth = pairs.filter((pair) => weight(pair) * MERGE_INSNS >= this.mergeAfter * size(pair)).sort((x, y) => weight(y) - weight(x));
+      worth.slice(0, MERGE_TRIES).some(({ from, to }) => this.merge(cpu, from, to) || this.refuse(from, to));
     }
   }
 
@@ -461,6 +472,7 @@ export class Jit {
         return (this.copies.get(at) ?? 0) >= MAX_COPIES && !isTiny(u8, at, mode);
       },
       targets: (offset) => observedTargets(view, rip, offset),
+      oldEntries: before?.region.entries.map(({ offset }) => offset) ?? [],
     });
   }
 

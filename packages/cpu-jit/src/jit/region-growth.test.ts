@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { Cpu } from '../api/index.ts';
+import { BD_COUNT, BD_HPA, BD_NEXT, BLOCK_HEAD_COUNT, BLOCK_HEADS } from '../layout.ts';
 
 const CODE = 0x1000;
 const NOP = 0x90;
@@ -27,20 +28,60 @@ test('a loop with an instruction that lies in two pages runs compiled', async ()
   expect(cpu.core.stats(0).interpreterBlocks).toBeLessThan(1000);
 });
 
-test('functions too long to be copied are merged with the loop that calls them often', async () => {
+/** How often the block that begins `at` bytes into its page was interpreted or entered as a region. */
+function entriesOf({ core: { u32 } }: Cpu, at: number): number {
+  for (let i = 0; i < BLOCK_HEAD_COUNT; i++) {
+    for (let d = u32[(BLOCK_HEADS >>> 2) + i] ?? 0; d !== 0; d = u32[(d + BD_NEXT) >>> 2] ?? 0) {
+      if (((u32[(d + BD_HPA) >>> 2] ?? 0) & 0xfff) === at) return u32[(d + BD_COUNT) >>> 2] ?? 0;
+    }
+  }
+  return 0;
+}
+
+/** A loop of `rounds` that calls a function of 102 instructions twice. */
+async function runCalls(rounds: number): Promise<{ cpu: Cpu; f: number }> {
   const f = CODE + 0x100;
   // L: CALL f; CALL f; DEC ECX; JNE L; HLT
   const call = (n: number) => [0xe8, ...rel32(CODE + COUNT.length + 5 * n, f)];
   const loop = [...call(1), ...call(2), 0xff, 0xc9, 0x75, 0xf2, HLT];
   const code = new Array<number>(0x200).fill(NOP);
-  code.splice(0, COUNT.length + loop.length, ...COUNT, ...loop);
+  code.splice(0, COUNT.length + loop.length, ...count(rounds), ...loop);
   // f: 100 NOPs; INC RAX; RET. It has its own region first, for it is entered more often than the loop.
   code.splice(f - CODE + 100, 4, 0x48, 0xff, 0xc0, 0xc3);
-  await using cpu = await run(code, CODE);
-  expect(cpu.get('rax')).toBe(BigInt(2 * ROUNDS));
+  const cpu = await run(code, CODE);
+  expect(cpu.get('rax')).toBe(BigInt(2 * rounds));
+  return { cpu, f };
+}
+
+test('functions too long to be copied are merged with the loop that calls them often', async () => {
+  const { cpu } = await runCalls(2 * ROUNDS);
   const { jit, interpreterBlocks } = cpu.core.stats(0);
   expect(jit?.merges).toBeGreaterThan(0);
   expect(interpreterBlocks).toBeLessThan(10_000);
+  await cpu[Symbol.asyncDispose]();
+});
+
+test('a loop that does not come to the start of its region goes over to the merged one', async () => {
+  const f = CODE + 0x100;
+  const code = new Array<number>(0x200).fill(NOP);
+  const rounds = 6 * ROUNDS;
+  // MOV EBX, 1000; O: MOV EDX, 1; DEC EBX; JNE N; MOV EDX, rounds; N: CALL f; MOV ECX, EDX; JMP L; L: CALL f; DEC ECX; JNE L; TEST EBX, EBX; JNE O; HLT
+  const call = (at: number) => [0xe8, ...rel32(CODE + at + 5, f)];
+  const start = [0xbb, 0xe8, 3, 0, 0, 0xba, 1, 0, 0, 0, 0xff, 0xcb, 0x75, 5, 0xba, ...count(rounds).slice(1), ...call(19), 0x89, 0xd1, 0xeb, 0, ...call(28)];
+  const end = [0xff, 0xc9, 0x75, 0xf7, 0x85, 0xdb, 0x75, 0xdc, HLT];
+  code.splice(0, start.length + end.length, ...start, ...end);
+  code.splice(f - CODE + 100, 4, 0x48, 0xff, 0xc0, 0xc3);
+  await using cpu = await run(code, CODE);
+  expect(cpu.get('rax')).toBe(BigInt(rounds + 1999));
+  expect(cpu.core.stats(0).jit?.merges).toBeGreaterThan(0);
+  expect(entriesOf(cpu, f & 0xfff)).toBeLessThan(rounds / 2);
+});
+
+test('what a merge would compile costs more than a few crossings', async () => {
+  const { cpu, f } = await runCalls(ROUNDS / 2);
+  expect(entriesOf(cpu, f & 0xfff)).toBeGreaterThan(32_768);
+  expect(cpu.core.stats(0).jit?.merges).toBe(0);
+  await cpu[Symbol.asyncDispose]();
 });
 
 test('a function takes in its loop, which was compiled first', async () => {

@@ -5,7 +5,7 @@ import { discover, MAX_REGION_INSNS, type Region } from './region.ts';
 const BASE = 0x1000;
 
 /** The region that starts at `start` in flat code; a region of its own starts at each of `others`, and everything has run. */
-function regionAt(code: readonly number[], start: number, others: readonly number[]): Region | undefined {
+function regionAt(code: readonly number[], start: number, others: readonly number[], oldEntries?: readonly number[]): Region | undefined {
   const bytes = Uint8Array.from([...code, ...new Uint8Array(16)]);
   return discover({
     hpa: BASE + start,
@@ -20,6 +20,7 @@ function regionAt(code: readonly number[], start: number, others: readonly numbe
     wasEntered: () => true,
     startsOther: (_, hpa) => others.includes(hpa - BASE),
     targets: () => [],
+    ...(oldEntries === undefined ? {} : { oldEntries }),
   });
 }
 
@@ -32,6 +33,9 @@ describe('a region', () => {
   });
   it('that starts where a function outside of it returns to has no second entry there', () => {
     expect(regionAt(code, 5, [10])?.entries).toEqual([]);
+  });
+  it('that takes in the function can be entered where the one that it replaces could', () => {
+    expect(regionAt(code, 0, [], [5, 30])).toMatchObject({ entries: [{ offset: 5, hpa: BASE + 5 }], returnSites: [5] });
   });
   it('has none where it holds the function', () => {
     expect(regionAt(code, 0, [])).toMatchObject({ entries: [], returnSites: [5] });

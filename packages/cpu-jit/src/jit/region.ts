@@ -82,6 +82,8 @@ export interface RegionSource {
   startsOther(offset: number, hpa: number, isCall: boolean): boolean;
   /** Targets that the indirect jump or call at `offset` was seen to take. */
   targets(offset: number): readonly number[];
+  /** Offsets where the region that it replaces can be entered. Functions outside go on returning there, and would stay in the old code for as long as a loop runs. */
+  readonly oldEntries?: readonly number[];
 }
 
 /** Where the direct branch at `offset` goes, taken target first. */
@@ -170,6 +172,7 @@ export function discover(source: RegionSource): Region | undefined {
     }
   }
   if (!insns.has(0)) return undefined;
+  for (const offset of source.oldEntries ?? []) if (entries.size < MAX_REGION_ENTRIES) entries.add(offset);
   const blocks = new Map<number, GuestBlock>();
   const ranges: { start: number; end: number }[] = [];
   for (const start of leaders) {
