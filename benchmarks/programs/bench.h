@@ -13,7 +13,9 @@
 #include <stdlib.h>
 #include <time.h>
 
+#ifndef BENCH_MAX_ROUNDS
 #define BENCH_MAX_ROUNDS 1000
+#endif
 
 static inline uint64_t bench_now_ns(void) {
   struct timespec t;

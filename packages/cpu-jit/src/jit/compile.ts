@@ -24,11 +24,14 @@ import { semantics } from '../semantics/index.ts';
 import { WASM_TYPES } from '../wasm/builder.ts';
 import { ModuleBuilder } from '../wasm/module-builder.ts';
 import type { Expr, WasmTypes } from '../wasm/types.ts';
+import { blockTrees, successorsOf } from './flow.ts';
 import { counterName, functionName } from './function-name.ts';
 import { chainTo } from './jump-cache.ts';
-import type { RegionCode } from './region.ts';
+import { isCandidate, loopsOf, type PagedLoop, windowsOf, withCopies } from './paged-loops.ts';
+import type { GuestBlock, RegionCode } from './region.ts';
 import { type BlockCode, RegionEmitter } from './region-emitter.ts';
 import { fixedLocals, type Imports, LOCAL } from './region-state.ts';
+import { returnTargets } from './return-sites.ts';
 import { type Edge, type FlowNode, type GuardedEdge, type NodeEnd, structure } from './structure.ts';
 import { hashTargets } from './target-hash.ts';
 
@@ -90,19 +93,50 @@ function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports:
   const b = WASM_TYPES;
   const first = region.blocks.get(0)?.insns[0];
   if (first === undefined) throw new RangeError('a region has at least one instruction');
-  const e = new RegionEmitter(b, m, region, first, imports);
+  const { code: versioned, loops } = secondVersions(m, region, first);
+  const e = new RegionEmitter(b, m, versioned, first, imports);
   const codes = e.emitBlocks(runSemantics);
-  const starts = [...region.blocks.keys()];
+  const starts = [...versioned.blocks.keys()];
   const indexOf = new Map(starts.map((start, i) => [start, i]));
+  const added: FlowNode[] = [];
+  const addNode = (node: FlowNode): number => starts.length + added.push(node) - 1;
+  const nodeOf = (start: number): number => {
+    const node = indexOf.get(start);
+    if (node === undefined) throw new Error(`there is no block at ${start}`);
+    return node;
+  };
+  const guards = new Map(
+    loops.map((loop) => {
+      const { code, ok } = e.guardCode(loop);
+      const yes = { to: nodeOf(loop.copies.get(loop.header) ?? loop.header), code: m.nop() };
+      return [loop, addNode({ code, end: { kind: 'cond', condition: ok, yes, no: { to: nodeOf(loop.header), code: 0 } } })];
+    }),
+  );
+  const guardOf = (loop: PagedLoop): number => guards.get(loop) ?? nodeOf(loop.header);
+  const loopAt = new Map(loops.map((loop) => [loop.header, loop]));
+  /** From a block of the second version of a loop to where its own one goes. */
+  const copiedEdge = (from: GuestBlock, loop: PagedLoop, to: number, check: boolean): Edge => {
+    if (to !== loop.header) {
+      const copy = loop.copies.get(to) ?? to;
+      return { to: nodeOf(copy), code: e.edgeCode(from.start, copy, check) };
+    }
+    const { place, goesOn, toGuard } = e.turnEdge(from.start, loop, check);
+    const yes = { to: nodeOf(loop.copies.get(to) ?? to), code: m.nop() };
+    return { to: addNode({ code: m.nop(), end: { kind: 'cond', condition: goesOn, yes, no: { to: guardOf(loop), code: toGuard } } }), code: place };
+  };
   /** To another block of the region, past the check that a backward or indirect branch makes, or out of it. */
-  const edge = (from: number, to: number, check: boolean): Edge => {
+  const edge = (from: GuestBlock, to: number, check: boolean): Edge => {
     const node = indexOf.get(to);
-    return node === undefined ? { code: e.exitCode(from, to, check) } : { to: node, code: e.edgeCode(from, to, check) };
+    if (node === undefined) return { code: e.exitCode(from.start, to, check) };
+    if (from.copy?.loop.copies.has(to) === true) return copiedEdge(from, from.copy.loop, to, check);
+    const loop = loopAt.get(to);
+    // The first turn is always one of the first version: many loops have no other.
+    return { to: loop?.copies.has(from.start) === true ? guardOf(loop) : node, code: e.edgeCode(from.start, to, check) };
   };
   const nodes = starts.map((start): FlowNode => {
     const block = codes.get(start);
     if (block === undefined) throw new Error('every start has its code');
-    return { code: block.code, end: nodeEnd(m, b, e, block, (to, check) => edge(start, to, check)) };
+    return { code: block.code, end: nodeEnd(m, b, e, block, (to, check) => edge(block.block, to, check)) };
   });
 
   const cpu = () => m.local.get(LOCAL.cpu, b.i32);
@@ -134,13 +168,27 @@ function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports:
     if (node === undefined) throw new RangeError(`a region can be entered at ${offset}, where it has no block`);
     return node;
   });
-  body.push(e.finish(() => structure(b, m, nodes, LOCAL.label, entries)));
+  body.push(e.finish(() => structure(b, m, [...nodes, ...added], LOCAL.label, entries)));
   const { parameters, locals } = fixedLocals(b, isSingle ? 1 : 3);
   // Two regions of a module may start at the same address, one of them in another address space.
   const name = counter?.name !== undefined ? `${counter.name}#${index}` : isSingle ? functionName(index, 0) : `region${index}`;
   m.addFunction(name, parameters, b.i32, [...locals, ...e.extraLocals], m.block(null, body, b.i32));
   if (!isSingle) for (const [i, offset] of [0, ...region.entries.map((entry) => entry.offset)].entries()) addEntry(m, functionName(index, i), name, i, offset);
   for (let i = 0; i <= entries.length; i++) m.addFunctionExport(isSingle ? name : functionName(index, i), functionName(index, i));
+}
+
+/** The region with a second version of each loop that can have one. */
+function secondVersions(m: ModuleBuilder, region: RegionCode, first: Insn): ReturnType<typeof withCopies> {
+  const returns = returnTargets(region);
+  const successors = (block: GuestBlock) => successorsOf(region, returns, block);
+  const loops = loopsOf(blockTrees(region, returns), successors).filter(isCandidate);
+  const found = loops.flatMap((loop) => {
+    const blocks = new Map(loop.blocks.map((block) => [block.start, block]));
+    const alone = { ...region, blocks, entries: [{ offset: loop.header, hpa: 0 }], returnSites: [], targets: new Map() };
+    const windows = windowsOf(new RegionEmitter(WASM_TYPES, m, alone, first, new Map()).probe(loop.header, runSemantics));
+    return windows === undefined ? [] : [{ ...loop, windows }];
+  });
+  return withCopies(region, found);
 }
 
 /** A function that enters a region of several entries at the one that is `offset` bytes from its first instruction. */

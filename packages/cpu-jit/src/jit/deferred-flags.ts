@@ -45,6 +45,17 @@ export interface FlagUse {
   passes: boolean;
 }
 
+/** What a block does that may be one of two. `written`: registers it writes. */
+export function eitherUse(a: FlagUse & { readonly written: number }, b: FlagUse & { readonly written: number }): FlagUse & { readonly written: number } {
+  return {
+    reads: a.reads || b.reads,
+    observed: a.observed || b.observed,
+    clobbers: a.clobbers | b.clobbers,
+    passes: a.passes || b.passes,
+    written: a.written | b.written,
+  };
+}
+
 /** The same for each block, with what its successors do where it passes the flags on to them. `written`: all registers a block writes. */
 export function usesOnAllPaths(
   own: ReadonlyMap<number, FlagUse & { readonly written: number }>,

@@ -1,3 +1,4 @@
+import { copiedSuccessors } from './paged-loops.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
 
 /** Offset of a RET -> where it may go inside the region. */
@@ -5,6 +6,11 @@ type Returns = ReadonlyMap<number, readonly number[]>;
 
 /** Where control may go from the end of a block inside the region, by offset; a branch that has two ways to one place counts twice. */
 export function successorsOf(region: RegionCode, returns: Returns, block: GuestBlock): number[] {
+  const { copy } = block;
+  const found = successorsInCode(region, returns, block);
+  return copy === undefined ? found : found.flatMap((to) => copiedSuccessors(copy.loop, to));
+}
+function successorsInCode(region: RegionCode, returns: Returns, block: GuestBlock): number[] {
   const last = block.insns.at(-1);
   if (last === undefined) return [];
   const inside = (offsets: readonly number[]) => offsets.filter((offset) => region.blocks.has(offset));
@@ -30,7 +36,8 @@ export interface BlockTree {
 export function blockTrees(region: RegionCode, returns: Returns): readonly BlockTree[] {
   const from = new Map<number, number[]>();
   for (const [start, block] of region.blocks) for (const to of successorsOf(region, returns, block)) from.set(to, [...(from.get(to) ?? []), start]);
-  const isEntry = new Set([0, ...region.entries.map((e) => e.offset)]);
+  const headers = [...region.blocks.values()].filter(({ copy }) => copy !== undefined && copy.of === copy.loop.header);
+  const isEntry = new Set([0, ...region.entries.map((e) => e.offset), ...headers.map(({ start }) => start)]);
   const parentOf = (start: number): number | undefined => {
     const [only, ...more] = from.get(start) ?? [];
     return isEntry.has(start) || more.length > 0 || only === start ? undefined : only;

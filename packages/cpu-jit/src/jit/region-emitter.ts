@@ -1,5 +1,6 @@
 import type { Form, Insn, MemOperand, OperandForm } from '../decoder/types.ts';
 import { type AddressOptions, type Emitter, VECTOR_GP } from '../emit/emitter.ts';
+import { TAG, tlbEntry } from '../emit/tlb-path.ts';
 import type { Val } from '../emit/val.ts';
 import { controlOffset, debugOffset, popAdjustment, segmentBaseOffset } from '../interp/record.ts';
 import {
@@ -18,13 +19,15 @@ import {
   S_ZERO,
   SEG_SELECTOR,
   SEG_STRIDE,
+  TLB_ADDEND,
   V_LEVELS,
 } from '../layout.ts';
 import type { ModuleBuilder } from '../wasm/module-builder.ts';
 import type { Expr, WasmTypes } from '../wasm/types.ts';
-import { type FlagUse, registersOf, usesOnAllPaths } from './deferred-flags.ts';
+import { eitherUse as either, type FlagUse, registersOf, usesOnAllPaths } from './deferred-flags.ts';
 import { type BlockTree, blockTrees, successorsOf } from './flow.ts';
 import { chainTo } from './jump-cache.ts';
+import { ABSOLUTE_ROOT, type AddressForm, formOf, type LoopFacts, type PagedLoop, RIP_ROOT, type Sum, type Window } from './paged-loops.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
 import { FAULT, type MemoryState, RegionMemory } from './region-memory.ts';
 import { type EndFlags, type Imports, LOCAL, type Symbolic } from './region-state.ts';
@@ -33,6 +36,15 @@ import { returnTargets } from './return-sites.ts';
 import type { TargetHash } from './target-hash.ts';
 
 const RIP = 16;
+const PAGE_SIZE = 4096;
+/** Of a loop that leaves none of its pages. */
+const MAX_TURNS = 1 << 20;
+
+/** The locals of a loop's guard. `stop`: the count of retired instructions from which on turns may leave a window's page. */
+interface Guard {
+  readonly windows: readonly (Window & { readonly addend: number })[];
+  readonly stop: number;
+}
 
 /** How a block ends, as the emission of its last instruction left it. */
 export type Terminator =
@@ -56,8 +68,6 @@ interface BlockEnd {
   readonly edges: { readonly to: number | undefined; readonly place: Expr; readonly exit: Expr | undefined }[];
 }
 
-/** Root of addresses that are relative to the region's RIP; the one below it is that of absolute ones. */
-const RIP_ROOT = -1;
 /** Instructions on registers that set all flags whatever they were, and those that neither read nor set any. */
 const RESETS_FLAGS = new Set('add and sub or xor cmp test neg mul imul1 imul2 imul3'.split(' '));
 const LEAVES_FLAGS = new Set('mov lea movzx movsx movsxd not nop bswap cbw cwd'.split(' '));
@@ -93,6 +103,14 @@ export class RegionEmitter extends RegionMemory {
   private terminator: Terminator | undefined;
   /** Roots of base + index << scale, by the roots of the two. */
   private readonly sums = new Map<string, number>();
+  private readonly sumParts = new Map<number, Sum>();
+  /** Roots of the general registers where a turn of the loop begins that is looked at or emitted for the second time. */
+  private readonly turnRegisters = new Map<number, number>();
+  /** What is known at the ends of turns. */
+  private readonly turns: (readonly (Symbolic | undefined)[])[] = [];
+  /** Header of the loop that is looked at. */
+  private probed: number | undefined;
+  private readonly guards = new Map<PagedLoop, Guard>();
   /** Index of the last instruction of the block that replaces all flags. */
   private lastReplacer = -1;
   private insns: readonly Insn[] = [];
@@ -129,10 +147,28 @@ export class RegionEmitter extends RegionMemory {
     };
     for (const tree of blockTrees(this.region, this.returns)) {
       this.sums.clear();
+      this.sumParts.clear();
+      const loop = tree.block.copy?.loop;
+      this.windows = loop === undefined ? undefined : this.guardOf(loop).windows;
       emitTree(tree, undefined);
       this.finishGroups();
+      this.windows = undefined;
     }
     return codes;
+  }
+  /** Emits the blocks of a region that is one loop, to find out what it accesses; they are of no other use. */
+  probe(header: number, semantics: (insn: Insn, e: Emitter) => void): LoopFacts {
+    this.probed = header;
+    this.seen = [];
+    this.emitBlocks(semantics);
+    return { registers: this.turnRegisters, sums: this.sumParts, accesses: this.seen, turns: this.turns, callsHelpers: this.callsHelpers };
+  }
+  private guardOf(loop: PagedLoop): Guard {
+    const known = this.guards.get(loop);
+    if (known !== undefined) return known;
+    const made = { windows: loop.windows.map((w) => ({ ...w, addend: this.ownLocal('i32') })), stop: this.ownLocal('i64') };
+    this.guards.set(loop, made);
+    return made;
   }
   private emitBlock(block: GuestBlock, before: MemoryState | undefined, semantics: (insn: Insn, e: Emitter) => void): BlockCode {
     const { m } = this;
@@ -141,7 +177,8 @@ export class RegionEmitter extends RegionMemory {
     this.startBlock(before);
     this.ended = false;
     this.terminator = undefined;
-    this.offset = block.start;
+    this.offset = block.copy?.of ?? block.start;
+    if (before === undefined && (block.start === this.probed || block.copy !== undefined)) this.beginTurn();
     this.insns = block.insns;
     this.lastReplacer = block.insns.findLastIndex((insn) => REPLACES_FLAGS.has(insn.row.name));
     for (const [i, insn] of block.insns.entries()) {
@@ -159,11 +196,20 @@ export class RegionEmitter extends RegionMemory {
         this.terminator = { kind: 'goto', to: block.end, backward: false };
       }
     }
+    if (this.probed !== undefined && successorsOf(this.region, this.returns, block).includes(this.probed)) this.turns.push(this.blockState().registers);
     this.endFlagUse();
     this.uses.set(block.start, { ...this.flagUse, written: this.clobbered });
     const last = m.block(null, []);
     this.ends.set(block.start, { flags: this.endFlags(), last, edges: [] });
     return { block, code: m.block(null, [...this.body, last]), terminator: this.terminator };
+  }
+
+  private beginTurn(): void {
+    this.turnRegisters.clear();
+    for (let n = 0; n < 16; n++) this.turnRegisters.set(this.registerNow(n).root, n);
+  }
+  protected formOf(root: number): AddressForm | undefined {
+    return formOf(root, { registers: this.turnRegisters, sums: this.sumParts });
   }
 
   /** Code of an exit from the region to `target`, an offset or a local with a RIP, at the end of block `from`. */
@@ -177,8 +223,60 @@ export class RegionEmitter extends RegionMemory {
     if (parent !== undefined && parent !== from) throw new Error(`block ${to} was taken to follow ${parent} only, and follows ${from}`);
     const exit = this.m.block(null, []);
     const place = this.edgePlace(from, to, exit);
-    return check ? this.m.block(null, [place, this.backEdgeCode(to, exit)]) : place;
+    return check ? this.m.block(null, [place, this.backEdgeCode(this.region.blocks.get(to)?.copy?.of ?? to, exit)]) : place;
   }
+  /** From the end of a turn in the second version of a loop: code on the way to the next one, whether that may begin, and code on the way to the guard. */
+  turnEdge(from: number, loop: PagedLoop, check: boolean): { readonly place: Expr; readonly goesOn: () => Expr; readonly toGuard: Expr } {
+    const { m, b } = this;
+    const exit = m.block(null, []);
+    const place = this.edgePlace(from, loop.header, exit);
+    const goesOn = () => m.i64.lt_u(m.local.get(LOCAL.icount, b.i64), m.local.get(this.guardOf(loop).stop, b.i64));
+    return { place, goesOn, toGuard: check ? this.backEdgeCode(loop.header, exit) : m.nop() };
+  }
+
+  /** Looks up the pages of a loop's accesses; `ok` is i32: the second version may run until the count of retired instructions comes to its local `stop`. */
+  guardCode(loop: PagedLoop): { readonly code: Expr; readonly ok: () => Expr } {
+    const { m, b } = this;
+    const { windows, stop } = this.guardOf(loop);
+    const [ok, entry, turns, some] = [this.newLocal('i32'), this.newLocal('i32'), this.newLocal('i32'), this.newLocal('i32')];
+    const va = this.newLocal('i64');
+    const i32 = (local: number) => m.local.get(local, b.i32);
+    const i64 = (local: number) => m.local.get(local, b.i64);
+    const out = `guard${loop.header}`;
+    const code: Expr[] = [m.local.set(turns, m.i32.const(MAX_TURNS))];
+    for (const { form, min, end, writes, alignment, step, addend } of windows) {
+      const room = PAGE_SIZE - (end - min);
+      code.push(m.local.set(va, this.formNow(form, min)));
+      if (alignment !== undefined) {
+        const at = m.i32.add(m.i32.wrap(i64(va)), m.i32.const(alignment.offset - min));
+        code.push(m.br(out, m.i32.and(at, m.i32.const(alignment.size - 1))));
+      }
+      const tag = m.i64.load(writes ? TAG.write : TAG.read, 8, m.local.tee(entry, tlbEntry(m, i64(va), i32(LOCAL.tlb)), b.i32));
+      code.push(m.local.set(va, m.i64.xor(tag, i64(va))), m.br(out, m.i64.gt_u(i64(va), m.i64.const(BigInt(room)))));
+      code.push(m.local.set(addend, m.i32.load(TLB_ADDEND, 4, i32(entry))));
+      if (step === 0) continue;
+      // What the tag differs in is the address in the page.
+      const offset = m.i32.wrap(i64(va));
+      const bytes = step > 0 ? m.i32.sub(m.i32.const(room), offset) : offset;
+      const size = Math.abs(step);
+      const whole = Number.isInteger(Math.log2(size)) ? m.i32.shr_u(bytes, m.i32.const(Math.log2(size))) : m.i32.div_u(bytes, m.i32.const(size));
+      code.push(m.local.set(some, m.i32.add(whole, m.i32.const(1))));
+      code.push(m.local.set(turns, m.select(m.i32.lt_u(i32(some), i32(turns)), i32(some), i32(turns))));
+    }
+    const limit = () => m.i64.load(RUN_LIMIT, 8, m.i32.const(0));
+    const last = m.i64.add(i64(LOCAL.icount), m.i64.mul(m.i64.extend_u(i32(turns)), m.i64.const(BigInt(loop.turnInsns))));
+    code.push(m.local.set(stop, last), m.local.set(stop, m.select(m.i64.lt_u(i64(stop), limit()), i64(stop), limit())), m.local.set(ok, m.i32.const(1)));
+    return { code: m.block(null, [m.local.set(ok, m.i32.const(0)), m.block(out, code)]), ok: () => i32(ok) };
+  }
+  /** i64: the value of a form now, plus `offset`. */
+  private formNow({ terms, isRelative }: AddressForm, offset: number): Expr {
+    const { m } = this;
+    const parts = terms.map(([register, factor]) => (factor === 1 ? this.whole(register) : m.i64.mul(this.whole(register), m.i64.const(BigInt(factor)))));
+    if (isRelative) parts.push(this.ripOf(0));
+    if (offset !== 0 || parts.length === 0) parts.push(m.i64.const(BigInt(offset)));
+    return parts.reduce((x, y) => m.i64.add(x, y));
+  }
+
   /** An empty block for the code that an edge needs for the flags; `exit`: another one for an exit of the region on the edge. */
   private edgePlace(from: number, to: number | undefined, exit?: Expr): Expr {
     const place = this.m.block(null, []);
@@ -187,7 +285,15 @@ export class RegionEmitter extends RegionMemory {
   }
   /** Once all edges have been asked for: puts in what they need for the flags. */
   private finishFlags(): void {
-    const uses = usesOnAllPaths(this.uses, new Map([...this.region.blocks].map(([start, block]) => [start, successorsOf(this.region, this.returns, block)])));
+    const successors = new Map([...this.region.blocks].map(([start, block]) => [start, successorsOf(this.region, this.returns, block)]));
+    // Where the first version of a loop begins, the second one may begin instead.
+    for (const loop of this.guards.keys()) {
+      const [first, second] = [loop.header, loop.copies.get(loop.header) ?? loop.header];
+      const [one, other] = [this.uses.get(first), this.uses.get(second)];
+      if (one !== undefined && other !== undefined) this.uses.set(first, either(one, other));
+      successors.get(first)?.push(...(successors.get(second) ?? []));
+    }
+    const uses = usesOnAllPaths(this.uses, successors);
     const fill = (place: Expr, code: readonly Expr[]): void => {
       for (const c of code) this.m.appendChild(place, c);
     };
@@ -445,7 +551,7 @@ export class RegionEmitter extends RegionMemory {
   private symbolicAddress(mem: MemOperand, disp: number): Symbolic | undefined {
     if (mem.base === RIP) return { root: RIP_ROOT, offset: disp };
     if (mem.dispHigh !== undefined) return undefined;
-    const base = mem.base >= 0 ? this.registerNow(mem.base) : { root: RIP_ROOT - 1, offset: 0 };
+    const base = mem.base >= 0 ? this.registerNow(mem.base) : { root: ABSOLUTE_ROOT, offset: 0 };
     if (mem.index < 0) return { root: base.root, offset: base.offset + disp };
     const index = this.registerNow(mem.index);
     return { root: this.sumRoot(base.root, index.root, mem.scale), offset: base.offset + index.offset * 2 ** mem.scale + disp };
@@ -457,6 +563,7 @@ export class RegionEmitter extends RegionMemory {
     if (root === undefined) {
       root = this.newRoot();
       this.sums.set(key, root);
+      this.sumParts.set(root, { base, index, scale });
     }
     return root;
   }

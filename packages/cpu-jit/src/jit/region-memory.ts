@@ -4,6 +4,7 @@ import { hostLoad, hostStore, PAGE_MASK, TAG, tlbEntry, typeOfSize } from '../em
 import type { Val, ValType } from '../emit/val.ts';
 import { SLOW_EXC, TLB_ADDEND } from '../layout.ts';
 import type { Expr } from '../wasm/types.ts';
+import type { AddressForm, LoopAccess, Window } from './paged-loops.ts';
 import { type BlockState, LOCAL, RegionState, type Symbolic } from './region-state.ts';
 
 /** Label around the region's code: a fault has stored RIP and the count. */
@@ -30,6 +31,8 @@ export interface Group {
   writes: boolean;
   /** The byte at `offset` must be at a multiple of `size`; undefined: all may lie anywhere. */
   alignment: { readonly offset: number; readonly size: number } | undefined;
+  /** In the second version of a loop: what the loop's guard has looked up for it. */
+  readonly window: number | undefined;
   /** Local, i32: host address of the byte at `min`; 0 when accesses must take the slow path, as after a slow path of another access,
    *  in which the hypervisor may have changed the mapping. */
   readonly host: number;
@@ -72,6 +75,12 @@ export abstract class RegionMemory extends RegionState {
   /** Groups before this one take no more accesses: a helper may have changed mappings since. */
   private firstOpen = 0;
 
+  /** Accesses of the loop that is looked at, in their order. */
+  protected seen: LoopAccess[] | undefined;
+  protected callsHelpers = false;
+  /** The second version of a loop is being emitted: the local of each window that must be added to a virtual address in it to get the host's. */
+  protected windows: readonly (Window & { readonly addend: number })[] | undefined;
+
   /** Byte offset of the instruction being emitted, and its index in its block. */
   protected offset = 0;
   protected index = 0;
@@ -96,7 +105,10 @@ export abstract class RegionMemory extends RegionState {
   }
 
   override call(name: string, result: ValType | 'none', args: readonly Val[], options?: { pure?: boolean; registers?: boolean }): Val {
-    if (options?.pure !== true) this.firstOpen = this.groups.length;
+    if (options?.pure !== true) {
+      this.firstOpen = this.groups.length;
+      this.callsHelpers = true;
+    }
     return super.call(name, result, args, options);
   }
 
@@ -105,6 +117,12 @@ export abstract class RegionMemory extends RegionState {
     const { m, b } = this;
     for (const g of this.allGroups) {
       const at = (offset: number) => this.virtual(g, offset);
+      for (const { node, offset } of g.nodes.accesses) m.setMemoryOffset(node, offset - g.min);
+      if (g.window !== undefined) {
+        const addend = m.local.get(this.windows?.[g.window]?.addend ?? 0, b.i32);
+        m.appendChild(g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), addend)));
+        continue;
+      }
       // The local of the host address holds the address of the TLB entry first.
       const entry = () => m.local.get(g.host, b.i32);
       const loaded = m.i64.load(g.writes ? TAG.write : TAG.read, 8, m.local.tee(g.host, tlbEntry(m, at(g.min), m.local.get(LOCAL.tlb, b.i32)), b.i32));
@@ -115,7 +133,6 @@ export abstract class RegionMemory extends RegionState {
           : m.i64.eqz(m.i64.and(distance(this.lastUnit(g, g.alignment)), m.i64.const(PAGE_MASK | BigInt(g.alignment.size - 1))));
       m.setCondition(g.nodes.test, isAllowed);
       m.appendChild(g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), m.i32.load(TLB_ADDEND, 4, entry()))));
-      for (const { node, offset } of g.nodes.accesses) m.setMemoryOffset(node, offset - g.min);
       for (const s of this.slowPaths) if (g.first <= s.access && s.access < g.last) m.appendChild(s.clear, m.local.set(g.host, m.i32.const(0)));
     }
   }
@@ -139,12 +156,14 @@ export abstract class RegionMemory extends RegionState {
 
   /** The group for an access of `size` bytes at `address`, with its alignment seen to. */
   private place(address: Val, size: number, writes: boolean): Place {
+    const aligned = this.alignments.get(address);
+    this.seen?.push({ at: this.isConditional ? undefined : this.symbolic(address), size, writes, alignment: aligned });
     const place = this.grouped(address, size, writes);
     const { group, offset } = place;
-    const aligned = this.alignments.get(address);
     if (aligned === undefined) return place;
-    // An access that may never come does not ask for alignment now.
-    if (group.block === this.block) group.alignment ??= { offset, size: aligned };
+    // An access that may never come does not ask for alignment now; a guard has asked for that of all.
+    if (group.window !== undefined) group.alignment = this.windows?.[group.window]?.alignment;
+    else if (group.block === this.block) group.alignment ??= { offset, size: aligned };
     const isImplied = group.alignment?.size === aligned && (offset - group.alignment.offset) % aligned === 0;
     if (isImplied) return { ...place, aligned };
     super.requireAligned(address, aligned);
@@ -155,6 +174,7 @@ export abstract class RegionMemory extends RegionState {
     const symbolic: Symbolic = (this.isConditional ? undefined : this.symbolic(address)) ?? { root: this.newRoot(), offset: 0 };
     const { root, offset } = symbolic;
     this.access++;
+    const window = this.windows === undefined ? undefined : this.windowOf(symbolic);
     for (const g of this.groups.slice(this.firstOpen)) {
       if (g.root !== root) continue;
       // A write that may never come does not ask for permission now.
@@ -181,6 +201,7 @@ export abstract class RegionMemory extends RegionState {
       end: offset + size,
       writes,
       alignment: undefined,
+      window,
       host,
       first: number,
       last: number,
@@ -196,12 +217,21 @@ export abstract class RegionMemory extends RegionState {
     return offset === group.offset ? va : m.i64.add(va, m.i64.const(BigInt(offset - group.offset)));
   }
   /** The code of an access: `fast` when the group may be accessed, else `slow`. `nodes`: the loads or stores in `fast`, by offset from the place. */
-  private either(place: Place, nodes: readonly (readonly [node: Expr, by: number])[], fast: Expr, slow: Expr): void {
+  private either(place: Place, nodes: readonly (readonly [node: Expr, by: number])[], fast: Expr, makeSlow: () => Expr): void {
     const { m, b } = this;
-    const { nodes: group, first, host } = place.group;
+    const { nodes: group, first, host, window } = place.group;
     const isFirst = place.number === first && group.test === 0;
     for (const [node, by] of nodes) group.accesses.push({ node, offset: place.offset + by });
-    // The `nop` marks the arm to expect (see branch-hints.ts).
+    if (window !== undefined) {
+      if (group.begin === 0) {
+        group.begin = m.block(null, []);
+        this.emit(group.begin);
+      }
+      this.emit(fast);
+      return;
+    }
+    const slow = makeSlow();
+    // The `nop` marks the arm to expect.
     if (!isFirst) {
       this.emit(m.if(m.local.get(host, b.i32), m.block(null, [m.nop(), fast]), slow));
       return;
@@ -254,7 +284,7 @@ export abstract class RegionMemory extends RegionState {
   }
   /** A fault must find the flags. Those that take much code are put into the state block now, unless they are soon replaced and only a fault would ever need them. */
   private prepareFlags(): void {
-    if (this.flagsTakeCode && !this.isConditional && !this.flagsAreReplaced()) this.flagsToState();
+    if (this.windows === undefined && this.flagsTakeCode && !this.isConditional && !this.flagsAreReplaced()) this.flagsToState();
   }
 
   load(address: Val, size: number): Val {
@@ -264,8 +294,8 @@ export abstract class RegionMemory extends RegionState {
     const type = typeOfSize(size);
     const result = this.newLocal(type);
     const node = hostLoad(m, size, this.host(place));
-    const slow = this.slow('load', size, place, (call) => m.local.set(result, call));
-    this.either(place, [[node, 0]], m.local.set(result, node), this.checked(place, slow));
+    const slow = () => this.slow('load', size, place, (call) => m.local.set(result, call));
+    this.either(place, [[node, 0]], m.local.set(result, node), () => this.checked(place, slow()));
     return this.local(type, result);
   }
   store(address: Val, size: number, v: Val): void {
@@ -278,10 +308,7 @@ export abstract class RegionMemory extends RegionState {
   private storeAt(place: Place, size: number, value: () => Expr): void {
     const { m } = this;
     const node = hostStore(m, size, this.host(place), value());
-    this.either(
-      place,
-      [[node, 0]],
-      node,
+    this.either(place, [[node, 0]], node, () =>
       this.checked(
         place,
         this.slow('store', size, place, (call) => call, value()),
@@ -295,11 +322,12 @@ export abstract class RegionMemory extends RegionState {
     const [low, high] = [this.newLocal('v128'), this.newLocal('v128')];
     const [first, second] = [hostLoad(m, 16, this.host(place)), hostLoad(m, 16, this.host(place))];
     const fast = m.block(null, [m.local.set(low, first), m.local.set(high, second)]);
-    const slow = m.block(null, [
-      ...this.checkAlignment(place),
-      this.slow('load', 16, place, (call) => m.local.set(low, call)),
-      this.slow('load', 16, upper(place), (call) => m.local.set(high, call)),
-    ]);
+    const slow = () =>
+      m.block(null, [
+        ...this.checkAlignment(place),
+        this.slow('load', 16, place, (call) => m.local.set(low, call)),
+        this.slow('load', 16, upper(place), (call) => m.local.set(high, call)),
+      ]);
     this.either(
       place,
       [
@@ -318,13 +346,14 @@ export abstract class RegionMemory extends RegionState {
     const value = (half: 0 | 1) => m.local.get(locals[half], b.v128);
     const place = this.place(address, 32, true);
     const [first, second] = [hostStore(m, 16, this.host(place), value(0)), hostStore(m, 16, this.host(place), value(1))];
-    const slow = m.block(null, [
-      ...this.checkAlignment(place),
-      // Whether the upper half can be written is known before anything is.
-      this.slow('loadw', 16, upper(place), (call) => m.drop(call)),
-      this.slow('store', 16, place, (call) => call, value(0)),
-      this.slow('store', 16, upper(place), (call) => call, value(1)),
-    ]);
+    const slow = () =>
+      m.block(null, [
+        ...this.checkAlignment(place),
+        // Whether the upper half can be written is known before anything is.
+        this.slow('loadw', 16, upper(place), (call) => m.drop(call)),
+        this.slow('store', 16, place, (call) => call, value(0)),
+        this.slow('store', 16, upper(place), (call) => call, value(1)),
+      ]);
     this.either(
       place,
       [
@@ -347,7 +376,7 @@ export abstract class RegionMemory extends RegionState {
     const place = this.place(address ?? this.address(i, { write: true }), size, true);
     const old = this.newLocal(type);
     const node = hostLoad(m, size, this.host(place));
-    const slow = this.slow('loadw', size, place, (call) => m.local.set(old, call));
+    const slow = () => this.slow('loadw', size, place, (call) => m.local.set(old, call));
     this.either(place, [[node, 0]], m.local.set(old, node), slow);
     // The store counts as an access of its own, so that a slow load makes it slow. It cannot fault any more (loadw has checked), so
     // flags that `f` sets need not be undone.
@@ -356,6 +385,15 @@ export abstract class RegionMemory extends RegionState {
     const value = this.bind(f(this.local(type, old)));
     this.storeAt(place, size, () => m.local.get(value, b[type]));
   }
+  /** The window that an address is in, which the look at the loop has found out. */
+  private windowOf({ root }: Symbolic): number {
+    const form = this.formOf(root);
+    const window = this.windows?.findIndex((w) => w.form.key === form?.key) ?? -1;
+    if (window < 0) throw new Error('an access of a loop is in no window');
+    return window;
+  }
+  protected abstract formOf(root: number): AddressForm | undefined;
+
   private host({ group }: Place): Expr {
     return this.m.local.get(group.host, this.b.i32);
   }

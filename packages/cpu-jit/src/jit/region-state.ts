@@ -152,6 +152,10 @@ export abstract class RegionState extends Emitter {
     this.registerLocals[n] = index;
     return index;
   }
+  /** A local that nothing else uses. */
+  protected ownLocal(type: ValType): number {
+    return this.addLocal(type);
+  }
   newLocal(type: ValType): number {
     const index = this.pool[type].pop() ?? this.addLocal(type);
     this.inUse.push({ type, index });

@@ -1,5 +1,6 @@
 import { reachOf } from '../code-cache.ts';
 import type { Insn } from '../decoder/types.ts';
+import type { PagedLoop } from './paged-loops.ts';
 
 /** Limits of a region. Larger ones compile slower than they gain (benchmarks/README.md). */
 export const MAX_REGION_INSNS = 400;
@@ -18,6 +19,8 @@ export interface GuestBlock {
   /** Offset after its last instruction. */
   readonly end: number;
   readonly insns: readonly Insn[];
+  /** It is the copy of the block at `of` in the second version of a loop: `start` is its id then, all other positions are those of the code. */
+  readonly copy?: { readonly of: number; readonly loop: PagedLoop };
 }
 
 /** Guest code that is compiled as one function. */
