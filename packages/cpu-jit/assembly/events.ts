@@ -295,6 +295,7 @@ export function attention(cpu: u32): u32 {
  */
 export function inject(cpu: u32, vector: u32, kind: u32, error: u32): u32 {
   store<u32>(cpu, 0, S_EXC);
+  if (vector == DB && (kind <= TRAP || kind == ICEBP)) enterDebugHandler(cpu);
   if (deliver(cpu, vector, kind, error, kind >= SOFTWARE ? nextRip(cpu) : load<u64>(cpu, S_RIP))) return delivered(cpu);
   if (kind == EXTERNAL && needsMemory(cpu)) store<u32>(cpu, vector + 1, S_INTR);
   return deliverException(cpu, kind <= TRAP ? vector : 0xff, true);

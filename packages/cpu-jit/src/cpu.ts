@@ -208,6 +208,11 @@ export class CpuCore extends SingleStepper {
     return [...Array.from({ length: this.vcpus }, (_, v) => this.cpuAddress(v) + S_ICOUNT_LIMIT), RUN_LIMIT];
   }
 
+  /** Empties the pool of frames, for tables of the hypervisor that are made anew. */
+  clearFramePool(): void {
+    this.u8.fill(0, this.framePoolBase, this.framePoolBase + this.framePoolFrames * 4096);
+  }
+
   /** State after creation: 64-bit code, CPL 0, paging off, everything else zero or its power-on default. */
   reset(vcpu: number): void {
     const cpu = this.cpuAddress(vcpu);

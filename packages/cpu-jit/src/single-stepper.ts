@@ -91,10 +91,8 @@ export abstract class SingleStepper extends VcpuExits {
     const cpu = this.cpuAddress(vcpu);
     const { u32, runtime } = this;
     const isNative = u32[(cpu + V_NATIVE) >>> 2] !== 0;
-    if (isNative) {
-      const fault = runtime.debug_fetch(cpu) >>> 0;
-      if (fault !== NEXT) return fault;
-    }
+    const fault = runtime.debug_fetch(cpu) >>> 0;
+    if (fault !== NEXT) return fault;
     const isOn = ((u32[(cpu + S_RFLAGS) >>> 2] ?? 0) & RFLAGS_TF) !== 0;
     const events = this.getU64(cpu + C_EVENTS);
     const count = this.getU64(cpu + S_ICOUNT);
@@ -102,7 +100,7 @@ export abstract class SingleStepper extends VcpuExits {
     const reason = this.stepWatched(vcpu);
     if (this.getU64(cpu + S_ICOUNT) === count || this.getU64(cpu + C_EVENTS) !== events) return reason;
     // The rest of a repeated string instruction is not stopped by the breakpoint at it again.
-    if (isNative && this.isRepeating(cpu)) u32[(cpu + S_RFLAGS) >>> 2] = (u32[(cpu + S_RFLAGS) >>> 2] ?? 0) | RFLAGS_RF;
+    if (this.isRepeating(cpu)) u32[(cpu + S_RFLAGS) >>> 2] = (u32[(cpu + S_RFLAGS) >>> 2] ?? 0) | RFLAGS_RF;
     // SYSCALL takes TF away before its end.
     const isTraced = isOn && !(this.code.stepped?.row.name === 'syscall' && ((u32[(cpu + S_RFLAGS) >>> 2] ?? 0) & RFLAGS_TF) === 0);
     if (!isTraced) return reason;

@@ -281,6 +281,7 @@ export class Vm {
     this.restartWanted = false;
     this.platform.reset?.();
     for (let vcpu = 0; vcpu < this.core.vcpus; vcpu++) this.core.restart(vcpu);
+    this.core.clearFramePool();
     this.design = this.createDesign();
     this.mmuCheck = this.createMmuCheck();
     this.runLoop = this.createRunLoop();

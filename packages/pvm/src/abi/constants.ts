@@ -21,8 +21,14 @@ export const USER_CS_SS = 0x002b_0033;
 export const GDT_TLS_FIRST = 12;
 export const GDT_TLS_COUNT = 3;
 
+/** What the CPU gives a #DB as its error code when the instruction has not run: an instruction breakpoint, or general detect. */
+export const DEBUG_FAULT = 1;
+/** DR6: single-step (SDM vol. 3, 18.2.3). */
+export const DR6_BS = 1 << 14;
+
 export const RFLAGS_TF = 1 << 8;
 export const RFLAGS_IF = 1 << 9;
+export const RFLAGS_RF = 1 << 16;
 /** CF, PF, AF, ZF, SF, OF; and everything else. */
 export const RFLAGS_STATUS = 0x8d5;
 export const RFLAGS_NOT_STATUS = ~RFLAGS_STATUS;

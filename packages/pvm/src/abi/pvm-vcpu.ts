@@ -43,6 +43,7 @@ import {
   S_SEG,
   S_STAR,
   S_TLB,
+  S_WATCH,
   S_XCR0,
   SEG_BASE,
   SEG_STRIDE,
@@ -59,6 +60,7 @@ import {
   V_ROOT,
   V_SLOT,
   V_SYSCALL_MODE,
+  WATCH_CODE,
 } from '@pvm/cpu-jit/layout';
 import type { InterruptSink } from '@pvm/machine';
 import { MODE_LA57, MODE_NX, MODE_SMEP, type ShadowMmu } from '@pvm/shadow-mmu';
@@ -302,6 +304,18 @@ export class PvmVcpu extends VcpuState implements Saveable {
     }
     this.set64(S_DR + 8 * 7, control);
     this.core.armBreakpoints(this.index);
+  }
+
+  /** The instruction at RIP faulted: run again, it does not stop at the breakpoint that it has passed (SDM vol. 3, 18.3.1.1). */
+  resumeFlag(): void {
+    if ((this.get32(S_WATCH) & WATCH_CODE) !== 0) this.rflags |= abi.RFLAGS_RF;
+  }
+
+  /** An instruction that began with TF set was done by the hypervisor; HLT is over with the trap. @throws TripleFault */
+  stepped(): void {
+    this.halted = false;
+    this.set32(S_DR + 8 * 6, this.get32(S_DR + 8 * 6) | abi.DR6_BS);
+    this.deliver(abi.VECTOR_DB, 0);
   }
 
   // ------------------------------------------------------------ PVCS

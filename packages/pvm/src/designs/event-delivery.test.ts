@@ -39,6 +39,19 @@ const COUNT = `49ffc7488b0424488904250050000048cf`;
 const SKIP_TWO = '415e488304240249ffc548cf';
 /** movl $page | P RW, entry; pop %rbp; inc %r12; iretq: the page comes into being. */
 const MAP_PAGE = `c70425${le(PAGE_TABLE_ENTRY)}${le(map.absent | 3)}5d49ffc448cf`;
+/** inc %r15; mov %dr6,%rax; mov %rax,0x5000; mov 0x10(%rsp),%r14; andl $~TF,0x10(%rsp); iretq: DR6 and the saved RFLAGS; no further step. */
+const DEBUG = '49ffc70f21f048890425005000004c8b74241081642410fffeffff48cf';
+/** pushf; orl $TF,(%rsp); popf */
+const TRACE = '9c810c24000100009d';
+/** DR0 := address; DR7 := `control` */
+const breakAt = (address: number, control: number) => `b8${le(address)}0f23c0b8${le(control)}0f23f8`;
+/** G0, LEN 4 bytes, on writes; G0, on execution; GD. */
+const [ON_WRITE, ON_EXECUTION, GENERAL_DETECT] = [0xd_0002, 2, 0x2000];
+/** mov %eax,0x5010 */
+const STORE = `890425${le(0x5010)}`;
+/** RFLAGS as DEBUG found them, from the ORs and ADDs of the start: ZF, PF and bit 1, with TF or RF or without. */
+const FLAGS = 0x46n;
+const [TF, RF] = [0x100n, 0x1_0000n];
 /** mov %cr2,%rbx; pop %r14; hlt */
 const STOP = '0f20d3415ef4';
 
@@ -120,6 +133,75 @@ const CASES: readonly Case[] = [
   },
 ];
 
+/**
+ * #DB: an instruction breakpoint and general detect are faults, which come again with RF clear in RFLAGS and set in their image; a single-step and a data
+ * breakpoint are traps, of which DR6 is all that is left when a page fault comes first.
+ */
+const DEBUG_CASES: readonly Case[] = [
+  {
+    name: 'a single-step trap, on an untouched stack',
+    code: `${TRACE + stack(UNTOUCHED)}90`,
+    handlers: { 1: DEBUG },
+    registers: { [R15]: 1n, [R14]: FLAGS | TF },
+  },
+  {
+    // The step of the instruction after the page fault is the one that is seen.
+    name: 'a single-step trap, on a stack that a #PF must bring',
+    code: `${TRACE + stack(ABSENT)}9090`,
+    handlers: { 1: DEBUG, 14: MAP_PAGE },
+    ist: { 14: 1 },
+    registers: { [R15]: 1n, [R12]: 1n, [R14]: FLAGS | TF },
+  },
+  {
+    name: 'a single-step trap on an absent stack whose #PF has no stack either becomes #DF',
+    code: `${TRACE + stack(ABSENT)}90`,
+    handlers: { 1: DEBUG, 8: STOP },
+    ist: { 8: 2 },
+    registers: { [R14]: 0n, [R15]: 0n, 3: BigInt(ABSENT - 8) },
+  },
+  {
+    name: 'a data breakpoint, on an untouched stack',
+    code: breakAt(0x5010, ON_WRITE) + stack(UNTOUCHED) + STORE,
+    handlers: { 1: DEBUG },
+    registers: { [R15]: 1n, [R14]: FLAGS },
+  },
+  {
+    name: 'a data breakpoint, on a stack that a #PF must bring',
+    code: `${breakAt(0x5010, ON_WRITE) + stack(ABSENT) + STORE}0f21f1`,
+    handlers: { 1: DEBUG, 14: MAP_PAGE },
+    ist: { 14: 1 },
+    // RCX is DR6.
+    registers: { [R15]: 0n, [R12]: 1n, 1: 0xffff_0ff1n },
+  },
+  {
+    name: 'an instruction breakpoint, on an untouched stack',
+    code: `${breakAt(map.code + 21, ON_EXECUTION) + stack(UNTOUCHED)}ffc3`,
+    handlers: { 1: DEBUG },
+    registers: { [R15]: 1n, [R14]: FLAGS | RF },
+  },
+  {
+    name: 'an instruction breakpoint, on a stack that a #PF must bring',
+    code: `${breakAt(map.code + 21, ON_EXECUTION) + stack(ABSENT)}ffc3`,
+    handlers: { 1: DEBUG, 14: MAP_PAGE },
+    ist: { 14: 1 },
+    // The image of the #PF has RF set, which lets the instruction run.
+    registers: { [R15]: 0n, [R12]: 1n },
+  },
+  {
+    name: 'general detect, which its delivery turns off',
+    code: `b8${le(GENERAL_DETECT)}0f23f80f21c1`,
+    handlers: { 1: DEBUG },
+    registers: { [R15]: 1n, [R14]: FLAGS | RF },
+  },
+  {
+    name: 'INT1, on a stack that a #PF must bring',
+    code: `${stack(ABSENT)}f1`,
+    handlers: { 1: DEBUG, 14: MAP_PAGE },
+    ist: { 14: 1 },
+    registers: { [R15]: 1n, [R12]: 1n },
+  },
+];
+
 async function start(options: NativeGuestOptions, { code, handlers, ist = {}, send }: Omit<Case, 'name' | 'registers' | 'anywhere'>): Promise<NativeGuest> {
   const guest = (await NativeGuest.create(options)).startKernel(code);
   for (const [vector, hex] of Object.entries(handlers)) guest.put(map.handlers + 32 * Number(vector), hex);
@@ -140,7 +222,7 @@ function visible(guest: NativeGuest): Record<string, unknown> {
 }
 
 describe.each(MACHINES)('under %o', (options) => {
-  it.each(CASES)('$name is delivered once, as on a plain CPU', async ({ registers, anywhere, ...rest }) => {
+  it.each([...CASES, ...DEBUG_CASES])('$name comes as on a plain CPU', async ({ registers, anywhere, ...rest }) => {
     const plain = visible((await start({ design: 'bare' }, rest)).run());
     const guest = (await start(options, rest)).run();
     expect(Object.fromEntries(Object.keys(registers).map((n) => [n, guest.core.getReg(0, Number(n))]))).toEqual(registers);

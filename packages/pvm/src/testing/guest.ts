@@ -244,6 +244,7 @@ export async function testGuest(options: TestGuestOptions = {}): Promise<TestGue
   );
   const core = await shared;
   core.reset(0);
+  core.clearFramePool();
   const ledger = new ExitLedger(() => late.design?.directSwitches() ?? { syscalls: 0, returns: 0 });
   const guest = new TestGuest(core, ledger, { abi: 'auto', directSwitch: true, prefault: false, pcidMap: true, injectDirect: false, ...options });
   late.design = guest.design;

@@ -167,6 +167,7 @@ export class NativeGuest {
     machines.set(key, machine);
     const { core } = machine;
     core.reset(0);
+    core.clearFramePool();
     core.u8.fill(0, core.ramBase, core.ramBase + ramBytes);
     core.dirtyCode(core.ramBase, ramBytes);
     const guest = new NativeGuest(core, options);

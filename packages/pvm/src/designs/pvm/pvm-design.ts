@@ -249,7 +249,9 @@ export class PvmDesign implements Design {
   private exception(vcpu: PvmVcpu, outcome: ExitOutcome): void {
     const vector = vcpu.get32(S_EXC) - 1;
     // That of #DB says of which kind it is.
-    const error = vector === abi.VECTOR_DB ? 0 : vcpu.get32(S_EXC_ERROR);
+    const code = vcpu.get32(S_EXC_ERROR);
+    const error = vector === abi.VECTOR_DB ? 0 : code;
+    const isFault = vector !== abi.VECTOR_DB || code === abi.DEBUG_FAULT;
     vcpu.set32(S_EXC, 0);
     if (vector === abi.VECTOR_PF) {
       outcome.row = this.rows.guestFault(error);
@@ -262,6 +264,7 @@ export class PvmDesign implements Design {
     } else {
       outcome.row = this.rows.exception(vector, error);
     }
+    if (isFault) vcpu.resumeFlag();
     vcpu.deliver(vector, error);
   }
 
@@ -272,15 +275,22 @@ export class PvmDesign implements Design {
       vcpu.deliver(insn === 'ud' ? abi.VECTOR_UD : abi.VECTOR_GP, 0);
       return;
     }
+    const isTraced = (vcpu.rflags & abi.RFLAGS_TF) !== 0;
     if (!vcpu.smod) {
       const vector = emulateUser(vcpu, insn);
       if (vector !== undefined) vcpu.deliver(vector, error);
+      else if (isTraced) vcpu.stepped();
       return;
     }
     const result = emulate(vcpu, this.clock(vcpu), this.platform, insn);
     outcome.row = this.ledger.row(vectorName(abi.VECTOR_GP), result.sub);
-    if ('fault' in result) vcpu.deliver(result.fault, error);
-    else outcome.wait = result.wait;
+    if ('fault' in result) {
+      vcpu.resumeFlag();
+      vcpu.deliver(result.fault, error);
+      return;
+    }
+    outcome.wait = result.wait;
+    if (isTraced) vcpu.stepped();
   }
 
   /** INT n, INT3, INTO: only 3, 4 and 0x80 have an entry. */

@@ -1,8 +1,10 @@
+import type { EventKind } from '@pvm/cpu-jit';
 import {
   EXIT_CPUID,
   EXIT_EXCEPTION,
   EXIT_PAUSE,
   EXIT_PRIVILEGED,
+  EXIT_SOFT_INT,
   EXIT_VMCALL,
   S_CPL,
   S_CR0,
@@ -13,6 +15,7 @@ import {
   V_CR0_FLIP,
   V_CR4_FLIP,
 } from '@pvm/cpu-jit/layout';
+import { DEBUG_FAULT } from '../../abi/constants.ts';
 import { hypercallName } from '../../abi/hypercalls.ts';
 import { vectorName } from '../../abi/vectors.ts';
 import { kvmHypercall } from '../../kvm-pv/hypercalls.ts';
@@ -76,6 +79,10 @@ export abstract class VmxDesign extends NativeDesign {
       case EXIT_EXCEPTION:
         outcome.row = this.exception();
         return;
+      case EXIT_SOFT_INT:
+        // Of those only INT1 is an exception of the bitmap.
+        outcome.row = this.reflect(VECTOR_DB, 'icebp', 0);
+        return;
       case EXIT_PAUSE:
         outcome.row = this.row('PAUSE_INSTRUCTION');
         return;
@@ -90,10 +97,16 @@ export abstract class VmxDesign extends NativeDesign {
 
   /** An exception of the bitmap goes back to the guest. @throws TripleFault */
   private exception(): number {
-    const { vcpu, core } = this;
+    const { vcpu } = this;
     const vector = vcpu.get32(S_EXC) - 1;
-    const isTaken = core.inject(this.index, vector, vector === VECTOR_DB ? 'trap' : 'fault', vcpu.get32(S_EXC_ERROR));
-    if (!isTaken) throw new TripleFault(`${vectorName(vector)} could not be delivered, nor the double fault after it`);
+    const error = vcpu.get32(S_EXC_ERROR);
+    return this.reflect(vector, vector === VECTOR_DB && error !== DEBUG_FAULT ? 'trap' : 'fault', error);
+  }
+
+  /** @throws TripleFault */
+  private reflect(vector: number, kind: EventKind, error: number): number {
+    if (!this.core.inject(this.index, vector, kind, error))
+      throw new TripleFault(`${vectorName(vector)} could not be delivered, nor the double fault after it`);
     return this.row('EXCEPTION_NMI', vectorName(vector));
   }
 

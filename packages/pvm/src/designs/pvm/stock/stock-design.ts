@@ -27,6 +27,7 @@ import {
   V_INTERCEPTS,
 } from '@pvm/cpu-jit/layout';
 import { FAULT_FIXED, FAULT_MMIO, FAULT_PF, FAULT_TRACKED, type ShadowMmu } from '@pvm/shadow-mmu';
+import { DEBUG_FAULT } from '../../../abi/constants.ts';
 import { vectorName } from '../../../abi/vectors.ts';
 import { kvmHypercall } from '../../../kvm-pv/hypercalls.ts';
 import { errorClass, PAGE_FAULT } from '../../../ledger/sub-reasons.ts';
@@ -271,12 +272,13 @@ export class StockDesign extends NativeDesign {
         throw new TripleFault(`${vectorName(vector)} could not be delivered, nor the double fault after it`);
     });
   }
-  /** The exception that the CPU has raised. #DB is a trap: single-step is its only source. */
+  /** The exception that the CPU has raised. */
   private injectRaised(): void {
     const { vcpu } = this;
     const vector = vcpu.get32(S_EXC) - 1;
     if (vector === VECTOR_PF) vcpu.copy64(S_CR2, S_EXC_ADDR);
-    this.inject(vector, vector === VECTOR_DB ? 'trap' : 'fault', vcpu.get32(S_EXC_ERROR));
+    const error = vcpu.get32(S_EXC_ERROR);
+    this.inject(vector, vector === VECTOR_DB && error !== DEBUG_FAULT ? 'trap' : 'fault', error);
   }
   protected override raise(vector: number): void {
     this.inject(vector, 'fault');
