@@ -29,6 +29,7 @@ async function restoreVm(options: VmOptions, from: string | Uint8Array): Promise
   const snapshot = SnapshotReader.open(from);
   try {
     snapshot.checkBuild();
+    snapshot.start();
     const vm = await Vm.create(checkOptions(restoredOptions(options, snapshot.header.config, snapshot.header.sources)));
     try {
       await vm.restore(snapshot);

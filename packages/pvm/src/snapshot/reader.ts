@@ -33,6 +33,8 @@ export class SnapshotReader {
   readonly size: number;
   private readonly source: SnapshotSource;
   private readonly first: number;
+  private unpacked: AsyncGenerator<Section, void> | undefined;
+  private next: Promise<IteratorResult<Section, void>> | undefined;
 
   /** @throws PvmError `unreadable-file`, `bad-snapshot`, or `snapshot-mismatch` when another version wrote it */
   static open(from: string | Uint8Array, { isHeaderEnough = false } = {}): SnapshotReader {
@@ -75,22 +77,34 @@ export class SnapshotReader {
       );
   }
 
+  /** Begins to unpack the first sections, on other threads, while the machine is made that they are for. */
+  start(): void {
+    this.unpacked ??= this.sections();
+    this.next ??= this.unpacked.next();
+    // Its error is that of `readSections`, which may never be called.
+    this.next.catch(() => undefined);
+  }
+
   /**
-   * Hands over the sections of memory one by one. @returns the state
+   * Hands over the sections of memory one by one, once. @returns the state
    *
    * @throws PvmError `bad-snapshot`
    */
   async readSections(putMemory: (packed: Uint8Array) => void): Promise<Uint8Array> {
     const state: Uint8Array[] = [];
-    for await (const { kind, data } of this.sections()) {
+    this.start();
+    for (;;) {
+      const next = await this.next;
+      if (next === undefined || next.done === true) return Buffer.concat(state);
+      const { kind, data } = next.value;
       if (kind === SECTION.memory) {
         putMemory(data);
         // Freed at once, as `SnapshotSource.release`. A small one is a part of Node's pool.
         if (data.buffer.byteLength > Buffer.poolSize) data.buffer.transfer(0);
       } else if (kind === SECTION.state) state.push(data);
       else throw badSnapshot(`${this.source.name}: has a section of unknown kind ${kind}`);
+      this.next = this.unpacked?.next();
     }
-    return Buffer.concat(state);
   }
 
   close(): void {
