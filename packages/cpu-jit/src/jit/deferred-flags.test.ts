@@ -1,22 +1,6 @@
 import { expect, test } from 'vitest';
-import { Cpu } from '../api/index.ts';
+import { stateAtFault } from '../testing/state-at-fault.ts';
 import { usesOnAllPaths } from './deferred-flags.ts';
-
-const DATA = 0x20000;
-const BYTES = 0x8000;
-
-/** Runs `L: body; jmp L` until a load walks off the mapped bytes, and says where all registers and flags are then. */
-async function state(tier: 'interp' | 'sync', body: readonly number[]): Promise<unknown> {
-  await using cpu = await Cpu.create({ tier });
-  cpu.load(0x1000, [...body, 0xeb, -(body.length + 2) & 0xff]);
-  cpu.map(DATA, BYTES);
-  cpu.set('rdi', BigInt(DATA));
-  cpu.set('rsi', BigInt(DATA + BYTES / 2));
-  cpu.set('rcx', 12345n);
-  const stop = cpu.run();
-  const registers = (['rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'rip', 'rflags'] as const).map((name) => cpu.get(name));
-  return { stop, registers, instructions: cpu.core.stats(0).instructions };
-}
 
 const LOAD = [0x0f, 0xb6, 0x07]; // movzx eax, byte [rdi]
 const NEXT = [0x48, 0x8d, 0x7f, 0x01]; // lea rdi, [rdi+1]
@@ -41,7 +25,7 @@ test.each([
   // 1: load; lea; cmp rdi, rsi; jne 2f; 2: setb dl; load
   ['flags that are read at the head of a block', [...LOAD, ...NEXT, 0x48, 0x39, 0xf7, 0x75, 0x00, 0x0f, 0x92, 0xc2, ...LOAD]],
 ])('a load that faults finds the flags of a %s before', async (_, body) => {
-  expect(await state('sync', body)).toEqual(await state('interp', body));
+  expect(await stateAtFault('sync', body)).toEqual(await stateAtFault('interp', body));
 });
 
 test('what a block does with flags takes in the blocks that it passes them on to', () => {

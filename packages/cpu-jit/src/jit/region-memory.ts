@@ -296,7 +296,7 @@ export abstract class RegionMemory extends RegionState {
     const node = hostLoad(m, size, this.host(place));
     const slow = () => this.slow('load', size, place, (call) => m.local.set(result, call));
     this.either(place, [[node, 0]], m.local.set(result, node), () => this.checked(place, slow()));
-    return this.local(type, result);
+    return this.narrow(this.local(type, result), size);
   }
   store(address: Val, size: number, v: Val): void {
     const { m, b } = this;

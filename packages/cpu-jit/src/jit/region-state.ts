@@ -45,10 +45,17 @@ export interface Symbolic {
 
 type Pool = Record<ValType, number[]>;
 
+interface LowBytes {
+  readonly value: Val;
+  readonly size: number;
+  readonly version: number;
+}
+
 /** What is known at the end of a block. */
 export interface BlockState {
   readonly registers: readonly (Symbolic | undefined)[];
   readonly versions: readonly number[];
+  readonly lows: readonly (LowBytes | undefined)[];
   readonly flagDef: FlagDef | undefined;
   readonly isApart: boolean;
 }
@@ -102,6 +109,10 @@ export abstract class RegionState extends Emitter {
   private readonly homes = new WeakMap<Val, { readonly register: number; readonly size: number; readonly version: number }>();
   private versions = new Array<number>(16).fill(0);
   private lastVersion = 0;
+  /** The low bytes that were last written into a register, while its version is that: what reads them need not wait for the merge with the bytes above. */
+  private lows: (LowBytes | undefined)[] = [];
+  /** Values that are known to have no bits above so many bytes. */
+  private readonly widths = new WeakMap<Val, number>();
   /** Registers that the block has written so far (bit set). */
   protected clobbered = 0;
   /** The flags are, on some path, still those that the block began with, of which nothing is known. */
@@ -167,6 +178,7 @@ export abstract class RegionState extends Emitter {
     for (const v of this.flagDef === undefined ? [] : flagVals(this.flagDef)) {
       for (const bound of v.inputs ?? [v]) if (bound.index !== undefined) held.add(bound.index);
     }
+    for (const [n, low] of this.lows.entries()) if (low?.version === this.versions[n] && low?.value.index !== undefined) held.add(low.value.index);
     const all = [...this.inUse, ...this.kept];
     this.inUse = [];
     this.kept = [];
@@ -180,6 +192,7 @@ export abstract class RegionState extends Emitter {
     this.registers.length = 0;
     this.registers.push(...(before?.registers ?? []));
     this.versions = before === undefined ? this.versions.map(() => ++this.lastVersion) : [...before.versions];
+    this.lows = [...(before?.lows ?? [])];
     this.flagDef = before?.flagDef;
     this.isApart = before?.isApart ?? false;
     this.hasEntryFlags = this.flagDef === undefined;
@@ -188,7 +201,7 @@ export abstract class RegionState extends Emitter {
   }
   /** What is known at the end of a block, for those that only it goes to. */
   protected blockState(): BlockState {
-    return { registers: [...this.registers], versions: [...this.versions], flagDef: this.flagDef, isApart: this.isApart };
+    return { registers: [...this.registers], versions: [...this.versions], lows: [...this.lows], flagDef: this.flagDef, isApart: this.isApart };
   }
   /** Runs `f`, which emits other blocks, and keeps the locals of this one until then; they are free afterwards. */
   protected holdingLocals(f: () => void): void {
@@ -273,7 +286,9 @@ export abstract class RegionState extends Emitter {
     const { m } = this;
     if (size === 8) return this.inRegister(this.know(this.let(this.expr('i64', this.whole(n))), this.registerNow(n)), n, size);
     if (high) return this.let(this.and(this.expr('i32', m.i32.wrap(m.i64.shr_u(this.whole(n - 4), m.i64.const(8n)))), this.i32(0xff)));
-    return this.inRegister(this.let(this.trunc(this.expr('i32', m.i32.wrap(this.whole(n))), size)), n, size);
+    const low = this.lows[n];
+    if (low !== undefined && low.version === this.versions[n] && size <= low.size) return this.narrow(this.let(this.trunc(low.value, size)), size);
+    return this.inRegister(this.narrow(this.let(this.trunc(this.expr('i32', m.i32.wrap(this.whole(n))), size)), size), n, size);
   }
   /** Notes that the low `size` bytes of register `n` are `v` now. */
   private inRegister(v: Val, n: number, size: number): Val {
@@ -289,10 +304,31 @@ export abstract class RegionState extends Emitter {
     }
     const r = high ? n - 4 : n;
     const mask = size === 2 ? 0xffffn : high ? 0xff00n : 0xffn;
-    const masked = m.i64.and(m.i64.extend_u(v.take()), m.i64.const(size === 2 ? 0xffffn : 0xffn));
-    const placed = high ? m.i64.shl(masked, m.i64.const(8n)) : masked;
+    const low = this.narrow(this.bound(this.trunc(v, size)), size);
+    const placed = high ? m.i64.shl(m.i64.extend_u(low.take()), m.i64.const(8n)) : m.i64.extend_u(low.take());
     this.setWhole(r, m.i64.or(m.i64.and(this.whole(r), m.i64.const(BigInt.asIntN(64, ~mask))), placed));
-    if (!high) this.inRegister(v, n, size);
+    if (high) return;
+    this.inRegister(v, n, size);
+    this.inRegister(low, n, size);
+    if (!this.isConditional) this.lows[n] = { value: low, size, version: this.versions[n] ?? 0 };
+  }
+  override trunc(a: Val, size: number): Val {
+    return (this.widths.get(a) ?? size + 1) <= size ? a : super.trunc(a, size);
+  }
+  /** Notes that `v` has no bits above `size` bytes. */
+  protected narrow(v: Val, size: number): Val {
+    if (size < 4) this.widths.set(v, size);
+    return v;
+  }
+  /** TEST of a register with itself has it as its result. */
+  override and(a: Val, c: Val): Val {
+    const [x, y] = [this.homes.get(a), this.homes.get(c)];
+    const isSame = x !== undefined && x.register === y?.register && x.size === y.size && x.version === y.version;
+    return isSame && (x.size >= 4 || this.widths.get(a) === x.size) ? a : super.and(a, c);
+  }
+  /** `v` as a constant or a local. */
+  private bound(v: Val): Val {
+    return this.let(v.inputs === undefined ? v : this.expr(v.type, v.take()));
   }
   reg(n: number, size: number): Val {
     return this.readGpr(n, size, false);
@@ -592,7 +628,7 @@ export abstract class RegionState extends Emitter {
   }
   condition(cc: number): Val {
     const direct = this.flagDef === undefined ? undefined : conditionOf(this, this.flagDef, cc);
-    return direct === undefined ? conditionFromFlags(this, cc) : this.let(direct);
+    return this.narrow(direct === undefined ? conditionFromFlags(this, cc) : this.let(direct), 1);
   }
   softFloat(): undefined {
     this.usesFloat = true;
