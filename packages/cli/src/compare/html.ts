@@ -41,7 +41,7 @@ ${sections(c)
   .join('\n')}
 <section class="notes">
 <h2>How to read this</h2>
-<p>Counts are exact. Host times were measured with this machine's clock around each exit; after the first 2,048 exits of a run fewer and fewer are timed, from one of 16 to one of 1,024.
+<p>Counts are exact. Host times were measured with this machine's clock around each exit; after the first 2,048 exits of a run fewer and fewer are timed, from one of 16 to one of 1,024; one of those that took 16 times what is usual was held up by the host and stands for itself alone.
 ${c.profile === undefined ? 'No cost profile was given, so nothing here is modelled.' : `Modelled times are counts times prices of the cost profile “${html(c.profile.name)}” (${html(c.profile.source)}); they have rows of their own. ${html(unpriced(c).join(' '))}`}
 The guest's clock counted instructions, so every run is repeatable.</p>
 </section>

@@ -87,7 +87,8 @@ function stacked(
         ...(share ? { max: 100 } : {}),
         ticks: { color: property('--dim'), callback: (n) => compact.format(Number(n)) },
       },
-      y: { ...axis(''), stacked: true, grid: { display: false }, ticks: { color: property('--text') } },
+      // A design without its name would be a bar of nobody's.
+      y: { ...axis(''), stacked: true, grid: { display: false }, ticks: { color: property('--text'), autoSkip: false } },
     },
     plugins: {
       legend: legend(),
