@@ -62,9 +62,6 @@ function compileTogether(u8: Uint8Array, requests: readonly CompileRequest[]): C
   }
   const wasm = compileRegions(regions, counters);
   const emitted = performance.now();
-  const module = compileModule(
-    wasm,
-    requests.every((r) => r.isMerge),
-  );
+  const module = compileModule(wasm, requests.every((r) => r.isMerge) ? 'optimised' : 'baseline');
   return { ids, vanished, module, wasm, bytes: wasm.length, emitMs: emitted - start, engineMs: performance.now() - emitted };
 }

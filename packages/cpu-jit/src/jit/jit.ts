@@ -382,7 +382,6 @@ export class Jit {
 
   /** The block at `hpa`, where the vCPU is, was decoded: code that is known for it is linked. */
   decoded(cpu: number, hpa: number, mode: number): void {
-    if (this.known === undefined) return;
     this.poll();
     const desc = this.host.code.descriptor(hpa, mode);
     const owner = this.heads.get(hpa);
@@ -563,6 +562,11 @@ export class Jit {
     }
     p.links.splice(0, p.links.length, ...kept);
     if (kept.length === 0) this.forget(p);
+  }
+
+  /** Code is kept from run to run: `decoded` wants to know of blocks. */
+  get isStored(): boolean {
+    return this.known !== undefined;
   }
 
   /** There is more compiled code than there may be: `CodeCache.flush` is due, which drops all of it. */

@@ -23,7 +23,7 @@ export class WorkerStore {
 
   /** Compiles what was loaded, one module after the other. */
   *compiled(): Generator<StoredModule> {
-    for (const [id, { wasm, regions }] of this.loaded.entries()) yield { id, module: compileModule(wasm, false), bytes: wasm.length, regions };
+    for (const [id, { wasm, regions }] of this.loaded.entries()) yield { id, module: compileModule(wasm, 'patient'), bytes: wasm.length, regions };
   }
 
   /** Keeps a module that was compiled now; returns its id, undefined when there is no room. */
