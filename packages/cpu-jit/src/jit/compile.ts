@@ -24,7 +24,7 @@ import { semantics } from '../semantics/index.ts';
 import { WASM_TYPES } from '../wasm/builder.ts';
 import { ModuleBuilder } from '../wasm/module-builder.ts';
 import type { Expr, WasmTypes } from '../wasm/types.ts';
-import { blockTrees, successorsOf } from './flow.ts';
+import { successorsOf } from './flow.ts';
 import { counterName, functionName } from './function-name.ts';
 import { chainTo } from './jump-cache.ts';
 import { isCandidate, loopsOf, type PagedLoop, windowsOf, withCopies } from './paged-loops.ts';
@@ -181,7 +181,7 @@ function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports:
 function secondVersions(m: ModuleBuilder, region: RegionCode, first: Insn): ReturnType<typeof withCopies> {
   const returns = returnTargets(region);
   const successors = (block: GuestBlock) => successorsOf(region, returns, block);
-  const loops = loopsOf(blockTrees(region, returns), successors).filter(isCandidate);
+  const loops = loopsOf(region.blocks, new Set([0, ...region.entries.map(({ offset }) => offset)]), successors).filter(isCandidate);
   const found = loops.flatMap((loop) => {
     const blocks = new Map(loop.blocks.map((block) => [block.start, block]));
     const alone = { ...region, blocks, entries: [{ offset: loop.header, hpa: 0 }], returnSites: [], targets: new Map() };

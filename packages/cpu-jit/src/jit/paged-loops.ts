@@ -1,4 +1,4 @@
-import type { BlockTree } from './flow.ts';
+import type { Insn } from '../decoder/types.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
 import type { Symbolic } from './region-state.ts';
 
@@ -8,8 +8,9 @@ import type { Symbolic } from './region-state.ts';
  * an access runs over a page boundary, and those that the TLB does not allow.
  */
 
-/** Instructions that the second version of a loop may have. */
+/** Instructions and blocks that the second version of a loop may have. */
 const MAX_INSNS = 96;
+const MAX_BLOCKS = 16;
 /** A guard looks up so many pages at most. */
 const MAX_WINDOWS = 8;
 /** Bytes that the accesses of a window may span, and that it may move in a turn: otherwise too few turns stay in a page. */
@@ -22,9 +23,10 @@ const COPY = 2 ** 34;
 export const RIP_ROOT = -1;
 export const ABSOLUTE_ROOT = -2;
 
-/** A loop in the blocks of one tree: its header is the root. */
+/** A loop without others inside. */
 interface Loop {
   readonly header: number;
+  /** Each after those that lead to it. */
   readonly blocks: readonly GuestBlock[];
   /** The fewest instructions of a turn. */
   readonly turnInsns: number;
@@ -67,12 +69,21 @@ export interface Window {
   readonly alignment: { readonly offset: number; readonly size: number } | undefined;
   /** Bytes it moves in a turn at most: up if positive. */
   readonly step: number;
+  /** Registers times factors that it moves by as well, which do not change in the loop; with any, `step` is the same in all turns. */
+  readonly strides: Terms;
+}
+
+type Terms = readonly (readonly [register: number, factor: number])[];
+
+interface Move {
+  readonly by: number;
+  readonly strides: Terms;
 }
 
 /** A sum of registers times powers of two as they are where a turn begins, and of the region's RIP if it is relative to that. */
 export interface AddressForm {
   readonly key: string;
-  readonly terms: readonly (readonly [register: number, factor: number])[];
+  readonly terms: Terms;
   readonly isRelative: boolean;
 }
 
@@ -85,22 +96,77 @@ export interface PagedLoop {
   readonly turnInsns: number;
 }
 
-/** The loops whose blocks are all in one tree, which begins where a turn does. */
-export function loopsOf(trees: readonly BlockTree[], successors: (block: GuestBlock) => readonly number[]): readonly Loop[] {
-  return trees.flatMap((tree) => {
-    const header = tree.block.start;
-    const blocks: GuestBlock[] = [];
-    let turnInsns = Number.POSITIVE_INFINITY;
-    const visit = ({ block, children }: BlockTree, before: number): boolean => {
-      const insns = before + block.insns.length;
-      const turns = successors(block).includes(header);
-      if (turns) turnInsns = Math.min(turnInsns, insns);
-      const isInside = children.filter((child) => visit(child, insns)).length > 0 || turns;
-      if (isInside) blocks.push(block);
-      return isInside;
-    };
-    return visit(tree, 0) ? [{ header, blocks: blocks.reverse(), turnInsns }] : [];
-  });
+/** The innermost loops: `successors` spans the graph of blocks, which control enters at `entries` from outside. */
+export function loopsOf(
+  blocks: ReadonlyMap<number, GuestBlock>,
+  entries: ReadonlySet<number>,
+  successors: (block: GuestBlock) => readonly number[],
+): readonly Loop[] {
+  const from = new Map<number, number[]>();
+  for (const [start, block] of blocks) for (const to of successors(block)) from.set(to, [...(from.get(to) ?? []), start]);
+  /** The blocks on all ways from `header` to `last`; undefined if there are ways that do not come by `header`, or too many blocks. */
+  const between = (header: number, last: number): Set<number> | undefined => {
+    const found = new Set([header, last]);
+    const work = last === header ? [] : [last];
+    for (let at = work.pop(); at !== undefined; at = work.pop()) {
+      if (entries.has(at) || found.size > MAX_BLOCKS) return undefined;
+      for (const before of from.get(at) ?? []) {
+        if (found.has(before)) continue;
+        found.add(before);
+        work.push(before);
+      }
+    }
+    return found;
+  };
+  const loops: Loop[] = [];
+  for (const [header, sources] of from) {
+    const inside = new Set(sources.flatMap((last) => [...(between(header, last) ?? [])]));
+    const loop = inside.size === 0 ? undefined : inOrder(header, inside, blocks, successors);
+    if (loop !== undefined) loops.push(loop);
+  }
+  return loops;
+}
+
+/** The loop's blocks, each after those that lead to it in a turn; undefined when it has another loop inside or leaves by other branches than direct ones. */
+function inOrder(
+  header: number,
+  inside: ReadonlySet<number>,
+  blocks: ReadonlyMap<number, GuestBlock>,
+  successors: (block: GuestBlock) => readonly number[],
+): Loop | undefined {
+  const order: GuestBlock[] = [];
+  const state = new Map<number, 'open' | 'done'>();
+  let isRegular = true;
+  const visit = (start: number): void => {
+    const block = blocks.get(start);
+    if (block === undefined || !isDirect(block.insns.at(-1)) || state.get(start) === 'open') {
+      isRegular = false;
+      return;
+    }
+    if (state.has(start)) return;
+    state.set(start, 'open');
+    for (const to of successors(block)) if (to !== header && inside.has(to)) visit(to);
+    state.set(start, 'done');
+    order.unshift(block);
+  };
+  visit(header);
+  if (!isRegular) return undefined;
+  /** The fewest instructions from the header to the end of each block. */
+  const fewest = new Map<number, number>([[header, 0]]);
+  let turnInsns = Number.POSITIVE_INFINITY;
+  for (const block of order) {
+    const insns = (fewest.get(block.start) ?? 0) + block.insns.length;
+    for (const to of successors(block)) {
+      if (to === header) turnInsns = Math.min(turnInsns, insns);
+      else fewest.set(to, Math.min(fewest.get(to) ?? Number.POSITIVE_INFINITY, insns));
+    }
+  }
+  return { header, blocks: order, turnInsns };
+}
+
+/** Does a block that ends with it go on at known places? */
+function isDirect(last: Insn | undefined): boolean {
+  return last !== undefined && (last.row.end !== true || (last.row.name !== 'call' && last.operands.some((o) => o.kind === 'rel')));
 }
 
 /** Is it worth a look? */
@@ -133,19 +199,28 @@ export function formOf(root: number, { registers, sums }: Pick<LoopFacts, 'regis
   return { key: `${terms.map(([register, factor]) => `${register}*${factor}`).join('+')}${isRelative ? ' rip' : ''}`, terms, isRelative };
 }
 
-/** How far a form moves in each way through a turn; undefined where one of its registers changes by more than a constant. */
-function stepsOf({ terms }: AddressForm, { registers, turns }: LoopFacts): number[] | undefined {
-  const steps: number[] = [];
-  for (const turn of turns) {
-    let step = 0;
+/** How far a form moves in each way through a turn: by a constant and by registers that do not change; undefined where it moves by anything else. */
+function movesOf({ terms }: AddressForm, facts: LoopFacts): readonly Move[] | undefined {
+  const moves: Move[] = [];
+  for (const turn of facts.turns) {
+    let by = 0;
+    const factors = new Map<number, number>();
     for (const [register, factor] of terms) {
       const now = turn[register];
-      if (now === undefined || registers.get(now.root) !== register) return undefined;
-      step += factor * now.offset;
+      const form = now === undefined ? undefined : formOf(now.root, facts);
+      if (now === undefined || form === undefined || form.isRelative) return undefined;
+      by += factor * now.offset;
+      for (const [other, count] of [...form.terms, [register, -1] as const]) factors.set(other, (factors.get(other) ?? 0) + factor * count);
     }
-    steps.push(step);
+    const strides = [...factors].filter(([, factor]) => factor !== 0).sort(([a], [b]) => a - b);
+    if (strides.some(([register]) => !facts.turns.every((t) => isUnchanged(t[register], register, facts)))) return undefined;
+    moves.push({ by, strides });
   }
-  return steps;
+  return moves;
+}
+
+function isUnchanged(now: Symbolic | undefined, register: number, { registers }: LoopFacts): boolean {
+  return now !== undefined && now.offset === 0 && registers.get(now.root) === register;
 }
 
 /** The windows of a loop's accesses; undefined when one of them is not of the kind that can be foreseen. */
@@ -159,12 +234,18 @@ export function windowsOf(facts: LoopFacts): readonly Window[] | undefined {
     const aligned = alignment === undefined ? undefined : { offset: at.offset, size: alignment };
     const min = Math.min(known?.min ?? at.offset, at.offset);
     const end = Math.max(known?.end ?? at.offset + size, at.offset + size);
-    const steps = stepsOf(form, facts);
-    if (steps === undefined || end - min > MAX_SPAN) return undefined;
+    const moves = movesOf(form, facts);
+    const [first] = moves ?? [];
+    if (moves === undefined || first === undefined || end - min > MAX_SPAN) return undefined;
+    const { strides } = first;
+    const steps = moves.map(({ by }) => by);
     const [low, high] = [Math.min(...steps), Math.max(...steps)];
     if ((low < 0 && high > 0) || Math.max(-low, high) > MAX_STEP) return undefined;
-    if (aligned !== undefined && steps.some((step) => step % aligned.size !== 0)) return undefined;
-    windows.set(form.key, { form, min, end, writes: writes || known?.writes === true, alignment: known?.alignment ?? aligned, step: low < 0 ? low : high });
+    if (aligned !== undefined && (strides.length > 0 || steps.some((step) => step % aligned.size !== 0))) return undefined;
+    const isSame = (move: Move) => move.by === first.by && String(move.strides) === String(strides);
+    if (strides.length > 0 && !moves.every(isSame)) return undefined;
+    const step = low < 0 ? low : high;
+    windows.set(form.key, { form, min, end, writes: writes || known?.writes === true, alignment: known?.alignment ?? aligned, step, strides });
   }
   return windows.size > 0 && windows.size <= MAX_WINDOWS ? [...windows.values()] : undefined;
 }

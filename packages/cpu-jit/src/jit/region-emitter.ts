@@ -37,6 +37,8 @@ import type { TargetHash } from './target-hash.ts';
 
 const RIP = 16;
 const PAGE_SIZE = 4096;
+/** Bytes that a loop may move by in a turn when a register says it. */
+const MAX_STRIDE = 1024;
 /** Of a loop that leaves none of its pages. */
 const MAX_TURNS = 1 << 20;
 
@@ -106,8 +108,8 @@ export class RegionEmitter extends RegionMemory {
   private readonly sumParts = new Map<number, Sum>();
   /** Roots of the general registers where a turn of the loop begins that is looked at or emitted for the second time. */
   private readonly turnRegisters = new Map<number, number>();
-  /** What is known at the ends of turns. */
-  private readonly turns: (readonly (Symbolic | undefined)[])[] = [];
+  /** What is known of the general registers at the end of each block of such a loop that goes to a block. */
+  private readonly registersAt = new Map<number, (readonly (Symbolic | undefined)[])[]>();
   /** Header of the loop that is looked at. */
   private probed: number | undefined;
   private readonly guards = new Map<PagedLoop, Guard>();
@@ -146,9 +148,13 @@ export class RegionEmitter extends RegionMemory {
       });
     };
     for (const tree of blockTrees(this.region, this.returns)) {
-      this.sums.clear();
-      this.sumParts.clear();
       const loop = tree.block.copy?.loop;
+      // What is known at the beginning of a turn is known in all blocks of a loop.
+      if (this.beginsTurn(tree.block) || (loop === undefined && this.probed === undefined)) {
+        this.sums.clear();
+        this.sumParts.clear();
+        this.registersAt.clear();
+      }
       this.windows = loop === undefined ? undefined : this.guardOf(loop).windows;
       emitTree(tree, undefined);
       this.finishGroups();
@@ -161,7 +167,13 @@ export class RegionEmitter extends RegionMemory {
     this.probed = header;
     this.seen = [];
     this.emitBlocks(semantics);
-    return { registers: this.turnRegisters, sums: this.sumParts, accesses: this.seen, turns: this.turns, callsHelpers: this.callsHelpers };
+    return {
+      registers: this.turnRegisters,
+      sums: this.sumParts,
+      accesses: this.seen,
+      turns: this.registersAt.get(header) ?? [],
+      callsHelpers: this.callsHelpers,
+    };
   }
   private guardOf(loop: PagedLoop): Guard {
     const known = this.guards.get(loop);
@@ -178,7 +190,8 @@ export class RegionEmitter extends RegionMemory {
     this.ended = false;
     this.terminator = undefined;
     this.offset = block.copy?.of ?? block.start;
-    if (before === undefined && (block.start === this.probed || block.copy !== undefined)) this.beginTurn();
+    if (this.beginsTurn(block)) this.beginTurn();
+    else if (before === undefined && (this.probed !== undefined || block.copy !== undefined)) this.meetRegisters(block.start);
     this.insns = block.insns;
     this.lastReplacer = block.insns.findLastIndex((insn) => REPLACES_FLAGS.has(insn.row.name));
     for (const [i, insn] of block.insns.entries()) {
@@ -196,7 +209,9 @@ export class RegionEmitter extends RegionMemory {
         this.terminator = { kind: 'goto', to: block.end, backward: false };
       }
     }
-    if (this.probed !== undefined && successorsOf(this.region, this.returns, block).includes(this.probed)) this.turns.push(this.blockState().registers);
+    const isInLoop = this.probed !== undefined || block.copy !== undefined;
+    const after = isInLoop ? successorsOf(this.region, this.returns, block) : [];
+    for (const to of after) this.registersAt.set(to, [...(this.registersAt.get(to) ?? []), this.blockState().registers]);
     this.endFlagUse();
     this.uses.set(block.start, { ...this.flagUse, written: this.clobbered });
     const last = m.block(null, []);
@@ -204,6 +219,19 @@ export class RegionEmitter extends RegionMemory {
     return { block, code: m.block(null, [...this.body, last]), terminator: this.terminator };
   }
 
+  /** Is it where a turn begins of the loop that is looked at, or that is emitted for the second time? */
+  private beginsTurn({ start, copy }: GuestBlock): boolean {
+    return copy === undefined ? start === this.probed : copy.of === copy.loop.header;
+  }
+  /** Where several ways through a turn meet: what is known of a register on all of them. */
+  private meetRegisters(start: number): void {
+    const [first, ...others] = this.registersAt.get(start) ?? [];
+    for (let n = 0; n < 16; n++) {
+      const known = first?.[n];
+      if (known === undefined || !others.every((registers) => registers[n]?.root === known.root && registers[n]?.offset === known.offset)) continue;
+      this.setRegisterNow(n, known);
+    }
+  }
   private beginTurn(): void {
     this.turnRegisters.clear();
     for (let n = 0; n < 16; n++) this.turnRegisters.set(this.registerNow(n).root, n);
@@ -244,7 +272,8 @@ export class RegionEmitter extends RegionMemory {
     const i64 = (local: number) => m.local.get(local, b.i64);
     const out = `guard${loop.header}`;
     const code: Expr[] = [m.local.set(turns, m.i32.const(MAX_TURNS))];
-    for (const { form, min, end, writes, alignment, step, addend } of windows) {
+    const fewer = () => m.local.set(turns, m.select(m.i32.lt_u(i32(some), i32(turns)), i32(some), i32(turns)));
+    for (const { form, min, end, writes, alignment, step, strides, addend } of windows) {
       const room = PAGE_SIZE - (end - min);
       code.push(m.local.set(va, this.formNow(form, min)));
       if (alignment !== undefined) {
@@ -254,14 +283,21 @@ export class RegionEmitter extends RegionMemory {
       const tag = m.i64.load(writes ? TAG.write : TAG.read, 8, m.local.tee(entry, tlbEntry(m, i64(va), i32(LOCAL.tlb)), b.i32));
       code.push(m.local.set(va, m.i64.xor(tag, i64(va))), m.br(out, m.i64.gt_u(i64(va), m.i64.const(BigInt(room)))));
       code.push(m.local.set(addend, m.i32.load(TLB_ADDEND, 4, i32(entry))));
-      if (step === 0) continue;
+      if (step === 0 && strides.length === 0) continue;
       // What the tag differs in is the address in the page.
       const offset = m.i32.wrap(i64(va));
+      if (strides.length > 0) {
+        code.push(m.local.set(some, m.i32.sub(m.i32.const(room), offset)));
+        const moves = m.local.tee(va, this.formNow({ terms: strides, isRelative: false, key: '' }, step), b.i64);
+        code.push(m.br(out, m.i64.gt_u(m.i64.sub(moves, m.i64.const(1n)), m.i64.const(BigInt(MAX_STRIDE)))));
+        code.push(m.local.set(some, m.i32.add(m.i32.div_u(i32(some), m.i32.wrap(i64(va))), m.i32.const(1))), fewer());
+        continue;
+      }
       const bytes = step > 0 ? m.i32.sub(m.i32.const(room), offset) : offset;
       const size = Math.abs(step);
       const whole = Number.isInteger(Math.log2(size)) ? m.i32.shr_u(bytes, m.i32.const(Math.log2(size))) : m.i32.div_u(bytes, m.i32.const(size));
       code.push(m.local.set(some, m.i32.add(whole, m.i32.const(1))));
-      code.push(m.local.set(turns, m.select(m.i32.lt_u(i32(some), i32(turns)), i32(some), i32(turns))));
+      code.push(fewer());
     }
     const limit = () => m.i64.load(RUN_LIMIT, 8, m.i32.const(0));
     const last = m.i64.add(i64(LOCAL.icount), m.i64.mul(m.i64.extend_u(i32(turns)), m.i64.const(BigInt(loop.turnInsns))));
@@ -555,6 +591,9 @@ export class RegionEmitter extends RegionMemory {
     if (mem.index < 0) return { root: base.root, offset: base.offset + disp };
     const index = this.registerNow(mem.index);
     return { root: this.sumRoot(base.root, index.root, mem.scale), offset: base.offset + index.offset * 2 ** mem.scale + disp };
+  }
+  protected sumOf(a: Symbolic, c: Symbolic): Symbolic {
+    return { root: this.sumRoot(a.root, c.root, 0), offset: a.offset + c.offset };
   }
   /** The root that stands for the sum of two. */
   private sumRoot(base: number, index: number, scale: number): number {

@@ -240,6 +240,9 @@ export abstract class RegionState extends Emitter {
     this.registers[n] = fresh;
     return fresh;
   }
+  protected setRegisterNow(n: number, value: Symbolic): void {
+    this.registers[n] = value;
+  }
   /** V8 leaves a computation where it is, even if its result is used on unlikely paths only: so it is placed there. */
   override later(type: ValType, inputs: readonly Val[], make: () => Val): Val {
     if (inputs.some((v) => !v.many)) throw new Error('what is computed later needs bound inputs');
@@ -250,11 +253,14 @@ export abstract class RegionState extends Emitter {
     return bound === v ? v : this.know(bound, this.symbols.get(v));
   }
   override add(a: Val, c: Val): Val {
+    const [one, other] = [this.symbols.get(a), this.symbols.get(c)];
+    if (one !== undefined && other !== undefined) return this.know(super.add(a, c), this.sumOf(one, other));
     return this.moved(super.add(a, c), a, c.constant);
   }
   override sub(a: Val, c: Val): Val {
     return this.moved(super.sub(a, c), a, c.constant === undefined ? undefined : -c.constant);
   }
+  protected abstract sumOf(a: Symbolic, c: Symbolic): Symbolic;
   private moved(result: Val, from: Val, by: number | undefined): Val {
     const symbolic = by === undefined ? undefined : this.symbols.get(from);
     return symbolic === undefined || by === undefined ? result : this.know(result, { root: symbolic.root, offset: symbolic.offset + by });
