@@ -3,6 +3,7 @@ import { Prng } from '../../tests/prng.ts';
 import { CODE, CODE_BYTES, DATA, DATA_BYTES, READ_ONLY, STACK, STACK_BYTES } from '../../tests/program.ts';
 import { randomMachine } from '../../tests/random-program.ts';
 import { compareRuns, Tier } from '../../tests/tiers.ts';
+import { windowsOf } from './paged-loops.ts';
 
 const HLT = 0xf4;
 const [RCX, RDX, RSI, RDI, R8] = [1, 2, 6, 7, 8] as const;
@@ -124,4 +125,12 @@ test('loops whose pages are checked before they run end like interpreted ones: w
 });
 test('they stop for the instruction limit where interpreted ones do', () => {
   expect(compareLoops(seeds.slice(0, 60), (seed) => 1 + (seed % 41))).toEqual([]);
+});
+
+test('none is made of a loop none of whose turns comes to its end: nothing says how far an address moves', () => {
+  const access = { at: { root: 1, offset: 0 }, size: 8, writes: false, alignment: undefined };
+  const facts = { registers: new Map([[1, 3]]), sums: new Map(), accesses: [access], callsHelpers: false };
+  expect(windowsOf({ ...facts, turns: [] })).toBeUndefined();
+  const registers = Array.from({ length: 16 }, (_, n) => (n === 3 ? { root: 1, offset: 8 } : undefined));
+  expect(windowsOf({ ...facts, turns: [registers] })).toMatchObject([{ step: 8 }]);
 });

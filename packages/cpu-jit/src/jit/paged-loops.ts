@@ -225,7 +225,7 @@ function isUnchanged(now: Symbolic | undefined, register: number, { registers }:
 
 /** The windows of a loop's accesses; undefined when one of them is not of the kind that can be foreseen. */
 export function windowsOf(facts: LoopFacts): readonly Window[] | undefined {
-  if (facts.callsHelpers) return undefined;
+  if (facts.callsHelpers || facts.turns.length === 0) return undefined;
   const windows = new Map<string, Window>();
   for (const { at, size, writes, alignment } of facts.accesses) {
     const form = at === undefined ? undefined : formOf(at.root, facts);
