@@ -34,6 +34,12 @@ describe('a recorded run', () => {
     expect(timeline.reduce((a, b) => a + b, 0)).toBe(report.exits);
   });
 
+  test('that ends at --max-instructions has its table all the same, and says so by its exit code', () => {
+    const { status, stderr } = pvm('run', '--clock', 'icount', '--stat', '--max-instructions', '30000', testPrograms.hello);
+    expect(status).not.toBe(0);
+    expect(stderr).toMatch(/^VM-EXIT +Samples[\s\S]*^pvm: stopped after 30\d{3} instructions \(--max-instructions\)$/m);
+  });
+
   test('names guest addresses by the symbols of the kernel', () => {
     expect(report.hotExits.find((e) => e.sub === 'table write')?.symbol).toMatch(/^\w+(\+0x[0-9a-f]+)?$/);
   });

@@ -86,11 +86,11 @@ async function execute(a: RunArgs, program: readonly string[], files: RunFiles, 
     host.restore();
     await writeFiles(files, vm, result, symbols);
     if (end.exitCode === undefined) await saver.done();
-    if (result.stopReason === 'instruction-limit')
-      throw new PvmError('bad-option', `stopped after ${result.summary.instructions} instructions (--max-instructions)`);
     const how = end.exitCode === undefined && result.stopReason === 'panic' ? "the guest's kernel panicked" : end.message;
     if (how !== undefined) note(how);
     print(a, vm, result, symbols, profile);
+    if (result.stopReason === 'instruction-limit')
+      throw new PvmError('bad-option', `stopped after ${result.summary.instructions} instructions (--max-instructions)`);
     process.exitCode = end.exitCode ?? result.exitCode;
     await gdb?.close(process.exitCode);
   } finally {
