@@ -73,7 +73,11 @@ const BUGS: readonly Planted[] = [
   },
   { bugClass: 10, file: 'pte-write.ts', edits: [['if (hpa < 0 || (level', 'if (hpa < 0) return true;\n    if ((level']] },
   { bugClass: 11, file: 'guest-walk.ts', edits: [['const marks = level === this.leafLevel && write ?', 'const marks = write ?']] },
-  { bugClass: 12, file: 'shadow-fill.ts', edits: [['if (this.pages.blockTracked[((base >>> 12) - this.pages.ramBase) >>> 9] !== 0) return false;', '']] },
+  {
+    bugClass: 12,
+    file: 'shadow-pages.ts',
+    edits: [['return this.blockTracked[block] === 0 && this.blockLogged[block] === 0;', 'return this.blockLogged[block] === 0;']],
+  },
   {
     bugClass: 13,
     file: 'shadow-pages.ts',
