@@ -44,3 +44,12 @@ test.each(['off', 'sync'] as const)('accesses on both sides of a CLAC in one blo
   expect(m.core.u8[m.core.ramBase + USER]).toBe(2);
   await m.core.dispose();
 });
+
+test.each(['off', 'sync'] as const)('an access that begins in a closed page and ends in the next faults as others do (JIT %s)', async (jit) => {
+  /** MOV EAX, [USER + 0xFFE]. */
+  const across = [0x8b, 0x04, 0x25, 0xfe, 0x0f, 0x20, 0];
+  const m = await kernel([...STAC, ...INC, ...CLAC, ...across, HLT], jit);
+  expect(m.core.run(0)).toBe(EXIT_EXCEPTION);
+  expect(m.core.getRip(0)).toBe(BigInt(CODE + 3 + 7 + 3));
+  await m.core.dispose();
+});

@@ -1,5 +1,18 @@
 import { beforeAll, beforeEach, describe, expect, it, test } from 'vitest';
-import { S_CR4, S_RFLAGS, S_TLB_COUNTED, TLB_BASE, TLB_COUNTED, TLB_ENTRIES, TLB_ENTRY_SIZE, TLB_READ, TLB_WRITE } from './layout.ts';
+import {
+  EXIT_EXCEPTION,
+  S_CR4,
+  S_RFLAGS,
+  S_TLB_COUNTED,
+  TLB_BASE,
+  TLB_COUNTED,
+  TLB_ENTRIES,
+  TLB_ENTRY_SIZE,
+  TLB_READ,
+  TLB_WRITE,
+  V_EXC_BITMAP,
+} from './layout.ts';
+import { CODE, HLT, KernelMachine } from './testing/kernel-machine.ts';
 import { CPU, RAM_BASE, RuntimeMachine } from './testing/runtime-machine.ts';
 
 const [P, W, U] = [1n, 2n, 4n];
@@ -75,5 +88,21 @@ describe.each(PAGES)('tags of the page at %#x', (page) => {
       const open = { read: sorted([...one.values()]), write: sorted([...one.values()]) };
       expect(both()).toEqual(ac ? open : NOTHING);
     }
+  });
+});
+
+describe.each(['off', 'sync'] as const)('an access that begins in the last byte of all addresses (JIT %s)', (jit) => {
+  it.each([
+    ['a load', [0x66, 0x8b, 0x07]],
+    ['a store', [0x48, 0x89, 0x07]],
+    ['a read-modify-write', [0x48, 0xff, 0x07]],
+    ['SGDT', [0x0f, 0x01, 0x07]],
+  ])('finds no page there: %s', async (_, code) => {
+    /** MOV RDI, -1. */
+    const kernel = await KernelMachine.create([0x48, 0xc7, 0xc7, 0xff, 0xff, 0xff, 0xff, ...code, HLT], jit);
+    kernel.field(V_EXC_BITMAP, -1);
+    expect(kernel.core.run(0)).toBe(EXIT_EXCEPTION);
+    expect(kernel.core.getRip(0)).toBe(BigInt(CODE + 7));
+    await kernel.core.dispose();
   });
 });

@@ -4,6 +4,7 @@ import type { Expr, WasmModule, WasmTypes } from '../wasm/types.ts';
 /** Offset of the tag that an access compares. A page with a write tag has a read tag as well. */
 export const TAG = { read: TLB_READ, write: TLB_WRITE, exec: TLB_EXEC } as const;
 export const PAGE_MASK = ~0xfffn;
+const PAGE_SIZE = 4096;
 
 /** Address of the TLB entry for virtual address `va` (i64), given the array pointer: index = bits 12..21. */
 export function tlbEntry(m: WasmModule, va: Expr, array: Expr): Expr {
@@ -12,11 +13,13 @@ export function tlbEntry(m: WasmModule, va: Expr, array: Expr): Expr {
   return m.i32.add(m.i32.and(scaled, m.i32.const(TLB_ARRAY_SIZE - TLB_ENTRY_SIZE)), array);
 }
 
-/** i32: does the entry in local `entry` allow the access? A page-crossing access compares the page of its last byte and so misses. */
+/**
+ * i32: does the entry in local `entry` allow the access? Its tag and the address may differ in the offset only, which must leave room for the access. (The page of the last
+ * byte says less: after the last page comes page 0, which the empty last entry has as its tag, and the page after an even one is what SMAP makes of its tag.)
+ */
 export function tlbHit(b: WasmTypes, m: WasmModule, va: number, entry: number, size: number, kind: 'read' | 'write'): Expr {
-  const address = m.local.get(va, b.i64);
-  const last = size === 1 ? address : m.i64.add(address, m.i64.const(BigInt(size - 1)));
-  return m.i64.eq(m.i64.load(TAG[kind], 8, m.local.get(entry, b.i32)), m.i64.and(last, m.i64.const(PAGE_MASK)));
+  const difference = m.i64.xor(m.local.get(va, b.i64), m.i64.load(TAG[kind], 8, m.local.get(entry, b.i32)));
+  return m.i64.le_u(difference, m.i64.const(BigInt(PAGE_SIZE - size)));
 }
 
 /** i32 host address of the access, given that the entry hits. */
