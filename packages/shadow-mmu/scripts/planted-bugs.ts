@@ -89,10 +89,8 @@ const BUGS: readonly Planted[] = [
     bugClass: 16,
     file: 'shadow-mmu.ts',
     edits: [
-      [
-        'if (this.unsync === undefined) this.flushesNeedless++;\n    else this.unsync.syncBelow(this.roots.current(vcpu, 0));\n    return slot;',
-        'return slot;',
-      ],
+      ['if (this.roots.pcid(vcpu) === pcid) this.flushCurrent(vcpu);\n    this.roots.forgetPcid(vcpu, pcid);', ''],
+      ['else this.unsync.syncBelow(this.roots.current(vcpu, 0));\n    return slot;', 'return slot;'],
     ],
   },
   { bugClass: 17, file: 'roots.ts', edits: [["if (user === 0 || this.flavour === 'pvm') reach.array(vcpu, (at - vcpu * SLOTS) * 2 + user);", '']] },
