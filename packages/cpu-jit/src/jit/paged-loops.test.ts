@@ -3,7 +3,7 @@ import { Prng } from '../../tests/prng.ts';
 import { CODE, CODE_BYTES, DATA, DATA_BYTES, READ_ONLY, STACK, STACK_BYTES } from '../../tests/program.ts';
 import { randomMachine } from '../../tests/random-program.ts';
 import { compareRuns, Tier } from '../../tests/tiers.ts';
-import { windowsOf } from './paged-loops.ts';
+import { type LoopFacts, windowsOf } from './paged-loops.ts';
 
 const HLT = 0xf4;
 const [RCX, RDX, RSI, RDI, R8] = [1, 2, 6, 7, 8] as const;
@@ -127,10 +127,32 @@ test('they stop for the instruction limit where interpreted ones do', () => {
   expect(compareLoops(seeds.slice(0, 60), (seed) => 1 + (seed % 41))).toEqual([]);
 });
 
-test('none is made of a loop none of whose turns comes to its end: nothing says how far an address moves', () => {
-  const access = { at: { root: 1, offset: 0 }, size: 8, writes: false, alignment: undefined };
-  const facts = { registers: new Map([[1, 3]]), sums: new Map(), accesses: [access], callsHelpers: false };
-  expect(windowsOf({ ...facts, turns: [] })).toBeUndefined();
-  const registers = Array.from({ length: 16 }, (_, n) => (n === 3 ? { root: 1, offset: 8 } : undefined));
-  expect(windowsOf({ ...facts, turns: [registers] })).toMatchObject([{ step: 8 }]);
+test('a window moves as its registers do in each way through a turn, and a loop without known ways has none', () => {
+  const [pointer, other] = [
+    { root: 1, offset: 0 },
+    { root: 2, offset: 0 },
+  ];
+  const facts = (turns: LoopFacts['turns'], callsHelpers = false): LoopFacts => ({
+    registers: new Map([
+      [1, RSI],
+      [2, RDI],
+    ]),
+    sums: new Map([[3, { base: 1, index: 2, scale: 0 }]]),
+    accesses: [{ at: { root: 1, offset: 8 }, size: 4, writes: false, alignment: undefined }],
+    turns,
+    callsHelpers,
+  });
+  const turn = (offset: number, root = 1): LoopFacts['turns'][number] => {
+    const registers: { root: number; offset: number }[] = [];
+    registers[RSI] = { root, offset };
+    registers[RDI] = other;
+    return registers;
+  };
+  const step = (f: LoopFacts) => windowsOf(f)?.map((w) => [w.min, w.end, w.step, w.strides]);
+  expect(step(facts([turn(4), turn(12)]))).toEqual([[8, 12, 12, []]]);
+  expect(step(facts([turn(0, 3)]))).toEqual([[8, 12, 0, [[RDI, 1]]]]);
+  expect([facts([]), facts([turn(4), turn(-4)]), facts([turn(4000)]), facts([turn(0, 9)]), facts([turn(4)], true)].map(step)).toEqual(
+    new Array(5).fill(undefined),
+  );
+  expect(step({ ...facts([turn(4)]), accesses: [{ at: pointer, size: 16, writes: true, alignment: 16 }] })).toBeUndefined();
 });
