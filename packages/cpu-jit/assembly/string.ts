@@ -292,7 +292,7 @@ function equalRun(a: u32, b: u32, size: u32, n: u32): u32 {
   return i;
 }
 
-/** CMPS: flags of [rSI] - [rDI]. */
+/** CMPS: flags of [rSI] - [rDI]. They stay as they were until it is complete: a fault must find those (SDM vol. 2, REP). */
 export function rep_cmps(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset: u32): u32 {
   narrow(cpu, addrSize, rep, 0, 0);
   let n = wanted(cpu, addrSize, rep);
@@ -334,14 +334,14 @@ export function rep_cmps(cpu: u32, size: u32, addrSize: u32, rep: u32, segOffset
       }
     }
   }
-  compareFlags(cpu, size, a, b);
   step(cpu, RSI, addrSize, size, done, backward);
   step(cpu, RDI, addrSize, size, done, backward);
-  const complete = finish(cpu, addrSize, rep, done);
-  return (a == b) == (rep != REPNE) ? complete : 1;
+  const complete = finish(cpu, addrSize, rep, done) | <u32>((a == b) != (rep != REPNE));
+  if (complete || load<u32>(cpu, S_STEP)) compareFlags(cpu, size, a, b);
+  return complete;
 }
 
-/** SCAS: flags of rAX - [rDI]. */
+/** SCAS: flags of rAX - [rDI], as for CMPS. */
 export function rep_scas(cpu: u32, size: u32, addrSize: u32, rep: u32, _: u32): u32 {
   narrow(cpu, addrSize, rep, 0, 0);
   let n = wanted(cpu, addrSize, rep);
@@ -366,8 +366,8 @@ export function rep_scas(cpu: u32, size: u32, addrSize: u32, rep: u32, _: u32): 
       done++;
     }
   }
-  compareFlags(cpu, size, a, b);
   step(cpu, RDI, addrSize, size, done, backward);
-  const complete = finish(cpu, addrSize, rep, done);
-  return (a == b) == (rep != REPNE) ? complete : 1;
+  const complete = finish(cpu, addrSize, rep, done) | <u32>((a == b) != (rep != REPNE));
+  if (complete || load<u32>(cpu, S_STEP)) compareFlags(cpu, size, a, b);
+  return complete;
 }

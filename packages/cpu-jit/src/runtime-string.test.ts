@@ -13,6 +13,7 @@ const RAX = 0,
   RSI = 6,
   RDI = 7;
 const WINDOW = 0x4000;
+const PF = 14;
 /** Virtual pages 0x100.. map to scattered frames, so that neighbours are not contiguous in memory. */
 const FRAMES = [0x80, 0x85, 0x82, 0x81];
 const BASE = 0x10_0000n;
@@ -170,6 +171,26 @@ describe('string instructions', () => {
       expect(m.reg(RCX)).toBe(addrSize === 2 ? high : 0n);
       expect(m.view.getUint16(RAM_BASE + 0x9_0000, true)).toBe(0x5555);
       m.view.setUint16(RAM_BASE + 0x9_0000, 0, true);
+    }
+  });
+
+  it('keep the flags of before while a comparison is not over, which a fault in it must find', () => {
+    m.clearTables();
+    m.map(0n, 0x9_0000n, 3n);
+    m.set(S_RFLAGS, 2);
+    for (const name of ['scas', 'cmps'] as const) {
+      m.rt.setFlags(CPU, 0x8d5);
+      m.setReg(RAX, 0x55n);
+      m.setReg(RCX, 0x3000n);
+      m.setReg(RSI, 0n);
+      m.setReg(RDI, 0x800n);
+      // REPNE SCAS finds nothing in zeros, REPE CMPS no difference.
+      const run = () => m.rt[`rep_${name}`](CPU, 1, 8, name === 'scas' ? 2 : 3, S_ZERO);
+      expect(run()).toBe(0);
+      expect([m.reg(RDI), m.get(S_EXC), m.rt.getFlags(CPU)]).toEqual([0x1000n, 0, 0x8d5]);
+      expect(run()).toBe(0);
+      expect([m.get(S_EXC), m.rt.getFlags(CPU)]).toEqual([PF + 1, 0x8d5]);
+      m.set(S_EXC, 0);
     }
   });
 });
