@@ -86,7 +86,7 @@ export class SnapshotReader {
   }
 
   /**
-   * Hands over the sections of memory one by one, once. @returns the state
+   * Hands over the sections of memory one by one, once; the bytes are gone when `putMemory` returns. @returns the state
    *
    * @throws PvmError `bad-snapshot`
    */

@@ -118,7 +118,7 @@ async function baseSnapshot() {
   const bytes = await vm.save();
   await vm.dispose();
   const memory: Uint8Array[] = [];
-  const state = await SnapshotReader.open(bytes).readSections((packed) => void memory.push(packed.slice()));
+  const state = await SnapshotReader.open(bytes).readSections((packed) => void memory.push(new Uint8Array(packed)));
   return { bytes, state, memory };
 }
 
