@@ -257,9 +257,11 @@ export class RegionEmitter extends RegionMemory {
   turnEdge(from: number, loop: PagedLoop, check: boolean): { readonly place: Expr; readonly goesOn: () => Expr; readonly toGuard: Expr } {
     const { m, b } = this;
     const exit = m.block(null, []);
-    const place = this.edgePlace(from, loop.header, exit);
+    // The next turn asks less of the flags than the first version, in which loads may fault.
+    const place = this.edgePlace(from, loop.copies.get(loop.header));
+    const onWay = this.edgePlace(from, loop.header, exit);
     const goesOn = () => m.i64.lt_u(m.local.get(LOCAL.icount, b.i64), m.local.get(this.guardOf(loop).stop, b.i64));
-    return { place, goesOn, toGuard: check ? this.backEdgeCode(loop.header, exit) : m.nop() };
+    return { place, goesOn, toGuard: m.block(null, check ? [onWay, this.backEdgeCode(loop.header, exit)] : [onWay]) };
   }
 
   /** Looks up the pages of a loop's accesses; `ok` is i32: the second version may run until the count of retired instructions comes to its local `stop`. */
@@ -275,6 +277,9 @@ export class RegionEmitter extends RegionMemory {
     const fewer = () => m.local.set(turns, m.select(m.i32.lt_u(i32(some), i32(turns)), i32(some), i32(turns)));
     for (const { form, min, end, writes, alignment, step, strides, addend } of windows) {
       const room = PAGE_SIZE - (end - min);
+      const moves = () => this.formNow({ terms: strides, isRelative: false, key: '' }, step);
+      // First, since it is what most often fails.
+      if (strides.length > 0) code.push(m.br(out, m.i64.gt_u(m.i64.sub(moves(), m.i64.const(1n)), m.i64.const(BigInt(MAX_STRIDE)))));
       code.push(m.local.set(va, this.formNow(form, min)));
       if (alignment !== undefined) {
         const at = m.i32.add(m.i32.wrap(i64(va)), m.i32.const(alignment.offset - min));
@@ -286,16 +291,10 @@ export class RegionEmitter extends RegionMemory {
       if (step === 0 && strides.length === 0) continue;
       // What the tag differs in is the address in the page.
       const offset = m.i32.wrap(i64(va));
-      if (strides.length > 0) {
-        code.push(m.local.set(some, m.i32.sub(m.i32.const(room), offset)));
-        const moves = m.local.tee(va, this.formNow({ terms: strides, isRelative: false, key: '' }, step), b.i64);
-        code.push(m.br(out, m.i64.gt_u(m.i64.sub(moves, m.i64.const(1n)), m.i64.const(BigInt(MAX_STRIDE)))));
-        code.push(m.local.set(some, m.i32.add(m.i32.div_u(i32(some), m.i32.wrap(i64(va))), m.i32.const(1))), fewer());
-        continue;
-      }
-      const bytes = step > 0 ? m.i32.sub(m.i32.const(room), offset) : offset;
-      const size = Math.abs(step);
-      const whole = Number.isInteger(Math.log2(size)) ? m.i32.shr_u(bytes, m.i32.const(Math.log2(size))) : m.i32.div_u(bytes, m.i32.const(size));
+      const bytes = step > 0 || strides.length > 0 ? m.i32.sub(m.i32.const(room), offset) : offset;
+      const shift = strides.length > 0 ? Number.NaN : Math.log2(Math.abs(step));
+      const size = strides.length > 0 ? m.i32.wrap(moves()) : m.i32.const(Math.abs(step));
+      const whole = Number.isInteger(shift) ? m.i32.shr_u(bytes, m.i32.const(shift)) : m.i32.div_u(bytes, size);
       code.push(m.local.set(some, m.i32.add(whole, m.i32.const(1))));
       code.push(fewer());
     }
