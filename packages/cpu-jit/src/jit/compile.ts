@@ -27,7 +27,7 @@ import type { Expr, WasmTypes } from '../wasm/types.ts';
 import { successorsOf } from './flow.ts';
 import { counterName, functionName } from './function-name.ts';
 import { chainTo } from './jump-cache.ts';
-import { isCandidate, loopsOf, type PagedLoop, windowsOf, withCopies } from './paged-loops.ts';
+import { copyOf, isCandidate, loopsOf, type PagedLoop, windowsOf, withCopies } from './paged-loops.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
 import { type BlockCode, RegionEmitter } from './region-emitter.ts';
 import { fixedLocals, type Imports, LOCAL } from './region-state.ts';
@@ -108,7 +108,7 @@ function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports:
   const guards = new Map(
     loops.map((loop) => {
       const { code, ok } = e.guardCode(loop);
-      const yes = { to: nodeOf(loop.copies.get(loop.header) ?? loop.header), code: m.nop() };
+      const yes = { to: nodeOf(copyOf(loop, loop.header)), code: m.nop() };
       return [loop, addNode({ code, end: { kind: 'cond', condition: ok, yes, no: { to: nodeOf(loop.header), code: 0 } } })];
     }),
   );
@@ -117,11 +117,11 @@ function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports:
   /** From a block of the second version of a loop to where its own one goes. */
   const copiedEdge = (from: GuestBlock, loop: PagedLoop, to: number, check: boolean): Edge => {
     if (to !== loop.header) {
-      const copy = loop.copies.get(to) ?? to;
+      const copy = copyOf(loop, to);
       return { to: nodeOf(copy), code: e.edgeCode(from.start, copy, check) };
     }
     const { place, goesOn, toGuard } = e.turnEdge(from.start, loop, check);
-    const yes = { to: nodeOf(loop.copies.get(to) ?? to), code: m.nop() };
+    const yes = { to: nodeOf(copyOf(loop, to)), code: m.nop() };
     return { to: addNode({ code: m.nop(), end: { kind: 'cond', condition: goesOn, yes, no: { to: guardOf(loop), code: toGuard } } }), code: place };
   };
   /** To another block of the region, past the check that a backward or indirect branch makes, or out of it. */

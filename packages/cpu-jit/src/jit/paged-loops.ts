@@ -269,6 +269,9 @@ export function withCopies(
   return { code: { ...region, blocks }, loops: paged };
 }
 
+/** The id of the block at `start` in the second version of a loop, which has it. */
+export const copyOf = ({ copies }: PagedLoop, start: number): number => copies.get(start) ?? start;
+
 /** Where the copy of a block goes instead of `to`: to the next turn, or to the guard, at the end of one. */
 export function copiedSuccessors({ header, copies }: PagedLoop, to: number): readonly number[] {
   const copy = copies.get(to);

@@ -26,7 +26,7 @@ import { eitherUse as either, type FlagUse, registersOf, usesOnAllPaths } from '
 import { type BlockTree, blockTrees, successorsOf } from './flow.ts';
 import { chainTo } from './jump-cache.ts';
 import { type Guard, type GuardCode, guardCode } from './loop-guard.ts';
-import { ABSOLUTE_ROOT, type AddressForm, formOf, type LoopFacts, type PagedLoop, RIP_ROOT, type Sum } from './paged-loops.ts';
+import { ABSOLUTE_ROOT, type AddressForm, copyOf, formOf, type LoopFacts, type PagedLoop, RIP_ROOT, type Sum } from './paged-loops.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
 import { FAULT, type MemoryState, RegionMemory } from './region-memory.ts';
 import { type EndFlags, type Imports, LOCAL, type Symbolic } from './region-state.ts';
@@ -245,7 +245,7 @@ export class RegionEmitter extends RegionMemory {
     const { m, b } = this;
     const exit = m.block(null, []);
     // The next turn asks less of the flags than the first version, in which loads may fault.
-    const place = this.edgePlace(from, loop.copies.get(loop.header));
+    const place = this.edgePlace(from, copyOf(loop, loop.header));
     const onWay = this.edgePlace(from, loop.header, exit);
     const goesOn = () => m.i64.lt_u(m.local.get(LOCAL.icount, b.i64), m.local.get(this.guardOf(loop).stop, b.i64));
     return { place, goesOn, toGuard: m.block(null, check ? [onWay, this.backEdgeCode(loop.header, exit)] : [onWay]) };
@@ -275,7 +275,7 @@ export class RegionEmitter extends RegionMemory {
     const successors = new Map([...this.region.blocks].map(([start, block]) => [start, successorsOf(this.region, this.returns, block)]));
     // Where the first version of a loop begins, the second one may begin instead.
     for (const loop of this.guards.keys()) {
-      const [first, second] = [loop.header, loop.copies.get(loop.header) ?? loop.header];
+      const [first, second] = [loop.header, copyOf(loop, loop.header)];
       const [one, other] = [this.uses.get(first), this.uses.get(second)];
       if (one !== undefined && other !== undefined) this.uses.set(first, either(one, other));
       successors.get(first)?.push(...(successors.get(second) ?? []));

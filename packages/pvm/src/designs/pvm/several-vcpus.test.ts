@@ -65,17 +65,13 @@ function kernel(first: readonly number[], other: readonly number[], events: read
   ];
 }
 
+const machine = { design: 'pvm', abi: 'v2', vcpus: 2, jit: 'off', clock: 'icount', memory: '16M', shadowMemory: '1M' } satisfies VmOptions;
+
 async function run(pieces: Pieces, options: VmOptions = {}): Promise<{ serial: string; stopReason: string; kicks: number }> {
   let serial = '';
   const vm = await createVm({
     kernel: elfKernel(pieces),
-    design: 'pvm',
-    abi: 'v2',
-    vcpus: 2,
-    jit: 'off',
-    clock: 'icount',
-    memory: '16M',
-    shadowMemory: '1M',
+    ...machine,
     checkMmu: 100,
     maxInstructions: 3_000_000,
     onSerial: (chunk) => {
@@ -181,13 +177,7 @@ it('goes on in the same way from a snapshot in which one vCPU waits to be starte
   const kernelImage = elfKernel(kernel(first, other));
   const options: VmOptions = {
     kernel: kernelImage,
-    design: 'pvm',
-    abi: 'v2',
-    vcpus: 2,
-    jit: 'off',
-    clock: 'icount',
-    memory: '16M',
-    shadowMemory: '1M',
+    ...machine,
     maxInstructions: 1_000_000,
   };
   for (const place of [20, 120, 400, 1000]) {
