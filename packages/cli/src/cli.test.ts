@@ -1,9 +1,10 @@
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { testPrograms } from '@pvm/guests';
 import { afterAll, describe, expect, test } from 'vitest';
-import { pvm } from './testing/pvm-process.ts';
+import { BIN, pvm } from './testing/pvm-process.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'pvm-cli-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -128,4 +129,15 @@ describe('wrong input gets one line on stderr and exit code 2', () => {
     expect(stderr).not.toMatch(/\n\s+at /);
     expect([status, stdout]).toEqual([2, '']);
   });
+});
+
+test('help is as wide as COLUMNS says where there is no terminal', () => {
+  const widest = (columns: string) => {
+    const { stdout } = spawnSync(process.execPath, [BIN, 'run', '--help'], { encoding: 'utf8', env: { ...process.env, COLUMNS: columns } });
+    return Math.max(...stdout.split('\n').map((line) => line.length));
+  };
+  expect(widest('80')).toBeLessThanOrEqual(80);
+  expect(widest('60')).toBeLessThanOrEqual(60);
+  // The usual width.
+  for (const columns of ['x', '1000']) expect(widest(columns)).toSatisfy((width: number) => width > 100 && width <= 110);
 });

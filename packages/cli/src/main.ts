@@ -12,16 +12,20 @@ import { snapshotCommand } from './commands/snapshot.ts';
 import { statCommand } from './commands/stat.ts';
 import { EXIT_GUEST, EXIT_USAGE, UsageError } from './errors.ts';
 import { asOption, explain } from './explain.ts';
-import { endOnBrokenPipe } from './output.ts';
+import { endOnOutputError } from './output.ts';
 import { splitProgram } from './split.ts';
 
 const DESCRIPTION = `pvm - run x86-64 Linux programs in a PVM guest, and see what every VM exit cost
 
 Usage: pvm <command> [options]`;
 
+/** Longer lines are hard to read; with shorter ones no word would fit beside the options. */
+const WIDEST_HELP = 110;
+const NARROWEST_HELP = 40;
+
 /** Runs the command line; sets the exit code of the process. Never throws for wrong input. */
 export async function main(argv: readonly string[]): Promise<void> {
-  endOnBrokenPipe();
+  endOnOutputError();
   const debug = argv.includes('--debug');
   try {
     const { own, program } = splitProgram(argv);
@@ -43,7 +47,7 @@ export async function main(argv: readonly string[]): Promise<void> {
       .demandCommand(1, 'name a command: run, compare, stat, bench, calibrate, jit, snapshot, image, doctor or demo (pvm --help lists them)')
       .strict()
       .recommendCommands()
-      .wrap(Math.min(110, process.stdout.columns ?? 110))
+      .wrap(helpWidth())
       .version('0.1.0')
       .help()
       .alias('h', 'help')
@@ -55,6 +59,12 @@ export async function main(argv: readonly string[]): Promise<void> {
   } catch (error) {
     process.exitCode = report(error, debug);
   }
+}
+
+/** In characters: the terminal's, or what `COLUMNS` says where there is none, as for man(1). */
+function helpWidth(): number {
+  const said = Number(process.env['COLUMNS']);
+  return Math.min(WIDEST_HELP, process.stdout.columns ?? (said >= NARROWEST_HELP ? said : WIDEST_HELP));
 }
 
 /** Yargs makes the text of a command's help in any case, which takes a tenth of a second for that of `run`. */

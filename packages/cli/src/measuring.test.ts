@@ -184,7 +184,7 @@ describe('wrong input gets one line on stderr, exit code 2 and no file', () => {
     ['stat report of text', ['stat', 'report', hello], /not JSON/],
     ['stat report of another schema', ['stat', 'report', path('old.json')], /pvm-stat-0.*pvm-stat-1/],
     ['a trace that is none', ['stat', 'trace2perfetto', path('old.json'), path('new.json')], /header/],
-    ['an unknown design', ['compare', '--designs', 'bare,pmv', '--', hello], /did you mean pvm/],
+    ['an unknown design', ['compare', '--designs', 'bare,pmv', '--', hello], /no design "pmv"; expected some of bare/],
     ['a page that cannot be written', ['compare', '--html', path('no/page.html'), '--', hello], /no folder/],
     ['a design among the arguments of run', ['compare', '--', '--design', 'pvm', hello], /--designs/],
     ['a run that cannot begin', ['compare', '--html', path('new.html'), '--', path('nothing')], /no such file/],

@@ -1,4 +1,4 @@
-import { constants } from 'node:fs';
+import { constants, rmSync } from 'node:fs';
 import { access, type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { UsageError } from './errors.ts';
@@ -16,11 +16,16 @@ export class OutputFile {
   private readonly temporary: string | undefined;
   private handle: FileHandle | undefined;
   private buffer = '';
+  /** The process ends in the middle of its work, as when its output cannot be written. */
+  private readonly onExit = () => {
+    if (this.temporary !== undefined) rmSync(this.temporary, { force: true });
+  };
 
   private constructor(path: string, temporary: string | undefined, handle: FileHandle) {
     this.path = path;
     this.temporary = temporary;
     this.handle = handle;
+    process.once('exit', this.onExit);
   }
 
   /**
@@ -37,7 +42,7 @@ export class OutputFile {
       await access(path, constants.W_OK);
       return target.isFile() ? await OutputFile.beside(await realpath(path)) : new OutputFile(path, undefined, await open(path, 'w'));
     } catch (error) {
-      throw new UsageError(`${option} ${path}: cannot be written: ${explain(error, path)}`);
+      throw new UsageError(`${option} ${path}: cannot be written: ${writeProblem(error, path)}`);
     }
   }
 
@@ -58,6 +63,7 @@ export class OutputFile {
     await this.handle?.close();
     this.handle = undefined;
     if (this.temporary !== undefined) await rename(this.temporary, this.path);
+    process.off('exit', this.onExit);
   }
 
   /** Without `commit` nothing of the file stays; after it, nothing happens. */
@@ -66,6 +72,7 @@ export class OutputFile {
     await this.handle.close();
     this.handle = undefined;
     if (this.temporary !== undefined) await rm(this.temporary, { force: true });
+    process.off('exit', this.onExit);
   }
 
   private async flush(): Promise<void> {
@@ -74,12 +81,13 @@ export class OutputFile {
     try {
       await this.handle?.appendFile(text);
     } catch (error) {
-      throw new UsageError(`${this.path}: cannot be written: ${explain(error, this.path)}`);
+      throw new UsageError(`${this.path}: cannot be written: ${writeProblem(error, this.path)}`);
     }
   }
 }
 
-function explain(error: unknown, path: string): string {
+/** Why something cannot be written, in few words. */
+export function writeProblem(error: unknown, path = ''): string {
   const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
   const known: Readonly<Record<string, string>> = {
     ENOENT: `no folder ${dirname(path)}`,

@@ -1,12 +1,21 @@
+import { EXIT_USAGE } from './errors.ts';
+import { writeProblem } from './output-file.ts';
+
 /** Exit code of a program that SIGPIPE killed. */
 const EXIT_BROKEN_PIPE = 141;
 
-function onError(error: NodeJS.ErrnoException): never {
+/** Whatever is to be put right, such as a raw terminal, is so when the process ends. */
+function end(name: string, error: NodeJS.ErrnoException): never {
   if (error.code === 'EPIPE') process.exit(EXIT_BROKEN_PIPE);
-  throw error;
+  process.stderr.write(`pvm: ${name}: ${writeProblem(error)}\n`);
+  process.exit(EXIT_USAGE);
 }
 
-/** When the reader of our output goes away, so do we, as any Unix filter. May be called again. */
-export function endOnBrokenPipe(): void {
-  for (const stream of [process.stdout, process.stderr]) stream.off('error', onError).on('error', onError);
+const onOutputError = (error: NodeJS.ErrnoException) => end('standard output', error);
+const onErrorError = (error: NodeJS.ErrnoException) => end('standard error', error);
+
+/** When the reader of our output goes away, so do we, as any Unix filter; when it cannot be written, in one line. May be called again. */
+export function endOnOutputError(): void {
+  process.stdout.off('error', onOutputError).on('error', onOutputError);
+  process.stderr.off('error', onErrorError).on('error', onErrorError);
 }

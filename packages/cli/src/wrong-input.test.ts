@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -51,6 +52,8 @@ async function prepare(): Promise<void> {
   };
   for (const [name, data] of Object.entries(files)) writeFileSync(join(folder, name), data);
   mkdirSync(join(folder, 'directory'));
+  // Nobody will write into it.
+  execFileSync('mkfifo', [join(folder, 'pipe')]);
 }
 
 beforeAll(async () => {
@@ -105,6 +108,8 @@ const CASES: readonly (readonly [string, RegExp])[] = [
   [`${boot} --drive image`, /do not know "image".*expected file=IMAGE/],
   [`${boot} --drive file=nope`, /nope: no such file; expected a raw disk image/],
   [`${boot} --drive file=directory`, /directory: is a directory; expected a raw disk image/],
+  [`${boot} --drive file=pipe`, /pipe: is not a regular file; expected a raw disk image/],
+  [`${boot} --drive file=pipe,readonly=on`, /pipe: is not a regular file; expected a raw disk image/],
   [`${boot} --drive file=empty`, /empty: is empty; expected a raw disk image/],
   [`${boot} --drive file=image,format=qcow2`, /only format=raw is there/],
   [`${boot} --drive readonly=on`, /names no image/],
@@ -144,6 +149,8 @@ const CASES: readonly (readonly [string, RegExp])[] = [
   ['run --config type.json', /smp: expected a number, got "two"/],
   ['run --restore nope', /nope: no such file/],
   ['run --restore directory', /directory: is a directory/],
+  ['run --restore pipe', /pipe: is not a regular file/],
+  ['compare --input pipe -- program', /--input pipe: is not a regular file/],
   ['run --restore text', /text: is not a snapshot of pvm/],
   ['run --restore cut.pvmsnap', /is damaged or cut off/],
   ['run --restore bad.pvmsnap', /is damaged or cut off/],
@@ -159,7 +166,10 @@ const CASES: readonly (readonly [string, RegExp])[] = [
   ['jit dump -- program', /--rip is missing/],
   ['jit dump --rip zz -- program', /expected an address such as 0x401800/],
   ['compare program', /compare: what to run comes after --: pvm compare \[options\] -- program/],
-  ['compare --designs xen -- program', /no design "xen"/],
+  ['compare --designs xen -- program', /no design "xen"; expected some of bare, kvm-ept, kvm-spt, pvm\n/],
+  ['compare', /compare: name after -- what to run; for example: pvm compare -- .\/hello/],
+  ['stat live', /stat live: name after -- what to run/],
+  ['stat live -- --memory 64M', /stat live: name after -- what to run/],
   ['bench table9', /unknown command table9; did you mean table\d\?/],
   ['calibrate --scale 0', /expected a number above 0/],
   ['image get debain', /did you mean debian/],

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { CODE_CACHE_EXTENSION } from '@pvm/cpu-jit';
 import type { CheckedOptions } from './options.ts';
@@ -12,10 +12,10 @@ export function codeCacheFile(codeCache: string, { program, kernel, cpu }: Pick<
   return join(codeCache, `${hash.digest('hex').slice(0, 32)}-${cpu}${CODE_CACHE_EXTENSION}`);
 }
 
-/** Of a file; that there is none is for those to say who load it. */
+/** Of a file; what else it may be is for those to say who load it, and a pipe is for them alone. */
 function contents(path: string): Uint8Array | string {
   try {
-    return readFileSync(path);
+    return statSync(path).isFile() ? readFileSync(path) : path;
   } catch {
     return path;
   }

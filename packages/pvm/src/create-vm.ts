@@ -7,7 +7,7 @@ import { Vm } from './vm.ts';
 /**
  * Build a machine that runs one program, or boots a stock kernel: reads and checks the files, allocates guest RAM, loads the kernel.
  *
- * @throws PvmError, MachineError: bad options, unreadable or unsuitable files
+ * @throws PvmError, MachineError: bad options, unreadable or unsuitable files; the reason of `signal` when that ends waiting for the writer of a pipe
  */
 export async function createVm(options: VmOptions): Promise<Vm> {
   const { restore } = options;

@@ -1,10 +1,11 @@
-import { readFile, stat } from 'node:fs/promises';
-import { buildCpio, fileProblem, parseElf64 } from '@pvm/machine';
-import { PvmError } from './errors.ts';
+import { buildCpio, parseElf64 } from '@pvm/machine';
+import { readInputFile } from './input-file.ts';
 import type { CheckedOptions } from './options.ts';
 
 /** Our guest kernel. */
 export const EMBEDDED_KERNEL = new URL('../../../guests/kernel/kernel.elf', import.meta.url);
+
+type Source = string | URL | Uint8Array;
 
 /** What the boot loader needs: the kernel and the RAM disk, which has the program for our own kernel and is empty when a stock kernel has none. */
 export interface GuestImage {
@@ -15,9 +16,10 @@ export interface GuestImage {
 /**
  * Read and check everything the machine will run.
  *
- * @throws PvmError `unreadable-file`, MachineError for a program that is not a static x86-64 ELF
+ * @throws PvmError `unreadable-file`, MachineError for a program that is not a static x86-64 ELF; the reason of the option `signal`
  */
 export async function loadGuestImage(options: CheckedOptions): Promise<GuestImage> {
+  const load = (source: Source, name: string) => bytesOf(source, name, options.signal);
   if (options.platform === 'pc') {
     return {
       kernel: await load(options.kernel ?? '', named(options.kernel, 'kernel')),
@@ -45,16 +47,8 @@ function named(source: string | Uint8Array | undefined, what: string): string {
   return typeof source === 'string' ? source : what;
 }
 
-async function load(source: string | URL | Uint8Array, name: string): Promise<Uint8Array> {
-  if (source instanceof Uint8Array) return source;
-  try {
-    // Some never end.
-    if ((await stat(source)).isCharacterDevice()) throw new PvmError('unreadable-file', `${name}: is a device; expected a file`);
-    return new Uint8Array(await readFile(source));
-  } catch (cause) {
-    if (cause instanceof PvmError) throw cause;
-    throw new PvmError('unreadable-file', `${name}: ${fileProblem(cause)}`, { cause });
-  }
+async function bytesOf(source: Source, name: string, signal: AbortSignal | undefined): Promise<Uint8Array> {
+  return source instanceof Uint8Array ? source : new Uint8Array(await readInputFile(source, name, signal));
 }
 
 /** Each string ended by NUL. */

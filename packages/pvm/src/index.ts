@@ -28,6 +28,7 @@ export { OPTIMISATIONS, type Optimisation } from './designs/optimisations.ts';
 export { PvmError, type PvmErrorCode, VmError } from './errors.ts';
 export { type GdbServer, serveGdb } from './gdb/index.ts';
 export { EMBEDDED_KERNEL } from './guest-image.ts';
+export { readInputFile } from './input-file.ts';
 export { type ExitStats, log2Histogram, mergeRows, percentiles, type RowLevel } from './ledger/exit-row.ts';
 export { type Bucket, octaves, PERCENTILE_ERROR_PERCENT } from './ledger/histogram.ts';
 export { type ExitJson, type ExitRowJson, type LedgerJson, ledgerJson, mergeJson } from './ledger/ledger-json.ts';
@@ -41,7 +42,7 @@ export { type ConsolePort, type PcOptions, type RestartCause, VIRTIO_TRANSPORTS,
 export { EXIT_PANIC } from './pc/panic.ts';
 export type { PcDevices } from './pc/pc-devices.ts';
 export type { PlatformKind } from './platform/index.ts';
-export { formatExits, formatLedger, formatTable, type TableOptions } from './report.ts';
+export { formatExits, formatLedger, formatTable, type TableOptions, wrapLine } from './report.ts';
 export {
   type HotExit,
   type IntervalJson,

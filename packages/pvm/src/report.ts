@@ -16,7 +16,7 @@ export interface TableOptions {
   readonly rows?: number;
   /** Exits that a trace lost, for the footer. */
   readonly lost?: number;
-  /** Characters that a line should have at most: columns are left out until it has, those first that tell least. Default: no limit. */
+  /** Characters that a line should have at most: columns are left out until it has, those first that tell least, and the footer takes more lines. Default: no limit. */
   readonly width?: number;
 }
 
@@ -40,18 +40,27 @@ export function formatExits(ledger: LedgerJson, options: TableOptions = {}): str
     ['VM-EXIT', 'Samples', 'Samples%', 'Time%', 'Min Time', 'Max Time', ...(extra ? ['p50', 'p90', 'p99'] : []), 'Avg time'],
     ...entries.slice(0, limit).map((e) => [...cells(e, samples, time), ...(extra ? percentileCells(e) : []), averageCell(e)]),
   ];
-  const lines = formatTable(narrowed(table, options.width ?? Number.POSITIVE_INFINITY));
+  const width = options.width ?? Number.POSITIVE_INFINITY;
+  const lines = formatTable(narrowed(table, width));
   lines.splice(1, 0, '');
   if (entries.length > limit) lines.push(`... ${entries.length - limit} more`);
-  lines.push('', `Total Samples:${samples}, Total events handled time:${microseconds(time)}.`);
+  const footer = [`Total Samples:${samples}, Total events handled time:${microseconds(time)}.`];
   const heldUp = entries.reduce((sum, e) => sum + e.heldUp, 0);
   if (heldUp > 0)
-    lines.push(`Held up by the host:${heldUp} of the timed, ${microseconds(entries.reduce((sum, e) => sum + e.heldUpNs, 0))}; each counts for itself alone.`);
+    footer.push(`Held up by the host:${heldUp} of the timed, ${microseconds(entries.reduce((sum, e) => sum + e.heldUpNs, 0))}; each counts for itself alone.`);
   const directFaults = ledger.worldSwitchesByKind['direct fault'] ?? 0;
-  lines.push(
+  footer.push(
     `World switches:${ledger.worldSwitches} (exits and entries ${ledger.totalExits * 2}, direct syscalls ${ledger.directSyscalls}, direct returns ${ledger.directReturns}${directFaults > 0 ? `, direct faults ${directFaults}` : ''}). Lost events:${lost}.`,
   );
-  return lines.join('\n');
+  return [...lines, '', ...footer.flatMap((line) => wrapLine(line, width))].join('\n');
+}
+
+/** A line in pieces of at most `width` characters, divided between words where that is possible. */
+export function wrapLine(line: string, width: number): string[] {
+  if (line.length <= width) return [line];
+  const space = line.lastIndexOf(' ', width);
+  const end = space > 0 ? space : width;
+  return [line.slice(0, end), ...wrapLine(line.slice(end).trimStart(), width)];
 }
 
 function narrowed(table: readonly (readonly string[])[], width: number): readonly (readonly string[])[] {

@@ -1,7 +1,8 @@
-import { mkdtemp, open, rm } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DESIGN_NAMES, type DesignName, loadCostProfile, nearest } from '@pvm/pvm';
+import { DESIGN_NAMES, type DesignName, fileProblem, loadCostProfile } from '@pvm/pvm';
 import type { Argv, CommandModule } from 'yargs';
 import { type Comparison, compare } from '../compare/comparison.ts';
 import { comparisonPage } from '../compare/html.ts';
@@ -9,7 +10,7 @@ import { type DesignRun, runDesign } from '../compare/run-design.ts';
 import { comparisonCsv, formatComparison } from '../compare/text.ts';
 import { UsageError } from '../errors.ts';
 import { OutputFile } from '../output-file.ts';
-import { parseRunArguments, runSettings } from './run-arguments.ts';
+import { parseRunArguments, refuseNothing, runSettings } from './run-arguments.ts';
 import { PROFILE_OPTION } from './table-options.ts';
 
 interface CompareArgs {
@@ -42,12 +43,12 @@ export const COMPARE_OPTIONS = {
   input: { type: 'string', requiresArg: true, describe: 'File that is the input of each run; default: none' },
 } as const;
 
-/** Designs from a list with commas. @throws UsageError with the nearest name */
+/** Designs from a list with commas. @throws UsageError with all names: they are short and few, the nearest one may be far */
 export function parseDesigns(list: string): DesignName[] {
   const names = list.split(',').filter((name) => name !== '');
   for (const name of names) {
     if (!(DESIGN_NAMES as readonly string[]).includes(name))
-      throw new UsageError(`--designs: no design "${name}"; did you mean ${nearest(name, DESIGN_NAMES)}? There are ${DESIGN_NAMES.join(', ')}`);
+      throw new UsageError(`--designs: no design "${name}"; expected some of ${DESIGN_NAMES.join(', ')}`);
   }
   if (names.length === 0) throw new UsageError(`--designs: name some of ${DESIGN_NAMES.join(', ')}`);
   return [...new Set(names as DesignName[])];
@@ -58,6 +59,7 @@ const OWN_OPTIONS = /^--(design|clock|stat-out|stat|json|trace|profile)(=|$)/;
 
 async function check(words: readonly string[]): Promise<void> {
   const { args, program } = await parseRunArguments(words);
+  refuseNothing('compare', args, program);
   const own = words.slice(0, words.length - program.length).find((word) => OWN_OPTIONS.test(word));
   if (own !== undefined)
     throw new UsageError(
@@ -68,10 +70,11 @@ async function check(words: readonly string[]): Promise<void> {
 
 async function checkInput(path: string): Promise<void> {
   try {
-    await (await open(path)).close();
+    if ((await stat(path)).isFile()) return await access(path, constants.R_OK);
   } catch (error) {
-    throw new UsageError(`--input ${path}: ${error instanceof Error ? error.message : String(error)}`);
+    throw new UsageError(`--input ${path}: ${fileProblem(error)}`);
   }
+  throw new UsageError(`--input ${path}: is not a regular file, and every design reads it from its beginning`);
 }
 
 async function runAll(a: CompareArgs, designs: readonly DesignName[], words: readonly string[]): Promise<Map<DesignName, DesignRun>> {

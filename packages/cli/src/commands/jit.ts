@@ -1,7 +1,7 @@
 import { createVm } from '@pvm/pvm';
 import type { Argv, CommandModule } from 'yargs';
 import { UsageError } from '../errors.ts';
-import { parseRunArguments, refuseOutside, runSettings } from './run-arguments.ts';
+import { parseRunArguments, refuseNothing, refuseOutside, runSettings } from './run-arguments.ts';
 
 interface JitArgs {
   readonly action: 'dump';
@@ -36,8 +36,8 @@ Runs what follows -- as pvm run would, its output dropped, and then prints the c
         .example('pvm jit dump --rip 0x401800 -- ./prog', 'The code around 0x401800, if it was hot') as unknown as Argv<JitArgs>,
     handler: async (a) => {
       const rip = parseAddress(a.rip);
-      if (words.length === 0) throw new UsageError('jit dump: name what to run after --, as for pvm run');
       const { args, program } = await parseRunArguments(words);
+      refuseNothing('jit dump', args, program);
       refuseOutside('jit dump', args);
       if (args.jit === 'off') throw new UsageError('jit dump: nothing is compiled with --jit off');
       const vm = await createVm({ ...runSettings(args, program), jit: 'sync' });

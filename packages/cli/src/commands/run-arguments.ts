@@ -61,12 +61,16 @@ export function isPc(a: SnapshotArgs, program: readonly string[]): boolean {
   return a.restore === undefined ? program.length === 0 : snapshotPlatform(a.restore) === 'pc';
 }
 
+function isAnything(a: RunArgs, program: readonly string[]): boolean {
+  return program.length > 0 || a.kernel !== undefined || a.restore !== undefined;
+}
+
 /** The part of `VmOptions` that the command line of `run` sets: everything but input and output. */
 export function runSettings(a: RunArgs, program: readonly string[]): VmOptions {
   const [path, ...args] = program;
   checkSnapshotArgs(a);
   if (path !== undefined && a.restore !== undefined) throw new UsageError(`run: --restore goes on with what the snapshot is of; leave ${path} out`);
-  if (path === undefined && a.kernel === undefined && a.restore === undefined) throw new UsageError('run: name a program; for example: pvm run ./hello');
+  if (!isAnything(a, program)) throw new UsageError('run: name a program; for example: pvm run ./hello');
   if (path !== undefined) refuse(a, CONSOLES, (option) => `${option} is for a stock kernel; a program has the standard streams`);
   if (a.timeout !== undefined && !(a.timeout > 0 && a.timeout <= MAX_TIMEOUT))
     throw new UsageError(`--timeout: expected seconds, more than 0 and at most ${MAX_TIMEOUT}`);
@@ -118,6 +122,11 @@ const OUTSIDE = [...CONSOLES, 'timeout', 'save', 'restore'] as const;
 function refuse(a: RunArgs, keys: readonly (typeof OUTSIDE)[number][], why: (option: string) => string): void {
   const given = keys.find((key) => (Array.isArray(a[key]) ? a[key].length > 0 : a[key] !== undefined));
   if (given !== undefined) throw new UsageError(why(`--${given.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`));
+}
+
+/** @throws UsageError when a command that runs what follows -- is given nothing to run */
+export function refuseNothing(command: string, a: RunArgs, program: readonly string[]): void {
+  if (!isAnything(a, program)) throw new UsageError(`${command}: name after -- what to run; for example: pvm ${command} -- ./hello`);
 }
 
 /** @throws UsageError when they are given to a command that would forget them */

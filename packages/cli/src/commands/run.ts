@@ -93,6 +93,11 @@ async function execute(a: RunArgs, program: readonly string[], files: RunFiles, 
       throw new PvmError('bad-option', `stopped after ${result.summary.instructions} instructions (--max-instructions)`);
     process.exitCode = end.exitCode ?? result.exitCode;
     await gdb?.close(process.exitCode);
+  } catch (error) {
+    // Ended before there was a machine.
+    if (vm !== undefined || end.exitCode === undefined) throw error;
+    if (end.message !== undefined) note(end.message);
+    process.exitCode = end.exitCode;
   } finally {
     end.dispose();
     host.restore();

@@ -1,7 +1,20 @@
 import { createReadStream, createWriteStream, existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
-import { createVm, formatExits, loadCostProfile, loadSymbols, modelRun, PvmError, parseRunReport, renameHotExits, toPerfetto, type VmOptions } from '@pvm/pvm';
+import {
+  createVm,
+  formatExits,
+  loadCostProfile,
+  loadSymbols,
+  modelRun,
+  PvmError,
+  parseRunReport,
+  readInputFile,
+  renameHotExits,
+  toPerfetto,
+  type Vm,
+  type VmOptions,
+} from '@pvm/pvm';
 import type { Argv, CommandModule } from 'yargs';
 import { UsageError } from '../errors.ts';
 import { formatModelled } from '../modelled.ts';
@@ -9,7 +22,7 @@ import { OutputFile } from '../output-file.ts';
 import { GuestTail } from '../stat/guest-tail.ts';
 import { LiveView, printLive, showLive } from '../stat/live.ts';
 import { formatHotExits } from '../summary.ts';
-import { parseRunArguments, refuseOutside, runSettings } from './run-arguments.ts';
+import { parseRunArguments, refuseNothing, refuseOutside, runSettings } from './run-arguments.ts';
 import { PROFILE_OPTION, SYMBOLS_OPTION, TABLE_OPTIONS } from './table-options.ts';
 
 interface TableArgs {
@@ -82,6 +95,7 @@ async function convert(from: string, to: string): Promise<void> {
 async function live(a: LiveArgs, words: readonly string[]): Promise<void> {
   if (!(a.interval >= 0.1 && a.interval <= 3600)) throw new PvmError('bad-option', `option --interval: expected 0.1 to 3600 seconds, got ${a.interval}`);
   const { args, program } = await parseRunArguments(words);
+  refuseNothing('stat live', args, program);
   refuseOutside('stat live', args);
   if (args.stat || args.json || args.statOut !== undefined || args.trace !== undefined || args.profile !== undefined)
     throw new UsageError('stat live: --stat, --json, --stat-out, --trace and --profile belong to pvm run; the final table is printed anyway');
@@ -100,13 +114,11 @@ async function live(a: LiveArgs, words: readonly string[]): Promise<void> {
   const quit = () => abort.abort();
   process.once('SIGINT', quit).once('SIGTERM', quit).once('SIGHUP', quit);
   const sinks: Pick<VmOptions, 'onConsole' | 'onStderr' | 'onSerial'> = program.length > 0 ? { onConsole: take, onStderr: take } : { onSerial: take };
-  const vm = await createVm({
-    ...runSettings(args, program),
-    ...sinks,
-    ...(a.input === undefined ? {} : { stdin: await readFile(a.input) }),
-    signal: abort.signal,
-  });
+  const { signal } = abort;
+  let vm: Vm | undefined;
   try {
+    const stdin = a.input === undefined ? {} : { stdin: await readInputFile(a.input, a.input, signal) };
+    vm = await createVm({ ...runSettings(args, program), ...sinks, ...stdin, signal });
     const view = new LiveView(vm, tail, a, a.vcpu);
     const run = vm.run();
     // What fails, fails below, after the terminal is itself again.
@@ -116,9 +128,11 @@ async function live(a: LiveArgs, words: readonly string[]): Promise<void> {
     const result = await run;
     process.stdout.write(`${view.title()}\n\n${view.table()}\n`);
     process.exitCode = result.stopReason === 'aborted' ? 0 : result.exitCode;
+  } catch (error) {
+    if (vm !== undefined || !signal.aborted) throw error;
   } finally {
     process.off('SIGINT', quit).off('SIGTERM', quit).off('SIGHUP', quit);
-    await vm.dispose();
+    await vm?.dispose();
     copy?.end();
     process.stdin.destroy();
   }

@@ -1,11 +1,10 @@
-import { createWriteStream, openSync, type WriteStream } from 'node:fs';
 import type { Server, Socket } from 'node:net';
 import { PassThrough } from 'node:stream';
-import { finished } from 'node:stream/promises';
 import { type ConsolePort, type Output, outputHandler, type VmOptions } from '@pvm/pvm';
 import type { PcArgs } from '../commands/pc-options.ts';
 import { UsageError } from '../errors.ts';
 import { type Address, listenAt, parseAddress } from './address.ts';
+import { ConsoleFile } from './console-file.ts';
 
 /** Where a console goes. */
 type Place = 'stdio' | 'none' | { readonly file: string };
@@ -80,21 +79,33 @@ class Channel {
   }
 }
 
-function codeOf(error: unknown): unknown {
-  return error instanceof Error && 'code' in error ? error.code : error;
+interface Stdio {
+  readonly input: AsyncIterable<Uint8Array>;
+  readonly output: Output;
 }
 
 /** Input and output of the consoles of a PC. */
 export class Consoles {
   /** What `createVm` gets. */
   readonly settings: Pick<VmOptions, 'stdin' | 'onSerial' | 'consolePorts'>;
-  private readonly files: { readonly stream: WriteStream; readonly done: Promise<void> }[] = [];
+  private readonly files: readonly ConsoleFile[];
   private readonly channels: Channel[] = [];
   private readonly servers: Server[] = [];
 
-  /** @param stdio of the console that is there. @throws UsageError */
-  static async open(plan: ConsolePlan, stdio: { readonly input: AsyncIterable<Uint8Array>; readonly output: Output }): Promise<Consoles> {
-    const consoles = new Consoles(plan, stdio);
+  /**
+   * @param stdio of the console that is there
+   * @param signal ends waiting for the reader of a pipe
+   * @throws UsageError; the reason of `signal`
+   */
+  static async open(plan: ConsolePlan, stdio: Stdio, signal: AbortSignal): Promise<Consoles> {
+    const files = new Map<string, ConsoleFile>();
+    for (const [option, place] of [
+      ['--serial', plan.serial],
+      ['--virtio-console', plan.virtio],
+    ] as const) {
+      if (typeof place === 'object') files.set(option, await ConsoleFile.open(option, place.file, signal));
+    }
+    const consoles = new Consoles(plan, stdio, files);
     try {
       for (const [i, { name, address }] of plan.channels.entries()) {
         consoles.servers.push(await listenAt(`--channel ${name}`, address, (socket) => consoles.channels[i]?.accept(socket)));
@@ -106,11 +117,11 @@ export class Consoles {
     return consoles;
   }
 
-  private constructor(plan: ConsolePlan, stdio: { readonly input: AsyncIterable<Uint8Array>; readonly output: Output }) {
-    const output = (option: string, place: Place): Output | undefined =>
-      place === 'stdio' ? stdio.output : place === 'none' ? undefined : this.file(option, place.file);
-    const serial = output('--serial', plan.serial);
-    const virtio = plan.virtio === undefined ? undefined : output('--virtio-console', plan.virtio);
+  /** @param files by option */
+  private constructor(plan: ConsolePlan, stdio: Stdio, files: ReadonlyMap<string, ConsoleFile>) {
+    this.files = [...files.values()];
+    const serial = plan.serial === 'stdio' ? stdio.output : files.get('--serial')?.stream;
+    const virtio = plan.virtio === 'stdio' ? stdio.output : files.get('--virtio-console')?.stream;
     const ports: ConsolePort[] = [];
     if (plan.virtio !== undefined)
       ports.push({ ...(virtio === undefined ? {} : { output: virtio }), ...(plan.virtio === 'stdio' ? { input: stdio.input } : {}) });
@@ -126,28 +137,10 @@ export class Consoles {
     };
   }
 
-  private file(option: string, path: string): Output {
-    try {
-      const stream = createWriteStream(path, { fd: openSync(path, 'w') });
-      const done = finished(stream).catch((cause: unknown) => {
-        throw new UsageError(`${option} file:${path}: cannot be written (${codeOf(cause)})`);
-      });
-      // Told by `close`.
-      done.catch(() => undefined);
-      this.files.push({ stream, done });
-      return stream;
-    } catch (e) {
-      throw new UsageError(`${option} file:${path}: cannot be written (${codeOf(e)})`);
-    }
-  }
-
   /** Files have everything when this resolves; rejects when one could not be written. */
   async close(): Promise<void> {
     for (const server of this.servers) server.close();
     for (const channel of this.channels) channel.close();
-    for (const { stream, done } of this.files) {
-      stream.end();
-      await done;
-    }
+    for (const file of this.files) await file.close();
   }
 }

@@ -71,7 +71,7 @@ export class PcHost implements RunHost {
   async settings(): Promise<Partial<VmOptions>> {
     const hasKeyboard = this.plan.serial === 'stdio' || this.plan.virtio === 'stdio' || this.plan.hasScreen;
     if (hasKeyboard) this.keyboard = this.openKeyboard();
-    this.consoles = await Consoles.open(this.plan, { input: this.keyboard?.input() ?? process.stdin, output: process.stdout });
+    this.consoles = await Consoles.open(this.plan, { input: this.keyboard?.input() ?? process.stdin, output: process.stdout }, this.end.signal);
     return {
       ...this.consoles.settings,
       onRestart: (cause) => {

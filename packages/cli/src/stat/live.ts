@@ -1,4 +1,4 @@
-import { formatLedger, type TableOptions, type Vm } from '@pvm/pvm';
+import { formatLedger, type TableOptions, type Vm, wrapLine } from '@pvm/pvm';
 import type { GuestTail } from './guest-tail.ts';
 import { Screen, type Terminal } from './screen.ts';
 
@@ -54,11 +54,12 @@ export class LiveView {
   /** Draws everything. */
   paint(screen: Screen, rows: number, width: number): void {
     const tail = this.tail.last(TAIL_LINES);
-    const bottom = [...(tail.length > 0 ? ['--- guest output', ...tail] : []), HELP];
-    // Title, empty line, heading, empty line, "... more", and the footer of three lines.
-    const room = Math.max(1, rows - bottom.length - 8);
-    const table = formatLedger(this.vm.ledger, { ...this.options, ...(this.vcpu === undefined ? {} : { vcpu: this.vcpu }), rows: room, width });
-    screen.draw([this.title(), '', ...table.split('\n')], bottom);
+    const bottom = [...(tail.length > 0 ? ['--- guest output', ...tail] : []), ...wrapLine(HELP, width)];
+    const title = [...wrapLine(this.title(), width), ''];
+    const table = (limit: number) =>
+      formatLedger(this.vm.ledger, { ...this.options, ...(this.vcpu === undefined ? {} : { vcpu: this.vcpu }), rows: limit, width }).split('\n');
+    const aroundRows = table(1).length - 1;
+    screen.draw([...title, ...table(Math.max(1, rows - bottom.length - title.length - aroundRows))], bottom);
   }
 }
 

@@ -6,8 +6,8 @@ import { Screen } from './screen.ts';
 
 /** A terminal of 60 x 12 that remembers what was written. */
 class FakeTerminal {
-  readonly columns = 60;
-  readonly rows = 12;
+  readonly columns: number = 60;
+  readonly rows: number = 12;
   text = '';
   write(text: string): boolean {
     this.text += text;
@@ -63,6 +63,17 @@ describe('the live view', () => {
     expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(terminal.columns);
     expect(frame).toContain('from the guest');
     expect(frame).not.toContain('\x1b[2J');
+  });
+
+  test('shows all of its title, footer and keys on a narrow terminal, in more lines', async () => {
+    const terminal = Object.assign(new FakeTerminal(), { columns: 40, rows: 30 });
+    const view = new LiveView(machine(ledgerWithExits()), new GuestTail(1), OPTIONS, undefined);
+    await showLive(view, input, terminal, 1000, Promise.resolve(), () => undefined);
+    const lines = (terminal.text.split('\x1b[H')[1]?.split('\x1b[J')[0] ?? '').replaceAll('\x1b[K', '').split('\r\n');
+    expect(lines).toHaveLength(30);
+    const text = lines.filter((line) => line !== '').join(' ');
+    for (const part of ['all vCPUs, by samples', 'World switches:60 (exits and entries 60', 'Lost events:0.', 'p percentiles', 'more'])
+      expect(text).toContain(part);
   });
 
   test('leaves its screen when the run fails', async () => {

@@ -1,4 +1,4 @@
-import { closeSync, fdatasyncSync, fstatSync, openSync, readvSync, writevSync } from 'node:fs';
+import { closeSync, constants, fdatasyncSync, fstatSync, openSync, readvSync, writevSync } from 'node:fs';
 import type { StateIo } from '@pvm/cpu-jit';
 import { fileProblem, MachineError } from '../errors.ts';
 import { type BlockBackend, checkSize, SECTOR } from './block-backend.ts';
@@ -14,7 +14,8 @@ export class FileBackend implements BlockBackend {
   /** @throws MachineError `bad-disk` */
   constructor(path: string, readOnly: boolean) {
     try {
-      this.fd = openSync(path, readOnly ? 'r' : 'r+');
+      // Not to wait for the other end of a pipe.
+      this.fd = openSync(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK);
     } catch (cause) {
       const problem = fileProblem(cause);
       const advice = readOnly || !/denied|permitted|read-only/.test(problem) ? '' : ' for writing; readonly=on or snapshot=on leaves it as it is';

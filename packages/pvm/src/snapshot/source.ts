@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { fileProblem } from '@pvm/machine';
 import { PvmError } from '../errors.ts';
 import { badSnapshot } from './format.ts';
@@ -25,11 +25,14 @@ export class SnapshotSource {
     }
     this.name = from;
     try {
-      this.fd = openSync(from, 'r');
+      // Not to wait for the writer of a pipe.
+      this.fd = openSync(from, constants.O_RDONLY | constants.O_NONBLOCK);
       this.size = fstatSync(this.fd).size;
-      if (!fstatSync(this.fd).isFile()) throw Object.assign(new Error('is not a file'), { code: 'EISDIR' });
+      const stat = fstatSync(this.fd);
+      if (!stat.isFile()) throw new PvmError('unreadable-file', `${from}: is ${stat.isDirectory() ? 'a directory' : 'not a regular file'}`);
     } catch (cause) {
       this.close();
+      if (cause instanceof PvmError) throw cause;
       throw new PvmError('unreadable-file', `${from}: ${fileProblem(cause)}`, { cause });
     }
   }

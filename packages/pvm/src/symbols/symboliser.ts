@@ -1,6 +1,6 @@
-import { readFile } from 'node:fs/promises';
-import { fileProblem } from '@pvm/machine';
+import { statSync } from 'node:fs';
 import { PvmError } from '../errors.ts';
+import { readInputFile } from '../input-file.ts';
 import { parseSymbols, type SymbolTable } from './symbol-table.ts';
 
 /** What MSR LSTAR points to: in Linux, in Linux as a PVM guest, in our guest kernel by its layer. */
@@ -53,21 +53,14 @@ function kernelBias(table: SymbolTable, syscallEntry: bigint): bigint {
  */
 export async function loadSymbols(files: readonly string[], images: readonly string[] = []): Promise<Symboliser> {
   const symbols = new Symboliser();
-  for (const path of files) symbols.add(parseSymbols(await read(path), path));
+  for (const path of files) symbols.add(parseSymbols(await readInputFile(path, path), path));
   for (const path of images) {
     try {
-      symbols.add(parseSymbols(await read(path), path));
+      // What a pipe gives once is for the loader.
+      if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) symbols.add(parseSymbols(await readInputFile(path, path), path));
     } catch (e) {
       if (!(e instanceof PvmError)) throw e;
     }
   }
   return symbols;
-}
-
-async function read(path: string): Promise<Uint8Array> {
-  try {
-    return await readFile(path);
-  } catch (cause) {
-    throw new PvmError('unreadable-file', `${path}: ${fileProblem(cause)}`, { cause });
-  }
 }
