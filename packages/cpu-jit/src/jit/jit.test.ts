@@ -46,6 +46,32 @@ describe('compiled code', () => {
     expect(core.table.length).toBe(places);
   });
 
+  it('comes again when only the end of its region has changed', () => {
+    const at = CODE + 3 * SIZE;
+    const far = 128;
+    /** loop: add eax, 1; dec ecx; jnz loop; jmp far */
+    const loop = [0x05, 1, 0, 0, 0, 0xff, 0xc9, 0x75, 0xf7, 0xe9, far - 14, 0, 0, 0];
+    core.u8.set(loop, core.ramBase + at);
+    /** far: add eax, n; hlt */
+    const end = (n: number) => [0x05, n, 0, 0, 0, 0xf4];
+    const runLoop = (turns: number): number => {
+      core.setReg(0, 0, 0n);
+      core.setReg(0, 1, BigInt(turns));
+      core.setRip(0, BigInt(at));
+      expect(core.run(0)).toBe(EXIT_HLT);
+      return Number(core.getReg(0, 0));
+    };
+    core.u8.set(end(9), core.ramBase + at + far);
+    // What follows the loop has run often enough to be taken in when the loop becomes hot.
+    for (let i = 0; i < 10; i++) expect(runLoop(1)).toBe(10);
+    expect(runLoop(100)).toBe(109);
+    core.u8.set(end(7), core.ramBase + at + far);
+    core.dirtyCode(core.ramBase + at + far, end(7).length);
+    const before = core.stats().compiledInstructions;
+    expect(runLoop(10_000)).toBe(10_007);
+    expect(core.stats().compiledInstructions - before).toBeGreaterThan(29_000);
+  });
+
   it('is bounded: all of it goes when there is too much', () => {
     for (let n = 1; n < 80; n++) {
       expect(run(program(n, 100), CODE + SIZE + n * SIZE)).toBe(n * 100 * 40);

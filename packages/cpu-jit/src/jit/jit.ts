@@ -534,6 +534,8 @@ export class Jit {
       if (stopped?.size === 0) this.stoppedAt.delete(hpa);
     }
     const { u32, table } = this.host;
+    // Its first block may be as it was, and is to become hot again: a region is dropped for a change anywhere in it.
+    for (const desc of [p.desc, ...p.links.map((link) => link.desc)]) u32[(desc + BD_COUNT) >>> 2] = MIN_ENTRIES;
     for (const { desc, slot } of p.links.splice(0)) {
       if (u32[(desc + BD_FN) >>> 2] === slot) u32[(desc + BD_FN) >>> 2] = 0;
       table.set(slot, null);
