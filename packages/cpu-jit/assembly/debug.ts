@@ -153,6 +153,12 @@ export function raiseTrap(cpu: u32): void {
   raise(cpu, DB, 0);
 }
 
+/** After a single instruction of a guest whose events the hypervisor delivers: the trap, with the breakpoints that the instruction has hit. */
+export function debug_trap(cpu: u32): void {
+  store<u32>(cpu, load<u32>(cpu, S_DEBUG) | DR6_BS, S_DEBUG);
+  raiseTrap(cpu);
+}
+
 /** A debug exception is being delivered: its handler may use the debug registers and is not itself traced. */
 export function enterDebugHandler(cpu: u32): void {
   store<u64>(cpu, load<u64>(cpu, DR7) & ~DR7_GD, DR7);

@@ -256,7 +256,7 @@ export function interruptible(cpu: u32): u32 {
 
 /**
  * Between two instructions: deliver what is pending. NEXT: nothing was; NEXT_CHECK: an event was delivered; EXIT_STEP: one
- * instruction must run by itself first, or TF is set; other EXIT_*.
+ * instruction must run by itself first, or TF or RF is set; other EXIT_*.
  */
 export function attention(cpu: u32): u32 {
   if (!load<u32>(cpu, V_NATIVE)) {
@@ -264,7 +264,7 @@ export function attention(cpu: u32): u32 {
       raiseTrap(cpu);
       return exceptionReason(cpu);
     }
-    return load<u32>(cpu, S_RFLAGS) & RFLAGS_TF ? EXIT_STEP : NEXT;
+    return load<u32>(cpu, S_RFLAGS) & (RFLAGS_TF | RFLAGS_RF) ? EXIT_STEP : NEXT;
   }
   if (load<u32>(cpu, S_EXC)) return exceptionReason(cpu);
   if (load<u32>(cpu, S_DEBUG)) {

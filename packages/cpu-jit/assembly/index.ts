@@ -14,7 +14,7 @@ export { load_segment, sys_access, sys_lldt, sys_ltr } from "./segment";
 export { sys_callf, sys_iret, sys_jmpf, sys_retf } from "./far";
 export { syscall_native, sys_sysenter, sys_sysexit, sys_sysret } from "./syscall";
 export { invalidatePcid, sys_invlpg, sys_invpcid, sys_lmsw, sys_write_cr, sys_xsetbv, write_cr } from "./control";
-export { debug_completed, debug_fetch, debug_step, sys_read_dr, sys_write_dr, watch } from "./debug";
+export { debug_completed, debug_fetch, debug_step, debug_trap, sys_read_dr, sys_write_dr, watch } from "./debug";
 export { sys_rdmsr, sys_wrmsr } from "./msr";
 export { segment_fault } from "./limits";
 export { io_allowed, io_complete, io_open, sys_string_io } from "./port";

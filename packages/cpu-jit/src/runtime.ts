@@ -42,6 +42,7 @@ export interface RuntimeExports {
   sys_write_dr(cpu: number, register: number, value: bigint): number;
   /** After a single instruction that TF was set before; `branch`: it was a branch that was taken. */
   debug_step(cpu: number, branch: number): void;
+  debug_trap(cpu: number): void;
   /** The instruction at RIP was completed from outside: with TF a trap is due. */
   debug_completed(cpu: number): void;
   /** The debug registers were written from outside: arms what they say. */

@@ -9,9 +9,7 @@ import {
   NEXT_CHECK,
   S_BLOCK_RIP,
   S_DEBUG,
-  S_DR,
   S_EXC,
-  S_EXC_ERROR,
   S_ICOUNT,
   S_REPEATING,
   S_RFLAGS,
@@ -33,9 +31,6 @@ const RFLAGS_RF = 1 << 16;
 const VECTOR_GP = 13;
 /** Branches that are always taken, by mnemonic. */
 const ALWAYS_BRANCHES = new Set(['jmp', 'jmp_ind', 'jmpf', 'call', 'call_ind', 'callf', 'ret', 'retf', 'iret', 'syscall', 'sysret', 'sysenter', 'sysexit']);
-const VECTOR_DB = 1;
-/** DR6: single step. */
-const DR6_BS = 1n << 14n;
 
 /** One instruction at a time, without compiled code: for debugging, and for what the decode cache cannot hold. */
 export abstract class SingleStepper extends VcpuExits {
@@ -109,9 +104,7 @@ export abstract class SingleStepper extends VcpuExits {
       return reason;
     }
     if (reason !== NEXT && reason !== NEXT_CHECK) return reason;
-    this.setU64(cpu + S_DR + 6 * 8, this.getU64(cpu + S_DR + 6 * 8) | DR6_BS);
-    u32[(cpu + S_EXC_ERROR) >>> 2] = 0;
-    u32[(cpu + S_EXC) >>> 2] = VECTOR_DB + 1;
+    runtime.debug_trap(cpu);
     return EXIT_EXCEPTION;
   }
 

@@ -3,7 +3,7 @@ import * as rfc from '../abi-rfc-v1/constants.ts';
 import * as abi from '../abi-v2/constants.ts';
 import { TripleFault } from '../designs/design.ts';
 import * as asm from '../testing/assemble.ts';
-import { map, type TestGuest, testGuest } from '../testing/guest.ts';
+import { map, type TestGuest, type TestGuestOptions, testGuest } from '../testing/guest.ts';
 
 const REVISIONS = ['v2', 'rfc-v1'] as const;
 const setDr = (n: number, value: number | bigint) => [...asm.mov('rax', value), 0x0f, 0x23, 0xc0 | (n << 3)];
@@ -17,8 +17,8 @@ const trace = [0x68, 2, 1, 0, 0, 0x9d];
 const jump = (to: number) => [...asm.mov('rax', to), ...asm.jmpRax];
 
 /** A guest of either revision, which halts at its first event; `again` lets it go on. */
-async function guest(revision: (typeof REVISIONS)[number], directSwitch = true): Promise<TestGuest> {
-  const g = await testGuest({ abi: revision, directSwitch });
+async function guest(revision: (typeof REVISIONS)[number], options: TestGuestOptions = {}): Promise<TestGuest> {
+  const g = await testGuest({ abi: revision, ...options });
   return revision === 'v2' ? g.attach() : g.attachRfcV1();
 }
 function again(g: TestGuest, at: number): TestGuest {
@@ -37,7 +37,7 @@ const dr6 = (g: TestGuest) => g.vcpu.readDebugRegister(6) & 0xe00fn;
 describe.each(REVISIONS)('an instruction breakpoint (%s)', (revision) => {
   it.each([true, false])('of umod is #DB before the instruction; the return with RF passes it once (direct switch %s)', async (directSwitch) => {
     // The instruction runs twice: inc ebx; jmp back to it.
-    const g = (await guest(revision, directSwitch)).umod(nop, [0xff, 0xc3], [0xeb, 0x100 - 4]);
+    const g = (await guest(revision, { directSwitch })).umod(nop, [0xff, 0xc3], [0xeb, 0x100 - 4]);
     g.smod(setDr(0, map.umodCode + 1), setDr(7, ON_EXECUTION), jump(map.retu));
     g.set('rbx', 0);
     g.vcpu.rip = BigInt(map.smodCode);
@@ -49,21 +49,39 @@ describe.each(REVISIONS)('an instruction breakpoint (%s)', (revision) => {
     }
   });
 
-  it('is passed once by an instruction that faults and comes again, too', async () => {
-    // mov rax, [umodData], which the guest's tables do not have at first.
-    const g = (await guest(revision)).umod(asm.load(map.umodData), asm.ud2);
-    g.smod(setDr(0, map.umodCode), setDr(7, ON_EXECUTION), jump(map.retu));
-    const entry = (revision === 'v2' ? map.pageTable : 0x8000) + 8 * (map.umodData >> 12);
-    const present = g.ram.view.getBigUint64(entry, true);
-    g.ram.view.setBigUint64(entry, 0n, true);
-    g.vcpu.rip = BigInt(map.smodCode);
-    g.run();
-    expect(userEvent(g).vector).toBe(1);
-    again(g, map.retu);
-    expect(userEvent(g)).toEqual({ vector: 14, rip: 0, flags: RF });
-    g.ram.view.setBigUint64(entry, present, true);
-    again(g, map.retu);
-    expect(userEvent(g).vector).toBe(6);
+  describe.each([false, true])('with injectDirect %s', (injectDirect) => {
+    /** mov rax, [umodData], which the guest's tables do not have until `mapped` is called; then `after`. A breakpoint at `address`. */
+    async function faulting(address: number, after: readonly number[]): Promise<{ readonly g: TestGuest; mapped(): void }> {
+      const g = (await guest(revision, { injectDirect })).umod(asm.load(map.umodData), after);
+      g.smod(setDr(0, address), setDr(7, ON_EXECUTION), jump(map.retu));
+      const entry = (revision === 'v2' ? map.pageTable : 0x8000) + 8 * (map.umodData >> 12);
+      const present = g.ram.view.getBigUint64(entry, true);
+      g.ram.view.setBigUint64(entry, 0n, true);
+      g.vcpu.rip = BigInt(map.smodCode);
+      return { g, mapped: () => g.ram.view.setBigUint64(entry, present, true) };
+    }
+
+    it('is passed once by an instruction that faults and comes again, too', async () => {
+      const { g, mapped } = await faulting(map.umodCode, asm.ud2);
+      g.run();
+      expect(userEvent(g).vector).toBe(1);
+      again(g, map.retu);
+      expect(userEvent(g)).toEqual({ vector: 14, rip: 0, flags: RF });
+      expect(g.ledger.worldSwitches().directFaults).toBe(injectDirect ? 1 : 0);
+      mapped();
+      again(g, map.retu);
+      expect(userEvent(g).vector).toBe(6);
+    });
+
+    it('in another page stops what comes after an instruction that faulted and came again', async () => {
+      const other = map.umodCode + 0x2000;
+      const { g, mapped } = await faulting(other, jump(other));
+      g.code(other, asm.ud2).run();
+      expect(userEvent(g)).toEqual({ vector: 14, rip: 0, flags: RF });
+      mapped();
+      again(g, map.retu);
+      expect(userEvent(g)).toEqual({ vector: 1, rip: 0x2000, flags: RF });
+    });
   });
 
   it('of smod is #DB before the instruction', async () => {
@@ -95,6 +113,18 @@ describe.each(REVISIONS)('single-step (%s)', (revision) => {
     again(g, map.retu);
     expect(userEvent(g)).toEqual({ vector: 1, rip: 3, flags: TF });
     expect(dr6(g)).toBe(DR6_BS);
+  });
+
+  it('of umod and the data breakpoint that the same instruction hits are one #DB', async () => {
+    // push rax; of 8 bytes, on writing.
+    const g = (await guest(revision)).umod([0x50], nop, asm.ud2);
+    g.smod(setDr(0, map.umodStack - 8), setDr(7, ON_EXECUTION | (1 << 16) | (2 << 18)), jump(map.retu));
+    g.pvcs32(g.vcpu.revision.pvcs.eflags, 0x202 | TF);
+    g.vcpu.rip = BigInt(map.smodCode);
+    g.run();
+    expect([userEvent(g), dr6(g)]).toEqual([{ vector: 1, rip: 1, flags: TF }, DR6_BS | 1n]);
+    again(g, map.retu);
+    expect([userEvent(g), g.exits()['#DB']]).toEqual([{ vector: 1, rip: 2, flags: TF }, 2]);
   });
 
   it.each([

@@ -40,6 +40,10 @@
         (i32.eq (i32.load offset=SS_SELECTOR (local.get $cpu)) (i32.const USER_DS)))
       (i32.eqz (i32.and (i32.load offset=S_RFLAGS (local.get $cpu)) (i32.const RFLAGS_TF)))))
 
+  ;; With an instruction breakpoint armed, RF: an instruction that faulted passes the one that it has passed.
+  (func $resume_flag (param $cpu i32) (result i32)
+    (select (i32.const RFLAGS_RF) (i32.const 0) (i32.and (i32.load offset=S_WATCH (local.get $cpu)) (i32.const WATCH_CODE))))
+
   (func $flags (param $cpu i32) (result i32)
     (i32.or (call $getFlags (local.get $cpu)) (i32.load offset=S_RFLAGS (local.get $cpu))))
 
@@ -65,7 +69,10 @@
     (if (i32.eqz (call $is_plain_umod (local.get $cpu)))
       (then (return (i32.const EXIT_EXCEPTION))))
     (local.set $pvcs (i32.load offset=P_PVCS (local.get $cpu)))
-    (call $enter_smod (local.get $cpu) (call $flags (local.get $cpu)) (i64.load offset=S_RIP (local.get $cpu))
+    (call $enter_smod (local.get $cpu)
+      (i32.or (call $flags (local.get $cpu))
+        (call $resume_flag (local.get $cpu)))
+      (i64.load offset=S_RIP (local.get $cpu))
       (i64.load offset=RCX (local.get $cpu)) (i64.load offset=R11 (local.get $cpu)) (i64.load offset=P_EVENT_ENTRY (local.get $cpu)))
     (i64.store offset=S_CR2 (local.get $cpu) (i64.load offset=S_EXC_ADDR (local.get $cpu)))
     (i64.store offset=PVCS_CR2 (i32.add (local.get $pvcs) (i32.load offset=P_PVCS_SHIFT (local.get $cpu))) (i64.load offset=S_EXC_ADDR (local.get $cpu)))
@@ -131,10 +138,10 @@
     (local.set $middle (i32.add (local.get $pvcs) (i32.load offset=P_PVCS_SHIFT (local.get $cpu))))
     (local.set $last (i32.add (local.get $middle) (i32.load offset=P_PVCS_SHIFT (local.get $cpu))))
     (local.set $flags (i32.load offset=PVCS_EFLAGS (local.get $middle)))
-    ;; A waiting interrupt, single-step or segments other than the flat 64-bit ones: the hypervisor does it.
+    ;; A waiting interrupt, single-step, RF that is to pass a breakpoint, or segments other than the flat 64-bit ones: the hypervisor does it.
     (if (i32.and (i32.load offset=PVCS_EVENT_FLAGS (local.get $pvcs)) (i32.const EVENT_FLAG_IP))
       (then (return (i32.const EXIT_SYSCALL))))
-    (if (i32.and (local.get $flags) (i32.const RFLAGS_TF))
+    (if (i32.and (local.get $flags) (i32.or (i32.const RFLAGS_TF) (call $resume_flag (local.get $cpu))))
       (then (return (i32.const EXIT_SYSCALL))))
     (if (i32.ne (i32.or (i32.load offset=PVCS_USER_CS (local.get $pvcs)) (i32.const 0x00030003)) (i32.const USER_CS_SS))
       (then (return (i32.const EXIT_SYSCALL))))
