@@ -74,8 +74,8 @@ import { TierSampler } from './sampler.ts';
 import { SingleStepper } from './single-stepper.ts';
 import { StallClock } from './stalls.ts';
 
-/** Interpreter entries after which a block is compiled. */
-const HOT_THRESHOLD = 400;
+/** Interpreter entries after which a block is compiled. With 400, a boot on two cores has twice as much compiled, and waits for it (benchmarks/README.md). */
+const HOT_THRESHOLD = 1500;
 /** Fields of 8 bytes that say how long the vCPU has run and what it did; `V_TSC_MUL` has `V_TSC_SHIFT` beside it. */
 const KEPT_OVER_RESTART = [
   S_ICOUNT,
