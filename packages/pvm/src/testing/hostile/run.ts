@@ -31,6 +31,7 @@ import { Hostility } from './hostility.ts';
 import { violations } from './invariants.ts';
 import { hostileKernel } from './kernel.ts';
 import { COUNTERS, RAM_BYTES } from './map.ts';
+import { OwnCodeWatch } from './own-code.ts';
 
 /** Virtual time between two looks whether the guest goes on, and how often it may not. */
 const WATCH_NS = 60_000;
@@ -67,6 +68,8 @@ export interface HostileEnd {
   readonly instructions: string;
   readonly ram: string;
   readonly vcpus: readonly Readonly<Record<string, string>>[];
+  /** Instructions after which a run may go another way (see OwnCodeWatch), undefined: none. */
+  readonly sureUntil: number | undefined;
 }
 
 export interface HostileRun {
@@ -108,6 +111,7 @@ export async function runHostile(seed: number, machine: HostileMachine, { jit, i
   try {
     const { core, platform } = insideOf(vm);
     watchOver(core, platform, vcpus);
+    using ownCode = new OwnCodeWatch(core, () => vm.stats().instructions);
     for (let vcpu = 0; vcpu < vcpus && jit === 'sync'; vcpu++) core.u32[(core.cpuAddress(vcpu) + S_HOT_THRESHOLD) >>> 2] = 2;
     const end = await endOf(vm);
     onEnd?.(vm, core);
@@ -119,6 +123,7 @@ export async function runHostile(seed: number, machine: HostileMachine, { jit, i
       instructions: String(vm.stats().instructions),
       ram: digest(core.u8.subarray(core.ramBase, core.ramBase + core.ramBytes)),
       vcpus: Array.from({ length: vcpus }, (_, vcpu) => registers(core, vcpu)),
+      sureUntil: ownCode.changedAt,
     };
   } finally {
     await vm.dispose();
@@ -181,8 +186,18 @@ function registers(core: CpuCore, vcpu: number): Record<string, string> {
   };
 }
 
+/** Runs a guest interpreted and compiled. @returns what differs and must not, empty when nothing does */
+export async function tierDifferences(seed: number, machine: HostileMachine, run: Omit<HostileRun, 'jit'>): Promise<string[]> {
+  const interpreted = await runHostile(seed, machine, { ...run, jit: 'off' });
+  const compiled = await runHostile(seed, machine, { ...run, jit: 'sync' });
+  const found = differences(interpreted, compiled);
+  const { sureUntil } = interpreted;
+  if (found.length === 0 || sureUntil === undefined || sureUntil >= run.instructions) return found;
+  return sureUntil === 0 ? [] : tierDifferences(seed, machine, { ...run, instructions: sureUntil });
+}
+
 /** What differs between two runs, empty when nothing does. */
-export function differences(a: HostileEnd, b: HostileEnd): string[] {
+function differences(a: HostileEnd, b: HostileEnd): string[] {
   const found: string[] = [];
   for (const key of ['end', 'restarts', 'instructions', 'ram'] as const) if (a[key] !== b[key]) found.push(`${key}: ${a[key]} / ${b[key]}`);
   a.vcpus.forEach((registers, vcpu) => {
