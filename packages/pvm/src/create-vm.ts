@@ -26,7 +26,7 @@ export async function createVm(options: VmOptions): Promise<Vm> {
 
 async function restoreVm(options: VmOptions, from: string | Uint8Array): Promise<Vm> {
   checkGivenOptions(options);
-  const snapshot = SnapshotReader.open(from);
+  const snapshot = SnapshotReader.open(from, 'last');
   try {
     snapshot.checkBuild();
     snapshot.start();
@@ -38,6 +38,10 @@ async function restoreVm(options: VmOptions, from: string | Uint8Array): Promise
       throw e;
     }
     return vm;
+  } catch (e) {
+    // Whatever it came to, damage is the reason.
+    snapshot.checkIntact();
+    throw e;
   } finally {
     snapshot.close();
   }

@@ -12,7 +12,7 @@ export interface SnapshotInfo extends SnapshotHeader {
 
 /** Which kind of machine a snapshot is of, by its header alone: the rest is checked when it is restored. @throws PvmError as `snapshotInfo` */
 export function snapshotPlatform(from: string | Uint8Array): PlatformKind {
-  const reader = SnapshotReader.open(from, { isHeaderEnough: true });
+  const reader = SnapshotReader.open(from, 'never');
   reader.close();
   return reader.header.config.platform;
 }

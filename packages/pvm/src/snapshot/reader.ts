@@ -1,5 +1,7 @@
+import { createHash, type Hash } from 'node:crypto';
 import { promisify } from 'node:util';
 import { zstdDecompress } from 'node:zlib';
+import type { PvmError } from '../errors.ts';
 import {
   badSnapshot,
   DIGEST_SIZE,
@@ -26,28 +28,35 @@ interface Section {
   readonly data: Uint8Array<ArrayBuffer>;
 }
 
-/** A snapshot whose checksum is right; its header has been read. */
+/** When the checksum is looked at: before anything else, with the last section (the file is read once), or not at all. */
+export type ChecksumTime = 'first' | 'last' | 'never';
+
+/** A snapshot; its header has been read. */
 export class SnapshotReader {
   readonly header: SnapshotHeader;
   /** Bytes of the file. */
   readonly size: number;
   private readonly source: SnapshotSource;
   private readonly first: number;
+  /** Bytes before the digest. */
+  private readonly body: number;
+  /** Of what has been read, when the checksum is looked at last. */
+  private hash: Hash | undefined;
   private unpacked: AsyncGenerator<Section, void> | undefined;
   private next: Promise<IteratorResult<Section, void>> | undefined;
 
   /** @throws PvmError `unreadable-file`, `bad-snapshot`, or `snapshot-mismatch` when another version wrote it */
-  static open(from: string | Uint8Array, { isHeaderEnough = false } = {}): SnapshotReader {
+  static open(from: string | Uint8Array, check: ChecksumTime = 'first'): SnapshotReader {
     const source = new SnapshotSource(from);
     try {
-      return new SnapshotReader(source, isHeaderEnough);
+      return new SnapshotReader(source, check);
     } catch (e) {
       source.close();
       throw e;
     }
   }
 
-  private constructor(source: SnapshotSource, isHeaderEnough: boolean) {
+  private constructor(source: SnapshotSource, check: ChecksumTime) {
     this.source = source;
     this.size = source.size;
     const magic = source.read(0, Math.min(MAGIC.length, source.size));
@@ -55,12 +64,29 @@ export class SnapshotReader {
     const numbers = new DataView(source.read(0, PREFIX_SIZE).slice().buffer);
     const version = numbers.getUint32(MAGIC.length, true);
     if (version !== FORMAT_VERSION) throw mismatch(`${source.name}: has format ${version}, this version of pvm reads format ${FORMAT_VERSION}`);
-    const body = source.size - DIGEST_SIZE;
-    if (body < PREFIX_SIZE || !(isHeaderEnough || isIntact(source, body))) throw badSnapshot(`${source.name}: is damaged or cut off: its checksum is wrong`);
+    this.body = source.size - DIGEST_SIZE;
+    if (this.body < PREFIX_SIZE) throw this.damage();
+    if (check === 'first') this.checkIntact();
     const length = numbers.getUint32(MAGIC.length + 4, true);
-    if (length > MAX_HEADER_SIZE || PREFIX_SIZE + length > body) throw badSnapshot(`${source.name}: has an impossible header`);
-    this.header = parseHeader(source.name, source.read(PREFIX_SIZE, length));
     this.first = PREFIX_SIZE + length;
+    try {
+      if (length > MAX_HEADER_SIZE || this.first > this.body) throw badSnapshot(`${source.name}: has an impossible header`);
+      this.header = parseHeader(source.name, source.read(PREFIX_SIZE, length));
+    } catch (e) {
+      if (check === 'last') this.checkIntact();
+      throw e;
+    }
+    if (check === 'last') this.hash = createHash('sha256').update(source.read(0, this.first));
+  }
+
+  /** Reads the whole file. @throws PvmError `bad-snapshot` when its checksum is wrong */
+  checkIntact(): void {
+    const { source, body } = this;
+    if (Buffer.compare(source.read(body, DIGEST_SIZE), source.digest(body)) !== 0) throw this.damage();
+  }
+
+  private damage(): PvmError {
+    return badSnapshot(`${this.source.name}: is damaged or cut off: its checksum is wrong`);
   }
 
   /** The build that wrote it lays out linear memory as this one does. */
@@ -126,15 +152,20 @@ export class SnapshotReader {
 
   /** Each section, as the work of unpacking it. */
   private *packed(): Generator<() => Promise<Section>, void> {
-    const { source } = this;
-    const end = source.size - DIGEST_SIZE;
+    const { source, body: end, hash } = this;
     for (let at = this.first; ; ) {
       if (at + SECTION_HEADER_SIZE > end) throw badSnapshot(`${source.name}: ends without its last section`);
-      const head = new DataView(source.read(at, SECTION_HEADER_SIZE).slice().buffer);
+      const headBytes = source.read(at, SECTION_HEADER_SIZE).slice();
+      const head = new DataView(headBytes.buffer);
       const [kind, size, stored] = [head.getUint32(0, true), head.getUint32(4, true), head.getUint32(8, true)];
       if (size > MAX_SECTION || at + SECTION_HEADER_SIZE + stored > end) throw badSnapshot(`${source.name}: has a section of impossible size`);
-      if (kind === SECTION.end) return;
+      if (kind === SECTION.end) {
+        const digest = hash?.update(source.read(at, end - at)).digest();
+        if (digest !== undefined && Buffer.compare(source.read(end, DIGEST_SIZE), digest) !== 0) throw this.damage();
+        return;
+      }
       const packed = source.read(at + SECTION_HEADER_SIZE, stored);
+      hash?.update(headBytes).update(packed);
       at += SECTION_HEADER_SIZE + stored;
       yield async () => {
         // One buffer, not many small ones put together afterwards; a full one would have a second one allocated.
@@ -147,10 +178,6 @@ export class SnapshotReader {
       };
     }
   }
-}
-
-function isIntact(source: SnapshotSource, body: number): boolean {
-  return Buffer.compare(source.read(body, DIGEST_SIZE), source.digest(body)) === 0;
 }
 
 function parseHeader(name: string, bytes: Uint8Array): SnapshotHeader {
