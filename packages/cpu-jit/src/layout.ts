@@ -8,11 +8,9 @@
 
 // ---------------------------------------------------------------- memory map
 
-/** S_EXC after the last slow path of compiled code: looked at without the state block's address, which so takes no register in loops. u32. */
-export const SLOW_EXC = 0x0000_fff0;
-/** What compiled code compares with for S_ICOUNT_LIMIT, for the same reason: `run` sets it to that of its vCPU, and whoever lowers that lowers this, too. u64. */
+/** What compiled code compares with for S_ICOUNT_LIMIT, without the state block's address, which so takes no register in loops: `run` sets it to that of its vCPU, and whoever lowers that lowers this, too. u64. */
 export const RUN_LIMIT = 0x0000_ffe8;
-/** First vCPU state block. Addresses below stay unused, but for these two, so that a zero pointer is never valid. */
+/** First vCPU state block. Addresses below stay unused, but for this one, so that a zero pointer is never valid. */
 export const CPU_BASE = 0x0001_0000;
 /** Bytes from one vCPU state block to the next. */
 export const CPU_STRIDE = 0x8000;

@@ -10,8 +10,6 @@ export const CODEGEN_FILE = fileURLToPath(new URL('./codegen.txt', import.meta.u
 
 const HPA = 0x100_0000;
 const HLT = 0xf4;
-/** Functions of every module before those of regions: `addChains` in compile.ts. */
-const SHARED_FUNCTIONS = 3;
 
 /** Wasm instructions and bytes in the function of the region that starts with `code`. */
 function measure(code: Uint8Array): { ops: number; bytes: number } {
@@ -45,10 +43,6 @@ function firstRegion(wasm: Uint8Array): { ops: number; bytes: number } {
       continue;
     }
     r.u32();
-    for (let skipped = 0; skipped < SHARED_FUNCTIONS; skipped++) {
-      const length = r.u32();
-      r.at += length;
-    }
     const bytes = r.u32();
     const end = r.at + bytes;
     for (let groups = r.u32(); groups > 0; groups--) r.lebs(2);

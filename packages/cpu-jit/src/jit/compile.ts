@@ -57,14 +57,15 @@ export function compileRegions(regions: readonly RegionCode[], counters: readonl
   const m = builder;
   m.clear();
   const imports: Imports = new Map();
-  addChains(m);
-  for (const [i, region] of regions.entries()) {
-    addRegion(m, region, i, imports, counters[i]);
-  }
+  const emitters = regions.map((region, i) => addRegion(m, region, i, imports, counters[i]));
+  if (emitters.some(({ usesSyscall }) => usesSyscall)) addSyscall(m, imports);
   for (const [name, { params, result }] of imports) {
-    m.addFunctionImport(name, WASM_TYPES.createType(params.map((p) => WASM_TYPES[p])), WASM_TYPES[result]);
+    m.addFunctionImport(
+      name,
+      WASM_TYPES.createType(params.map((p) => WASM_TYPES[p])),
+      typeof result === 'string' ? WASM_TYPES[result] : WASM_TYPES.createType(result.map((r) => WASM_TYPES[r])),
+    );
   }
-  m.addFunctionImport('host_syscall', WASM_TYPES.i32, WASM_TYPES.i32);
   return m.emit(counters.some(({ name }) => name !== undefined));
 }
 
@@ -78,18 +79,18 @@ function countEntry(m: ModuleBuilder, index: number, { reportAfter }: EntryCount
   const b = WASM_TYPES;
   imports.set('host_entered', { params: ['i32'], result: 'none' });
   const cpu = () => m.local.get(LOCAL.cpu, b.i32);
-  const count = () => m.local.get(LOCAL.reason, b.i32);
+  const count = () => m.local.get(LOCAL.tlb, b.i32);
   const global = m.addCounter(counterName(index));
   const desc = () => m.counters.get(global);
   const told = m.block(null, [m.i32.store(S_EXIT_BLOCK, 4, cpu(), desc()), m.call('host_entered', [cpu()], b.none)]);
   return [
-    m.local.set(LOCAL.reason, m.i32.add(m.i32.load(BD_COUNT, 4, desc()), m.i32.const(1))),
+    m.local.set(LOCAL.tlb, m.i32.add(m.i32.load(BD_COUNT, 4, desc()), m.i32.const(1))),
     m.i32.store(BD_COUNT, 4, desc(), count()),
     m.if(m.i32.and(count(), m.i32.const(reportAfter - 1)), m.nop(), told),
   ];
 }
 
-function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports: Imports, counter: EntryCounter | undefined): void {
+function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports: Imports, counter: EntryCounter | undefined): RegionEmitter {
   const b = WASM_TYPES;
   const first = region.blocks.get(0)?.insns[0];
   if (first === undefined) throw new RangeError('a region has at least one instruction');
@@ -175,6 +176,7 @@ function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports:
   m.addFunction(name, parameters, b.i32, [...locals, ...e.extraLocals], m.block(null, body, b.i32));
   if (!isSingle) for (const [i, offset] of [0, ...region.entries.map((entry) => entry.offset)].entries()) addEntry(m, functionName(index, i), name, i, offset);
   for (let i = 0; i <= entries.length; i++) m.addFunctionExport(isSingle ? name : functionName(index, i), functionName(index, i));
+  return e;
 }
 
 /** The region with a second version of each loop that can have one. */
@@ -221,9 +223,10 @@ function nodeEnd(m: ModuleBuilder, b: WasmTypes, e: RegionEmitter, block: BlockC
   }
 }
 
-/** `chain(cpu)`: tail-calls the compiled code for S_RIP, or returns to the dispatcher. `chain_check` compares the budget first. */
-function addChains(m: ModuleBuilder): void {
+/** `syscall_chain(cpu)`: runs SYSCALL, then tail-calls the compiled code for S_RIP, or returns to the dispatcher. `chain_check` compares the budget first. */
+function addSyscall(m: ModuleBuilder, imports: Imports): void {
   const b = WASM_TYPES;
+  imports.set('host_syscall', { params: ['i32'], result: 'i32' });
   const cpu = () => m.local.get(0, b.i32);
   const body = [m.local.set(1, m.i64.load(S_RIP, 8, cpu())), ...chainTo(m, { cpu: 0, rip: 1, entry: 2, fn: 3 })];
   m.addFunction('chain', b.i32, b.i32, [b.i64, b.i32, b.i32], m.block(null, body, b.i32));

@@ -6,8 +6,6 @@ import type { CompiledRegion } from './jit.ts';
 
 /** What wabt must be told to read our modules. */
 const FEATURES = { simd: true, tail_call: true, threads: true, bulk_memory: true, sign_extension: true, sat_float_to_int: true, relaxed_simd: true };
-/** Functions of every module before those of regions: `addChains` in compile.ts. */
-const SHARED_FUNCTIONS = 3;
 
 /** The guest code of a region, block by block, and the Wasm text that the region emitter makes of it; `u8` is linear memory. */
 export async function dumpRegion(u8: Uint8Array, { rip, region: shape }: CompiledRegion): Promise<string> {
@@ -27,14 +25,14 @@ export async function dumpRegion(u8: Uint8Array, { rip, region: shape }: Compile
   return [...lines, '', await wasmText(compileRegions([region])), ''].join('\n');
 }
 
-/** Text of the region's own function, the first after those that all modules have. */
+/** Text of the region's own function, the first one. */
 async function wasmText(wasm: Uint8Array): Promise<string> {
   const { readWasm } = await wabt();
   const module = readWasm(wasm, FEATURES);
   try {
     const text = module.toText({ foldExprs: false, inlineExport: false });
     const functions = text.split(/^(?= {2}\(func )/m).filter((part) => part.startsWith('  (func '));
-    return (functions[SHARED_FUNCTIONS] ?? text).replace(/^ {2}\(export [\s\S]*$/m, '').trimEnd();
+    return (functions[0] ?? text).replace(/^ {2}\(export [\s\S]*$/m, '').trimEnd();
   } finally {
     module.destroy();
   }

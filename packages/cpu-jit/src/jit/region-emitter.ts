@@ -7,6 +7,7 @@ import {
   EXIT_EXCEPTION,
   EXIT_LIMIT,
   NEXT_CHECK,
+  NEXT_INTERPRET,
   RUN_LIMIT,
   S_EXC,
   S_EXC_ERROR,
@@ -18,7 +19,6 @@ import {
   S_ZERO,
   SEG_SELECTOR,
   SEG_STRIDE,
-  V_LEVELS,
 } from '../layout.ts';
 import type { ModuleBuilder } from '../wasm/module-builder.ts';
 import type { Expr, WasmTypes } from '../wasm/types.ts';
@@ -68,10 +68,10 @@ const REPLACES_FLAGS = new Set(
   ),
 );
 
-/** Label around the region's code; an exit has stored RIP and the count in locals. */
+/** Label around the region's code; an exit has stored RIP, as a distance from the region's start, and the count in locals. */
 const OUT = 'out';
-/** Values of LOCAL.reason beside the EXIT_* and NEXT_* codes: which function an exit goes on with. */
-const CHAIN = -1;
+/** Values of LOCAL.reason beside the EXIT_* and NEXT_* codes: what an exit goes on with. The local is 0 until an exit sets it. */
+const CHAIN = 0;
 const CHAIN_CHECK = -2;
 const SYSCALL = -3;
 
@@ -88,6 +88,7 @@ export class RegionEmitter extends RegionMemory {
   readonly checksTargets = false;
   /** Segments other than the flat ones that 32-bit code uses (bit set). */
   otherSegments = 0;
+  usesSyscall = false;
   protected insn: Insn;
   private terminator: Terminator | undefined;
   /** Roots of base + index << scale, by the roots of the two. */
@@ -229,8 +230,7 @@ export class RegionEmitter extends RegionMemory {
 
   /** Code of an exit from the region to `target`, an offset or a local with a RIP, at the end of block `from`. */
   exitCode(from: number, target: number | { readonly rip: number }, check: boolean): Expr {
-    const rip = typeof target === 'number' ? this.ripOf(target) : this.m.local.get(target.rip, this.b.i64);
-    return this.m.block(null, [this.edgePlace(from, undefined), ...this.leaving(rip, check ? CHAIN_CHECK : CHAIN)]);
+    return this.m.block(null, [this.edgePlace(from, undefined), ...this.leaving(target, check ? CHAIN_CHECK : CHAIN)]);
   }
   /** Code on the way from block `from` to block `to` of the region; 0: none. `check`: as on a backward or indirect branch. */
   edgeCode(from: number, to: number, check: boolean): Expr {
@@ -325,14 +325,14 @@ export class RegionEmitter extends RegionMemory {
   private backEdgeCode(offset: number, exit: Expr): Expr {
     const { m, b } = this;
     const isSpent = m.i64.ge_u(m.local.get(LOCAL.icount, b.i64), m.i64.load(RUN_LIMIT, 8, m.i32.const(0)));
-    return m.if(isSpent, m.block(null, [exit, ...this.leaving(this.ripOf(offset), EXIT_LIMIT)]));
+    return m.if(isSpent, m.block(null, [exit, ...this.leaving(offset, EXIT_LIMIT)]));
   }
 
   /** The whole function body around the region's control flow, which `render` makes. */
   finish(render: () => Expr): Expr {
     const { m, b } = this;
     const reason = () => m.local.get(LOCAL.reason, b.i32);
-    const rip = () => m.local.get(LOCAL.exitRip, b.i64);
+    const rip = m.i64.add(m.local.get(LOCAL.exitRip, b.i64), m.local.get(LOCAL.rip, b.i64));
     const icount = () => m.local.get(LOCAL.icount, b.i64);
     const isSpent = m.i64.ge_u(icount(), m.i64.load(RUN_LIMIT, 8, m.i32.const(0)));
     const body = render();
@@ -348,10 +348,10 @@ export class RegionEmitter extends RegionMemory {
         flags,
         spill,
         m.if(m.i32.eq(reason(), m.i32.const(EXIT_EXCEPTION)), m.return(reason())),
-        m.i64.store(S_RIP, 8, this.cpu(), rip()),
+        m.i64.store(S_RIP, 8, this.cpu(), m.local.tee(LOCAL.exitRip, rip, b.i64)),
         m.i64.store(S_ICOUNT, 8, this.cpu(), icount()),
-        m.if(m.i32.ge_s(reason(), m.i32.const(0)), m.return(reason())),
-        m.if(m.i32.eq(reason(), m.i32.const(SYSCALL)), m.return_call('syscall_chain', [this.cpu()], b.i32)),
+        m.if(m.i32.gt_s(reason(), m.i32.const(CHAIN)), m.return(reason())),
+        ...(this.usesSyscall ? [m.if(m.i32.eq(reason(), m.i32.const(SYSCALL)), m.return_call('syscall_chain', [this.cpu()], b.i32))] : []),
         m.if(m.i32.eq(reason(), m.i32.const(CHAIN_CHECK)), m.if(isSpent, m.return(m.i32.const(EXIT_LIMIT)))),
         // The locals of the TLB and of the reason are free by now.
         ...chainTo(m, { cpu: LOCAL.cpu, rip: LOCAL.exitRip, entry: LOCAL.tlb, fn: LOCAL.reason }),
@@ -584,16 +584,17 @@ export class RegionEmitter extends RegionMemory {
     const { m, b } = this;
     if (n > 0) this.emit(m.local.set(LOCAL.icount, m.i64.add(m.local.get(LOCAL.icount, b.i64), m.i64.const(BigInt(n)))));
   }
-  /** Statements that leave for good; the count is in its local, the flags in the state block. */
-  private leaving(rip: Expr, reason: number): Expr[] {
-    const { m } = this;
-    return [m.local.set(LOCAL.exitRip, rip), m.local.set(LOCAL.reason, m.i32.const(reason)), m.br(OUT)];
+  /** Statements that leave for good to an offset, or to the RIP in a local; the count is in its local, the flags in the state block. */
+  private leaving(to: number | { readonly rip: number }, reason: number): Expr[] {
+    const { m, b } = this;
+    const distance = typeof to === 'number' ? m.i64.const(BigInt(to)) : m.i64.sub(m.local.get(to.rip, b.i64), this.ripOf(0));
+    return [m.local.set(LOCAL.exitRip, distance), ...(reason === CHAIN ? [] : [m.local.set(LOCAL.reason, m.i32.const(reason))]), m.br(OUT)];
   }
-  /** Leaves from inside a block with `retired` of its instructions done. */
-  private leave(rip: Expr, retired: number, reason: number): void {
+  /** Leaves from inside a block to `offset` with `retired` of its instructions done. */
+  private leave(offset: number, retired: number, reason: number): void {
     this.leaveFlags();
     this.retire(retired);
-    for (const s of this.leaving(rip, reason)) this.emit(s);
+    for (const s of this.leaving(offset, reason)) this.emit(s);
     this.ended = true;
   }
   checkException(): void {
@@ -628,7 +629,7 @@ export class RegionEmitter extends RegionMemory {
     const fault = this.codeSize === 64 ? this.targetFault(rip, undo) : undefined;
     this.terminator = { kind: 'indirect', rip, distance: this.newLocal('i64'), targets, fault };
   }
-  /** Code for a branch that leaves the region: #GP at the branch unless the RIP in local `rip` is canonical, the branch undone by `undo`. */
+  /** Code for a branch that leaves the region: unless the RIP in local `rip` is canonical with four levels of page tables, which most are, `undo` undoes the branch, and the interpreter runs it, which may end in #GP. */
   private targetFault(rip: number, undo: (() => void) | undefined): Expr {
     const { m, b } = this;
     const outer = this.body;
@@ -636,34 +637,31 @@ export class RegionEmitter extends RegionMemory {
     this.emit(m.local.set(LOCAL.icount, m.i64.sub(m.local.get(LOCAL.icount, b.i64), m.i64.const(BigInt(this.index + 1)))));
     this.aside(() => {
       undo?.();
-      this.raise(VECTOR_GP, 0);
+      this.leave(this.offset, 0, NEXT_INTERPRET);
     });
     this.ended = false;
     const code = m.block(null, this.body);
     this.body = outer;
-    const to = () => m.local.get(rip, b.i64);
-    const spare = () => m.select(m.i32.eq(m.i32.load(V_LEVELS, 4, this.cpu()), m.i32.const(5)), m.i64.const(7n), m.i64.const(16n));
-    // Most addresses are canonical with four levels too.
-    const upper = m.i64.add(m.i64.shr_s(to(), m.i64.const(47n)), m.i64.const(1n));
-    const spares = m.i64.ne(m.i64.shr_s(m.i64.shl(to(), spare()), spare()), to());
-    return m.if(m.i64.gt_u(upper, m.i64.const(1n)), m.if(spares, code));
+    const upper = m.i64.add(m.i64.shr_s(m.local.get(rip, b.i64), m.i64.const(47n)), m.i64.const(1n));
+    return m.if(m.i64.gt_u(upper, m.i64.const(1n)), code);
   }
   exit(reason: number, at: 'this' | 'next'): void {
     const { m } = this;
     this.emit(m.i32.store(S_EXIT_INSN_LEN, 4, this.cpu(), m.i32.const(this.insn.length)));
     const next = at === 'next';
-    this.leave(this.ripOf(next ? this.offset + this.insn.length : this.offset), this.index + (next ? 1 : 0), reason);
+    this.leave(next ? this.offset + this.insn.length : this.offset, this.index + (next ? 1 : 0), reason);
   }
   endBlock(): void {
     this.exit(NEXT_CHECK, 'next');
   }
   repeatUnless(complete: Val): void {
-    this.if(this.eqz(complete), () => this.leave(this.ripOf(this.offset), this.index + 1, NEXT_CHECK));
+    this.if(this.eqz(complete), () => this.leave(this.offset, this.index + 1, NEXT_CHECK));
   }
   syscall(): void {
     const { m } = this;
     this.emit(m.i32.store(S_EXIT_INSN_LEN, 4, this.cpu(), m.i32.const(this.insn.length)));
-    this.leave(this.ripOf(this.offset), this.index, SYSCALL);
+    this.usesSyscall = true;
+    this.leave(this.offset, this.index, SYSCALL);
   }
   transfer(helper: string, args: readonly Val[]): void {
     const { m, b } = this;

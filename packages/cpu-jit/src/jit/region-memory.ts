@@ -1,8 +1,8 @@
 import { VECTOR_GP } from '../emit/emitter.ts';
-import { exactName, PLACE_INDEX_BITS } from '../emit/slow-paths.ts';
+import { ACCESS_KIND_BITS, exactName, PLACE_INDEX_BITS } from '../emit/slow-paths.ts';
 import { hostLoad, hostStore, PAGE_MASK, TAG, tlbEntry, typeOfSize } from '../emit/tlb-path.ts';
 import type { Val, ValType } from '../emit/val.ts';
-import { SLOW_EXC, TLB_ADDEND } from '../layout.ts';
+import { TLB_ADDEND } from '../layout.ts';
 import type { Expr } from '../wasm/types.ts';
 import type { AddressForm, LoopAccess, Window } from './paged-loops.ts';
 import { type BlockState, LOCAL, RegionState, type Symbolic } from './region-state.ts';
@@ -253,31 +253,35 @@ export abstract class RegionMemory extends RegionState {
     this.body = outer;
     return [m.if(m.i32.and(m.i32.wrap(this.virtual(place.group, place.offset)), m.i32.const(place.aligned - 1)), raised)];
   }
-  /** The slow path: RIP and the count exact, then the runtime; leaves on a fault. `use` places the call. */
-  private slow(op: 'load' | 'loadw' | 'store', size: number, place: Place, use: (call: Expr) => Expr, value?: Expr): Expr {
+  /** The slow path: the runtime, with all that makes RIP, the count and, on a fault, the flags exact; leaves on a fault. `use` places what was loaded. */
+  private slow(op: 'load' | 'loadw' | 'store', size: number, place: Place, use: (loaded: Expr) => Expr, value?: Expr): Expr {
     const { m, b } = this;
     const type = typeOfSize(size);
-    const name = exactName(op, size);
-    const isStore = value !== undefined;
-    this.importHelper(name, { params: ['i32', 'i64', 'i64', 'i64', ...(isStore ? [type] : [])], result: isStore ? 'none' : type });
-    const args = [
-      this.cpu(),
-      this.virtual(place.group, place.offset),
-      m.local.get(LOCAL.icount, b.i64),
-      m.i64.const((BigInt(this.offset) << BigInt(PLACE_INDEX_BITS)) | BigInt(this.index)),
-    ];
-    if (isStore) args.push(value);
-    const clear = m.block(null, []);
-    this.slowPaths.push({ access: this.access, clear });
-    const call = use(m.call(name, args, isStore ? b.none : b[type]));
-    const hasFault = m.i32.load(SLOW_EXC, 4, m.i32.const(0));
     const outer = this.body;
     this.body = [];
-    this.leaveFlags();
+    const { kind, values } = this.flagsForFault();
     const flags = this.body;
     this.body = outer;
-    if (flags.length === 0) return m.block(null, [call, m.br(FAULT, hasFault), clear]);
-    return m.block(null, [call, m.if(hasFault, m.block(null, [...flags, m.br(FAULT)])), clear]);
+    const name = exactName(op, size, values.length > 0);
+    const stored = value === undefined ? [] : ([[type, value]] as const);
+    const args = [
+      ['i32', this.cpu()],
+      ['i64', m.local.get(place.group.va, b.i64)],
+      ['i64', m.local.get(LOCAL.icount, b.i64)],
+      ['i64', m.i64.const((BigInt(this.offset) << BigInt(PLACE_INDEX_BITS)) | BigInt(this.index))],
+      ['i32', m.i32.const(((place.offset - place.group.offset) << ACCESS_KIND_BITS) | kind)],
+      ...values.map((flag) => ['i64', flag] as const),
+      ...stored,
+    ] as const;
+    this.importHelper(name, { params: args.map(([t]) => t), result: value === undefined ? [type, 'i32'] : 'i32' });
+    const clear = m.block(null, []);
+    this.slowPaths.push({ access: this.access, clear });
+    const call = m.call(
+      name,
+      args.map(([, arg]) => arg),
+      value === undefined ? b[type] : b.i32,
+    );
+    return m.block(null, [...flags, value === undefined ? use(m.brOver(FAULT, call, b[type])) : m.br(FAULT, call), clear]);
   }
   private checked(place: Place, slow: Expr): Expr {
     return place.aligned === undefined ? slow : this.m.block(null, [...this.checkAlignment(place), slow]);

@@ -8,7 +8,7 @@ import { FLAGS_ADD, FLAGS_DEC, FLAGS_EXPLICIT, FLAGS_INC, FLAGS_LOGIC, FLAGS_SUB
 import type { ModuleBuilder } from '../wasm/module-builder.ts';
 import type { Expr, WasmTypes } from '../wasm/types.ts';
 import { FIRST_RECIPE, type FlagUse, MAX_RECIPES, type Recipe, recipeKey, type Source } from './deferred-flags.ts';
-import { conditionOf, type ExplicitFlags, type FlagDef, flagOf, knownFlag } from './static-flags.ts';
+import { conditionOf, type ExplicitFlags, type FlagDef, flagOf, knownFlag, type Operation } from './static-flags.ts';
 
 const FLAG_BASE = { add: FLAGS_ADD, sub: FLAGS_SUB, inc: FLAGS_INC, dec: FLAGS_DEC } as const;
 /** Registers are numbered 0..15 general, 16..31 XMM, in bit sets; high halves of YMM registers have sets of their own. */
@@ -71,10 +71,18 @@ export interface EndFlags {
   leave(): Expr[];
 }
 
+/** Kind of the flags of an operation on `size` bytes, as S_CC_KIND has it. */
+const flagCode = (kind: FlagKind, size: number): number => (kind === 'logic' ? FLAGS_LOGIC : FLAG_BASE[kind] + Math.log2(size));
+
 const noUse = (): FlagUse => ({ reads: false, observed: false, clobbers: 0, passes: false });
 
-/** Functions that a module imports: name -> signature. */
-export type Imports = Map<string, { params: ValType[]; result: ValType | 'none' }>;
+/** What a function that a module imports takes and gives. */
+export interface Signature {
+  readonly params: readonly ValType[];
+  readonly result: ValType | 'none' | readonly ValType[];
+}
+/** Functions that a module imports, by name. */
+export type Imports = Map<string, Signature>;
 
 /**
  * The guest's registers and flags while a region is emitted: registers live in locals, but for those that `registersInMemory` leaves in the state
@@ -148,7 +156,7 @@ export abstract class RegionState extends Emitter {
   cpu(): Expr {
     return this.m.local.get(LOCAL.cpu, this.b.i32);
   }
-  protected importHelper(name: string, signature: { params: ValType[]; result: ValType | 'none' }): void {
+  protected importHelper(name: string, signature: Signature): void {
     this.imports.set(name, signature);
   }
 
@@ -497,15 +505,29 @@ export abstract class RegionState extends Emitter {
       const { res, src } = explicitTriple(this, flagDef.parts);
       this.storeFlags(FLAGS_EXPLICIT, res, src);
     } else if (flagDef.kind !== 'carry') {
-      const { kind, size, result, src } = flagDef;
-      const code = kind === 'logic' ? FLAGS_LOGIC : FLAG_BASE[kind] + Math.log2(size);
-      this.storeFlags(code, this.sext64(result, size), kind === 'logic' ? this.i64(0) : this.zext64(src));
+      this.storeFlags(...this.flagTriple(flagDef));
     } else {
       this.importHelper(FLAGS_WITHOUT_CARRY, { params: ['i32', 'i64', 'i64'], result: 'i64' });
       const kept = this.expr('i64', m.call(FLAGS_WITHOUT_CARRY, this.triple(), b.i64));
       this.emit(m.i64.store(S_CC_SRC, 8, this.cpu(), carryInto(this, kept, flagDef.cf, flagDef.of).take()));
       this.emit(m.i32.store(S_CC_KIND, 4, this.cpu(), m.i32.const(FLAGS_EXPLICIT)));
     }
+  }
+  private flagTriple({ kind, size, result, src }: Operation): [kind: number, res: Val, src: Val] {
+    return [flagCode(kind, size), this.sext64(result, size), kind === 'logic' ? this.i64(0) : this.zext64(src)];
+  }
+  /** On the slow path of an access, which may fault: what makes the flags then, a kind of flags with the values it needs, 0 when they are in the state block. */
+  protected flagsForFault(): { readonly kind: number; readonly values: readonly Expr[] } {
+    this.observeFlags();
+    const { flagDef } = this;
+    const recipe = this.recipe();
+    if (this.isApart && recipe !== undefined) return { kind: this.recipeCode(recipe), values: [] };
+    if (!this.isApart || flagDef === undefined || flagDef.kind === 'explicit' || flagDef.kind === 'carry') {
+      this.packFlags();
+      return { kind: 0, values: [] };
+    }
+    const [kind, res, src] = this.flagTriple(flagDef);
+    return { kind, values: [res.take(), src.take()] };
   }
   /** The flags are not in the state block, and putting them there takes much code. */
   protected get flagsTakeCode(): boolean {
@@ -553,12 +575,15 @@ export abstract class RegionState extends Emitter {
     const home = this.homes.get(v);
     return home !== undefined && home.size === size && this.versions[home.register] === home.version ? { register: home.register } : undefined;
   }
-  /** Says by the flags' kind that `recipe` applies. */
-  private useRecipe(recipe: Recipe): Expr {
+  /** The kind of flags that says that `recipe` applies. */
+  private recipeCode(recipe: Recipe): number {
     const key = recipeKey(recipe);
     const code = this.recipes.get(key)?.code ?? FIRST_RECIPE + this.recipes.size;
     this.recipes.set(key, { code, recipe });
-    return this.m.i32.store(S_CC_KIND, 4, this.cpu(), this.m.i32.const(code));
+    return code;
+  }
+  private useRecipe(recipe: Recipe): Expr {
+    return this.m.i32.store(S_CC_KIND, 4, this.cpu(), this.m.i32.const(this.recipeCode(recipe)));
   }
   /** Code at the exits of the region, after all blocks: follows the recipe that applies, if one does. */
   protected followRecipe(): Expr {
@@ -587,11 +612,7 @@ export abstract class RegionState extends Emitter {
       result !== undefined ? low(result) : a === undefined ? this.k(size, 0) : kind === 'sub' ? this.sub(low(a), low(src)) : this.add(low(a), low(src));
     const outer = this.body;
     this.body = [];
-    this.storeFlags(
-      kind === 'logic' ? FLAGS_LOGIC : FLAG_BASE[kind] + Math.log2(size),
-      this.sext64(value, size),
-      kind === 'logic' ? this.i64(0) : this.zext64(this.trunc(low(src), size)),
-    );
+    this.storeFlags(flagCode(kind, size), this.sext64(value, size), kind === 'logic' ? this.i64(0) : this.zext64(this.trunc(low(src), size)));
     const code = this.body;
     this.body = outer;
     return code;

@@ -14,9 +14,18 @@ export interface ExplicitFlags {
   pf?: Val;
 }
 
+/** An operation whose result and source the flags come from. All values may be used many times. */
+export interface Operation {
+  readonly kind: FlagKind;
+  readonly size: number;
+  readonly result: Val;
+  readonly src: Val;
+  readonly a: Val | undefined;
+}
+
 /** The producer of the current flags, when the region emitter knows it. All values may be used many times. */
 export type FlagDef =
-  | { readonly kind: FlagKind; readonly size: number; readonly result: Val; readonly src: Val; readonly a: Val | undefined }
+  | Operation
   | { readonly kind: 'explicit'; readonly parts: ExplicitFlags }
   /** CF, and OF when given, over flags whose producer is not known. */
   | { readonly kind: 'carry'; readonly cf: Val; readonly of: Val | undefined };
@@ -36,7 +45,7 @@ function parity(e: Emitter, v: Val): Val {
   const ones = e.op('i32.popcnt', 'i32', e.and(e.wrap(v), e.i32(0xff)));
   return e.and(e.xor(ones, e.i32(1)), e.i32(1));
 }
-function firstOperand(e: Emitter, d: { kind: FlagKind; size: number; result: Val; src: Val; a: Val | undefined }): Val {
+function firstOperand(e: Emitter, d: Operation): Val {
   if (d.a !== undefined) return d.a;
   return e.let(e.trunc(d.kind === 'sub' ? e.add(d.result, d.src) : e.sub(d.result, d.src), d.size));
 }

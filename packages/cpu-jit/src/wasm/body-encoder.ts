@@ -210,6 +210,11 @@ export class BodyEncoder {
         out.byte(nodes.b(e) === 0 ? OP.br : OP.brIf);
         out.u32(this.distance(nodes.a(e)));
         return;
+      case KIND.brOver:
+        this.node(nodes.b(e));
+        out.byte(OP.brIf);
+        out.u32(this.distance(nodes.a(e)));
+        return;
       case KIND.brTable: {
         this.node(nodes.c(e));
         const labels = nodes.listOf(nodes.a(e));

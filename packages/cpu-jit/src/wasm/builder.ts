@@ -178,6 +178,10 @@ export class WasmBuilder implements WasmModule {
   br(label: Label, condition = 0): Expr {
     return this.nodes.add(KIND.br, condition === 0 ? TYPE.unreachable : TYPE.none, 0, this.target(label), condition);
   }
+  /** The first of two results of a call; branches when the second is not 0. */
+  brOver(label: Label, call: Expr, type: number): Expr {
+    return this.nodes.add(KIND.brOver, type, 0, this.target(label), call);
+  }
   switch(labels: readonly Label[], rest: Label, index: Expr): Expr {
     const numbers = labels.map((label) => this.target(label));
     return this.nodes.add(KIND.brTable, TYPE.unreachable, 0, this.nodes.list(numbers), this.target(rest), index);

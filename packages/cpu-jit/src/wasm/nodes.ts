@@ -48,6 +48,8 @@ export const KIND = {
   bulk: 25,
   /** a: index. */
   globalGet: 26,
+  /** a: label, b: a call whose last result is the condition; the one before it is the value. */
+  brOver: 27,
 } as const;
 
 /** Numbers of types, those of Binaryen. */
