@@ -132,7 +132,7 @@ function countParts(): void {
 
 /** The region with its code in memory of its own. */
 function regionOf(r: StoredRegion): RegionCode {
-  const offsets = r.blocks.flatMap(([start, end]) => [start, end]);
+  const offsets = r.blocks.flat();
   const deltas = [...new Set(offsets.map((offset) => (r.within + offset) >> 12))].flatMap((d) => [d, d + 1]);
   const slots = new Map([...new Set([0, ...deltas])].map((delta, i) => [delta, (i + 1) << 12] as const));
   const u8 = new Uint8Array((slots.size + 1) << 12);
