@@ -7,6 +7,7 @@ export {
   forgetLinks, jumpCacheFlush, newContext, protectFrame, selectArray, setPkru, tlbFlushAll, tlbFlushArray, tlbFlushNonGlobal,
   tlbInvlpg,
 } from "./tlb";
+export { decodeKnown } from "./decode";
 export { blockHead, lookupBlock, callRecord, run } from "./run";
 export { attention, inject, interruptible, sys_int } from "./events";
 export { alignment, enterCode, setCpl, setSegment, sys_enter } from "./mode";

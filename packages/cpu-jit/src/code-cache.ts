@@ -2,6 +2,7 @@ import { decode, decodeAcrossPages, formKey } from './decoder/index.ts';
 import type { Insn } from './decoder/types.ts';
 import { PSEUDO } from './interp/handler-table.ts';
 import { writePseudo, writeRecord } from './interp/record.ts';
+import { learn } from './interp/template.ts';
 import {
   BD_COUNT,
   BD_FN,
@@ -20,7 +21,16 @@ import {
   BLOCK_HEAD_COUNT,
   BLOCK_HEADS,
   CODE_BITS,
+  DECODED_BYTES,
+  DECODED_END,
+  DECODED_IMM,
+  DECODED_INSNS,
+  DECODED_KEY,
+  DECODED_RECORD,
+  DECODED_RELATIVE,
+  DECODED_STATE,
   MAX_BLOCK_INSNS,
+  NO_KEY,
   REC_SIZE,
   RECORD_ARENA,
   RECORD_ARENA_END,
@@ -73,6 +83,8 @@ export interface CodeCacheHost {
   readonly view: DataView;
   /** A frame got its first translated code: write tags for it must go. */
   protectFrame(hpa: number): void;
+  /** `decodeKnown` of the runtime. */
+  decodeKnown(hpa: number, room: number): void;
   /** Cached rip -> code links are no longer valid, on any vCPU. */
   forgetLinks(): void;
 }
@@ -129,7 +141,6 @@ export class CodeCache {
     const hpa = source.hpa;
     const room = PAGE - (hpa & (PAGE - 1));
     let ended = false;
-    let last: Insn | undefined;
     const crossing: CodeSource = {
       hpa,
       nextPage: () => {
@@ -137,7 +148,24 @@ export class CodeCache {
         return secondPage;
       },
     };
+    const isByTemplates = codeSize === 64 && this.breakpoints.size === 0;
+    let reach = 0;
     while (!ended && index < MAX_BLOCK_INSNS && offset < room) {
+      if (isByTemplates) {
+        u32[DECODED_BYTES >>> 2] = offset;
+        u32[DECODED_INSNS >>> 2] = index;
+        u32[DECODED_RECORD >>> 2] = rec;
+        this.host.decodeKnown(hpa, room);
+        const state = u32[DECODED_STATE >>> 2] ?? 0;
+        if (index !== u32[DECODED_INSNS >>> 2]) {
+          offset = u32[DECODED_BYTES >>> 2] ?? 0;
+          index = u32[DECODED_INSNS >>> 2] ?? 0;
+          rec = u32[DECODED_RECORD >>> 2] ?? 0;
+          reach = state & DECODED_RELATIVE ? reachOfBranch((u32[DECODED_IMM >>> 2] ?? 0) | 0, offset) : 0;
+          ended = (state & DECODED_END) !== 0;
+          if (ended || index >= MAX_BLOCK_INSNS || offset >= room) break;
+        }
+      }
       if (this.breakpoints.size > 0 && this.breakpoints.has(hpa + offset)) {
         if (index > 0) break;
         rec = writePseudo(view, rec, PSEUDO.break, offset, index);
@@ -162,8 +190,9 @@ export class CodeCache {
         break;
       }
       rec = writeRecord(view, rec, insn, handler, offset, index, codeSize);
+      if (isByTemplates && u32[DECODED_KEY >>> 2] !== NO_KEY) learn(this.host, u32[DECODED_KEY >>> 2] ?? 0, insn, handler);
       offset += insn.length;
-      last = insn;
+      reach = reachOf(insn, offset);
       index++;
       ended = insn.row.end === true;
     }
@@ -182,7 +211,7 @@ export class CodeCache {
     u32[d + (BD_FN >>> 2)] = 0;
     u32[d + (BD_COUNT >>> 2)] = 0;
     view.setUint16(desc + BD_TRACKED, 0, true);
-    view.setUint16(desc + BD_REACH, reachOf(last, offset), true);
+    view.setUint16(desc + BD_REACH, reach, true);
     const crosses = offset > room && secondPage !== 0;
     u32[d + (BD_PAGES >>> 2)] = crosses ? 1 : 0;
     if (crosses) {
@@ -354,7 +383,10 @@ function bitsOf(line: number): number {
 /** BD_REACH of code whose last instruction ends at offset `end`. */
 export function reachOf(last: Insn | undefined, end: number): number {
   if (last === undefined || !last.operands.some((o) => o.kind === 'rel')) return 0;
-  return Math.min(0xffff, Math.ceil(Math.abs(end + last.immLow) / 2 ** BD_REACH_SHIFT));
+  return reachOfBranch(last.immLow, end);
+}
+function reachOfBranch(displacement: number, end: number): number {
+  return Math.min(0xffff, Math.ceil(Math.abs(end + displacement) / 2 ** BD_REACH_SHIFT));
 }
 
 /** Bucket of a host-physical address; the Wasm runtime computes the same. */

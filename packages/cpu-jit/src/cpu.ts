@@ -169,6 +169,7 @@ export class CpuCore extends SingleStepper {
         protectFrame: (hpa) => {
           for (let v = 0; v < this.vcpus; v++) runtime.protectFrame(this.cpuAddress(v), hpa);
         },
+        decodeKnown: runtime.decodeKnown,
         forgetLinks: () => {
           for (let v = 0; v < this.vcpus; v++) runtime.forgetLinks(this.cpuAddress(v));
         },

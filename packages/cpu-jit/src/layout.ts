@@ -45,7 +45,49 @@ export const BLOCK_DESC_SIZE = 128;
 export const BLOCK_DESC_COUNT = 131072;
 /** Arena of decoded instruction records, bump-allocated, emptied as a whole. */
 export const RECORD_ARENA = 0x02a0_0000;
-export const RECORD_ARENA_END = 0x04b8_0000;
+export const RECORD_ARENA_END = 0x04af_f000;
+
+/** Per opcode of 64-bit code (number in its map, map << 8 added: none, 0F, 0F 38, 0F 3A), u8: OPCODE_*, 0 while nothing is known. */
+export const DECODE_OPCODES = 0x04af_f000;
+export const OPCODE_PLAIN = 1;
+export const OPCODE_MODRM = 2;
+/** What the runtime's decoder came to, u32s: bytes and instructions of the block, address of the next record, DECODED_*, immediate of the last one, key that it has no template for or NO_KEY. */
+export const DECODED_BYTES = 0x04af_f400;
+export const DECODED_INSNS = 0x04af_f404;
+export const DECODED_RECORD = 0x04af_f408;
+export const DECODED_STATE = 0x04af_f40c;
+export const DECODED_IMM = 0x04af_f410;
+export const DECODED_KEY = 0x04af_f414;
+/** Bits of DECODED_STATE: the block ends with the last instruction; that is a relative branch. */
+export const DECODED_END = 1;
+export const DECODED_RELATIVE = 2;
+export const NO_KEY = 0xffff_ffff;
+/**
+ * Templates of records, u32: what the decoder found out about an instruction of this key, so that the runtime decodes the next one. Key: opcode as above << 7,
+ * ModRM.reg << 3 and ModRM.mod = 3 << 6 if there is ModRM, REX.W << 2, mandatory prefix (0 none, 1 66, 2 F3, 3 F2). 0: none yet.
+ */
+export const DECODE_TEMPLATES = 0x04b0_0000;
+/** Instructions of this key need the whole decoder. Else bits: the block ends, the immediate is a relative branch's, and numbers TEMPLATE_*. */
+export const TEMPLATE_NONE = 1;
+export const TEMPLATE_END = 2;
+export const TEMPLATE_RELATIVE = 4;
+/** Shifts: register file of ModRM.reg, of ModRM.rm when it is a register or of the opcode's register, kind of immediate, 3 bits each; handler. */
+export const TEMPLATE_REG = 4;
+export const TEMPLATE_RM = 7;
+export const TEMPLATE_IMM = 10;
+export const TEMPLATE_HANDLER = 16;
+/** Register files. 0: the operand is none. */
+export const FILE_BYTE = 1;
+export const FILE_GPR = 2;
+export const FILE_XMM = 3;
+export const FILE_MMX = 4;
+/** Immediates. 0: none; unsigned, signed, by bits. */
+export const IMM_U8 = 1;
+export const IMM_S8 = 2;
+export const IMM_U16 = 3;
+export const IMM_S16 = 4;
+export const IMM_S32 = 5;
+export const IMM_64 = 6;
 
 /** Targets that indirect jumps and calls were seen to take in the interpreter: entries by hash of the site's RIP. 512 KiB. */
 export const PROFILE_BASE = 0x04b8_0000;

@@ -22,6 +22,8 @@ export interface RuntimeExports {
   /** Runs the records at `record` once, S_BLOCK_RIP being set: NEXT, NEXT_CHECK or EXIT_*. */
   callRecord(cpu: number, record: number): number;
   lookupBlock(cpu: number): number;
+  /** Decodes, on from DECODED_*, what has templates of the block of 64-bit code at `hpa`, of which `room` bytes lie in its page. */
+  decodeKnown(hpa: number, room: number): void;
   syscall_native(cpu: number): number;
   /** Delivers what is pending between two instructions: NEXT, NEXT_CHECK or EXIT_*. */
   attention(cpu: number): number;

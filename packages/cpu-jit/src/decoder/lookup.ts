@@ -82,7 +82,8 @@ export const NO_REPEAT = -2;
 
 const PREFIX_CODE = { np: 0, '66': PREFIX_66, f3: PREFIX_F3, f2: PREFIX_F2, nfx: NO_REPEAT } as const;
 
-function immediateOf(spec: string): Immediate | null {
+/** The immediate that an operand is, null: none. */
+export function immediateOf(spec: string): Immediate | null {
   switch (spec) {
     case 'Ib':
     case 'Lx':
@@ -140,7 +141,8 @@ function specificity(row: Row): number {
   return (row.rm === undefined ? 0 : 8) + (row.pfx === undefined ? 0 : 4) + (row.w === undefined ? 0 : 2);
 }
 
-function rowHasModRm(row: Row): boolean {
+/** Do instructions of the row have a ModRM byte? All rows of an opcode agree. */
+export function rowHasModRm(row: Row): boolean {
   return row.map === 'x87' || row.ext !== undefined || row.mod !== undefined || row.rm !== undefined || needsModRm(row.operands);
 }
 
