@@ -2,6 +2,7 @@
 import { enableCompileCache, flushCompileCache } from 'node:module';
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { BD_COUNT } from '../layout.ts';
+import { IdleCollector } from './idle-collector.ts';
 import type { CompileRequest } from './jit.ts';
 import type { FromThread, Machine, Save, ToThread, WorkerStart } from './worker-compiler.ts';
 import type { WorkerStore } from './worker-store.ts';
@@ -65,8 +66,10 @@ function serve({ memory, kicks, store: file }: Machine): void {
     for (const at of kicks) Atomics.store(u64, at >>> 3, 0n);
   };
   const store = file === undefined ? undefined : openStore(file, kick);
+  const collector = new IdleCollector();
   port.on('message', async (first: ToThread) => {
     take(first);
+    collector.busy();
     const { compileRequests } = await compiler;
     for (;;) {
       takeMessages();
@@ -75,7 +78,10 @@ function serve({ memory, kicks, store: file }: Machine): void {
         return;
       }
       const batch = nextBatch(u32);
-      if (batch.length === 0) return;
+      if (batch.length === 0) {
+        collector.idle();
+        return;
+      }
       const known = await store;
       for (const { wasm, ...result } of compileRequests(u8, batch)) {
         const storeId = result.module === undefined || wasm === undefined ? undefined : known?.add(wasm);
