@@ -32,7 +32,7 @@ function userEvent(g: TestGuest): { readonly vector: number; readonly rip: numbe
   const vector = g.pvcs16(name === 'v2' ? abi.PVCS_EVENT_VECTOR : rfc.PVCS_EVENT_VECTOR);
   return { vector: vector & 0xff, rip: Number(g.pvcs64(pvcs.rip)) - map.umodCode, flags: g.pvcs32(pvcs.eflags) & (TF | RF) };
 }
-const dr6 = (g: TestGuest) => g.vcpu.readDebugRegister(6) & 0xe00fn;
+const dr6 = (g: TestGuest) => g.vcpu.debug.read(6) & 0xe00fn;
 
 describe.each(REVISIONS)('an instruction breakpoint (%s)', (revision) => {
   it.each([true, false])('of umod is #DB before the instruction; the return with RF passes it once (direct switch %s)', async (directSwitch) => {

@@ -64,10 +64,10 @@ export function emulate(vcpu: PvmVcpu, clock: KvmClock, devices: Devices, insn: 
     case 'mov_cr_r':
       return movCr(vcpu, insn) ? done(`MOV CR${insn.reg}`) : fault(`MOV CR${insn.reg}`, insn.reg > 4 && insn.reg !== 8 ? abi.VECTOR_UD : abi.VECTOR_GP);
     case 'mov_r_dr':
-      vcpu.setReg(insn.rm, vcpu.readDebugRegister(debugRegister(insn.reg)));
+      vcpu.setReg(insn.rm, vcpu.debug.read(debugRegister(insn.reg)));
       return done('MOV DR');
     case 'mov_dr_r':
-      return vcpu.writeDebugRegister(debugRegister(insn.reg), vcpu.reg(insn.rm)) ? done('MOV DR') : fault('MOV DR');
+      return vcpu.debug.write(debugRegister(insn.reg), vcpu.reg(insn.rm)) ? done('MOV DR') : fault('MOV DR');
     case 'lmsw':
       return done('LMSW');
     case 'lgdt':

@@ -31,7 +31,6 @@ import {
   S_CR3,
   S_CR4,
   S_CTX,
-  S_DR,
   S_EFER,
   S_EXC_ADDR,
   S_EXIT_ACCESS,
@@ -43,7 +42,6 @@ import {
   S_SEG,
   S_STAR,
   S_TLB,
-  S_WATCH,
   S_XCR0,
   SEG_BASE,
   SEG_STRIDE,
@@ -60,7 +58,6 @@ import {
   V_ROOT,
   V_SLOT,
   V_SYSCALL_MODE,
-  WATCH_CODE,
 } from '@pvm/cpu-jit/layout';
 import type { InterruptSink } from '@pvm/machine';
 import { MODE_LA57, MODE_NX, MODE_SMEP, type ShadowMmu } from '@pvm/shadow-mmu';
@@ -68,8 +65,9 @@ import { rfcV1 } from '../abi-rfc-v1/revision.ts';
 import { v2 } from '../abi-v2/revision.ts';
 import { FailedEntry, TripleFault } from '../designs/design.ts';
 import { R11, RCX, VcpuState } from '../vcpu-state.ts';
-import { type AddressRange, DEFAULT_RANGE, isLegal } from './address-range.ts';
+import { type AddressRange, DEFAULT_RANGE } from './address-range.ts';
 import * as abi from './constants.ts';
+import { DebugRegisters } from './debug-registers.ts';
 import type { AbiRevision, Revision } from './revision.ts';
 import { vectorName } from './vectors.ts';
 
@@ -95,11 +93,6 @@ export const ATTR_DATA = 0xc0f3;
 const GS_BASE = S_SEG + GS * SEG_STRIDE + SEG_BASE;
 const CR3_ADDRESS = 0x000f_ffff_ffff_f000n;
 const NO_VECTOR = -1;
-// SDM vol. 3, 18.2.3 and 18.2.4. There is no general detect.
-const DR6_FIXED = 0xffff_0ff0n;
-const DR6_WRITABLE = 0xe00fn;
-const DR7_FIXED = 0x400n;
-const DR7_WRITABLE = 0xffff_03ffn;
 
 export interface PvmVcpuOptions {
   readonly mmu: ShadowMmu;
@@ -142,8 +135,7 @@ export class PvmVcpu extends VcpuState implements Saveable {
   /** Guest-physical address of the PVCS, -1: none. */
   private pvcsGpa = -1;
   halted = false;
-  /** DR7 as the guest wrote it; that of the CPU leaves out what is not armed. */
-  private debugControl = 0n;
+  readonly debug = new DebugRegisters(this);
   /** rfc-v1: MSR SUPERVISOR_REDZONE, and an NMI was delivered from which the guest has not returned. */
   redZone = 0n;
   nmiBlocked = false;
@@ -204,7 +196,7 @@ export class PvmVcpu extends VcpuState implements Saveable {
     this.halted = false;
     this.nmiBlocked = false;
     this.redZone = 0n;
-    this.debugControl = 0n;
+    this.debug.init();
   }
 
   /** The revision is the machine's: that of the boot vCPU, if it is known. */
@@ -278,46 +270,6 @@ export class PvmVcpu extends VcpuState implements Saveable {
     return BigInt.asUintN(64, BigInt.asIntN(this.get32(V_LEVELS) === 5 ? 57 : 48, va));
   }
 
-  // ------------------------------------------------------------ debug registers
-  /** DR0 to DR3, DR6 or DR7 as the guest sees it. */
-  readDebugRegister(n: number): bigint {
-    if (n === 6) return this.get64(S_DR + 8 * 6) | DR6_FIXED;
-    return n === 7 ? this.debugControl | DR7_FIXED : this.get64(S_DR + 8 * n);
-  }
-
-  /** Breakpoints outside the legal addresses are kept, and never armed. @returns false for #GP */
-  writeDebugRegister(n: number, value: bigint): boolean {
-    if (n >= 6 && value >> 32n !== 0n) return false;
-    if (n === 6) this.set64(S_DR + 8 * 6, value & DR6_WRITABLE);
-    else if (n === 7) this.debugControl = value & DR7_WRITABLE;
-    else this.set64(S_DR + 8 * n, value);
-    if (n !== 6) this.armBreakpoints();
-    return true;
-  }
-
-  private armBreakpoints(): void {
-    let control = this.debugControl | DR7_FIXED;
-    for (let n = 0; n < 4; n++) {
-      const address = this.get64(S_DR + 8 * n);
-      const isLegalAddress = this.isCanonical(address) && isLegal(this.range, Number(address >> 32n), this.get32(V_LEVELS));
-      if (!isLegalAddress) control &= ~(3n << BigInt(2 * n));
-    }
-    this.set64(S_DR + 8 * 7, control);
-    this.core.armBreakpoints(this.index);
-  }
-
-  /** The instruction at RIP faulted: run again, it does not stop at the breakpoint that it has passed (SDM vol. 3, 18.3.1.1). */
-  resumeFlag(): void {
-    if ((this.get32(S_WATCH) & WATCH_CODE) !== 0) this.rflags |= abi.RFLAGS_RF;
-  }
-
-  /** An instruction that began with TF set was done by the hypervisor; HLT is over with the trap. @throws TripleFault */
-  stepped(): void {
-    this.halted = false;
-    this.set32(S_DR + 8 * 6, this.get32(S_DR + 8 * 6) | abi.DR6_BS);
-    this.deliver(abi.VECTOR_DB, 0);
-  }
-
   // ------------------------------------------------------------ PVCS
   /** HPA of the PVCS, 0: none is set. */
   get pvcs(): number {
@@ -375,6 +327,13 @@ export class PvmVcpu extends VcpuState implements Saveable {
     this.undecided = false;
     if (this.smod) this.revision.deliverFromSmod(this, vector, error);
     else this.enterSmod(P_EVENT_ENTRY, vector, error);
+  }
+
+  /** An instruction that began with TF set was done by the hypervisor; HLT is over with the trap. @throws TripleFault */
+  stepped(): void {
+    this.halted = false;
+    this.debug.noteStep();
+    this.deliver(abi.VECTOR_DB, 0);
   }
 
   /** umod SYSCALL without the switcher; RIP is already behind the instruction, RCX and R11 as SYSCALL left them. */
@@ -497,7 +456,7 @@ export class PvmVcpu extends VcpuState implements Saveable {
   }
 
   state(s: StateIo): void {
-    s.fields(this, ['tls', 'undecided', 'pvcsGpa', 'halted', 'debugControl', 'redZone', 'nmiBlocked']);
+    s.fields(this, ['tls', 'undecided', 'pvcsGpa', 'halted', 'debug', 'redZone', 'nmiBlocked']);
     this.range = s.value('range', { ...this.range });
     this.revision = s.value('revision', this.revision.name) === 'rfc-v1' ? rfcV1 : v2;
   }

@@ -264,7 +264,7 @@ export class PvmDesign implements Design {
     } else {
       outcome.row = this.rows.exception(vector, error);
     }
-    if (isFault) vcpu.resumeFlag();
+    if (isFault) vcpu.debug.setResumeFlag();
     vcpu.deliver(vector, error);
   }
 
@@ -285,7 +285,7 @@ export class PvmDesign implements Design {
     const result = emulate(vcpu, this.clock(vcpu), this.platform, insn);
     outcome.row = this.ledger.row(vectorName(abi.VECTOR_GP), result.sub);
     if ('fault' in result) {
-      vcpu.resumeFlag();
+      vcpu.debug.setResumeFlag();
       vcpu.deliver(result.fault, error);
       return;
     }
