@@ -207,9 +207,16 @@ for c in 'gzip -6' 'bzip2 -1' 'xz -1' 'zstd -3'; do $c -c t.tar > t.c && [ "$(\$
     quick: true,
   },
   {
+    name: 'stress-ng --verify: processor and caches, one after another',
+    command: 'stress-ng --seq 1 --class cpu-cache --exclude bad-ioctl -t 1 --verify 2>&1 | tail -3',
+    says: /successful run completed/,
+    silentOf: /fail:|error:/i,
+    timeoutSeconds: 300,
+  },
+  {
     name: 'stress-ng --verify: memory, strings, atomics, floating point, vectors',
-    command: `stress-ng --seq 1 --class cpu-cache --exclude bad-ioctl -t 1 --verify 2>&1 | tail -3
-stress-ng -t 2 --verify --matrix 1 --memcpy 1 --str 1 --wcs 1 --atomic 1 --qsort 1 --heapsort 1 --hash 1 --crypt 1 --bitonicsort 1 --radixsort 1 --zlib 1 --vecmath 1 --vecfp 1 --vecshuf 1 --vecwide 1 --fp 1 --fma 1 --regs 1 --funccall 1 --longjmp 1 --goto 1 --branch 1 --tree 1 --tsearch 1 --bsearch 1 --jpeg 1 --mergesort 1 --skiplist 1 --prime 1 --misaligned 1 --rdrand 1 --x86syscall 1 --cpu-method all`,
+    command:
+      'stress-ng -t 2 --verify --matrix 1 --memcpy 1 --str 1 --wcs 1 --atomic 1 --qsort 1 --heapsort 1 --hash 1 --crypt 1 --radixsort 1 --zlib 1 --vecmath 1 --vecfp 1 --vecshuf 1 --vecwide 1 --fp 1 --regs 1 --funccall 1 --longjmp 1 --goto 1 --branch 1 --tree 1 --tsearch 1 --bsearch 1 --jpeg 1 --mergesort 1 --skiplist 1 --misaligned 1 --rdrand 1 --x86syscall 1 --cpu-method all',
     says: /successful run completed/,
     silentOf: /fail:|error:/i,
     timeoutSeconds: 300,
