@@ -11,6 +11,7 @@ import { isCodeWatched } from "./debug";
 import { attention, exceptionReason } from "./events";
 import { hostHot } from "./host";
 import { probeExec, translateExec } from "./memory";
+import { forgetStack } from "./tlb";
 
 /** Jump cache entry for `rip`. Generated code uses the same hash: index = (rip ^ rip >> 14) & (JC_ENTRIES - 1). */
 @inline
@@ -182,6 +183,8 @@ function copyLimit(cpu: u32): void {
 /** Run from S_RIP until an exit; returns EXIT_*. S_EXC stays set for EXIT_EXCEPTION only. */
 export function run(cpu: u32): u32 {
   copyLimit(cpu);
+  // It may be another vCPU's, or from before something that the hypervisor did.
+  forgetStack();
   // Set for one turn when compiled code declined to run.
   let interpret = false;
   while (true) {

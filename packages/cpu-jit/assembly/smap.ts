@@ -7,7 +7,7 @@ import {
   S_CPL, S_CR4, S_RFLAGS, S_SMAP_COUNT, S_SMAP_LIST, S_SMAP_OPEN, SMAP_ENTRIES, TLB_CLOSED, TLB_ENTRY_SIZE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_DEPRIVILEGED,
 } from "../src/layout";
 import { CR4_SMAP, RFLAGS_AC } from "./cpu";
-import { noDataTag } from "./tlb";
+import { forgetStack, noDataTag } from "./tlb";
 
 const CLOSED: u64 = TLB_CLOSED;
 
@@ -45,6 +45,7 @@ export function updateSmap(cpu: u32): void {
   const open: u32 = lifted && !load<u32>(cpu, V_DEPRIVILEGED) ? 1 : 0;
   if (open == load<u32>(cpu, S_SMAP_OPEN)) return;
   store<u32>(cpu, open, S_SMAP_OPEN);
+  forgetStack();
   for (let i: u32 = 0; i < <u32>SMAP_ENTRIES; i++) {
     const entry = load<u32>(cpu + (i << 2), S_SMAP_LIST);
     if (!isListed(entry)) continue;

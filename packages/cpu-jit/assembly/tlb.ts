@@ -1,7 +1,7 @@
 // Soft TLB: fill, flush, contexts.
 import {
   ACCESS_EXEC, ACCESS_IMPLICIT_SUPERVISOR, BLOCK_HEADS, C_TLB_FLUSHES, CODE_BITS, CPU_BASE, CPU_STRIDE, FRAME_WRITTEN, JC_BASE, JC_CPU_SIZE, MAX_VCPUS,
-  P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_ALIGN, S_CR4, S_CTX, S_PKRU, S_TLB, S_TLB_COUNTED, S_WATCH, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CODE_SEGMENT, T_CTX,
+  P_KERNEL_CTX, P_KERNEL_TLB, P_USER_CTX, P_USER_TLB, PAGING_EPT, S_ALIGN, S_CR4, S_CTX, S_PKRU, S_TLB, S_TLB_COUNTED, S_WATCH, STACK_ROOM, T_CODE_BLOOM, T_CODE_BLOOM_SIZE, T_CODE_SEGMENT, T_CTX,
   T_GLOBAL_BLOOM, T_GLOBAL_CTX, T_LARGE, T_LOCAL_CODE, T_NEXT_CTX, T_SHARING, T_USED, TLB_ADDEND, TLB_ARRAYS, TLB_ARRAY_SIZE, TLB_CLOSED, TLB_COUNTED, TLB_ENTRY_SIZE, TLB_EXEC, TLB_FLAG_CODE,
   TLB_FLAG_GLOBAL, TLB_FLAG_HUGE, TLB_FLAG_LARGE, TLB_FLAG_SMAP, TLB_FLAGS, TLB_READ, TLB_WRITE, V_PAGING, V_SLOT, WATCH_DATA,
 } from "../src/layout";
@@ -52,6 +52,12 @@ export function supervisorArray(cpu: u32): u32 {
   return load<u32>(cpu, S_TLB) & ~TLB_ARRAY_SIZE;
 }
 
+/** An entry changes, or another array becomes the current one: compiled code must ask for the page of the stack again. */
+@inline
+export function forgetStack(): void {
+  store<u64>(STACK_ROOM, 0);
+}
+
 /** Bitmap word of the frame's 64-byte lines that hold decoded code. */
 @inline
 export function codeBits(hpa: u32): u64 {
@@ -73,6 +79,7 @@ function largeBit(va: u64): u64 {
 /** Enter the result of the last walk, which was for `va`. */
 export function fill(cpu: u32, va: u64, access: u32): void {
   if (walkOnce) return;
+  forgetStack();
   const tlb = access & ACCESS_IMPLICIT_SUPERVISOR ? supervisorArray(cpu) : load<u32>(cpu, S_TLB);
   const entry = tlb + entryOffset(va);
   const page = va & PAGE_MASK;
@@ -242,6 +249,7 @@ export function forgetLinks(cpu: u32): void {
 
 /** Make TLB array `array` the current one. */
 export function selectArray(cpu: u32, array: u32): void {
+  forgetStack();
   store<u32>(cpu, tlbArray(cpu, array), S_TLB);
   store<u32>(cpu, load<u32>(cpu + (array << 2), T_CTX), S_CTX);
 }
@@ -258,6 +266,7 @@ function forgetCode(cpu: u32, array: u32): void {
 }
 
 export function tlbFlushArray(cpu: u32, array: u32): void {
+  forgetStack();
   count(cpu, C_TLB_FLUSHES);
   forgetWalks(cpu);
   const used = load<u32>(cpu, T_USED);
@@ -272,6 +281,7 @@ export function tlbFlushArray(cpu: u32, array: u32): void {
 
 /** Flush what is not global (MOV to CR3 without PCID). */
 export function tlbFlushNonGlobal(cpu: u32, array: u32): void {
+  forgetStack();
   count(cpu, C_TLB_FLUSHES);
   forgetWalks(cpu);
   if (!(load<u32>(cpu, T_USED) >> array & 1)) return;
@@ -324,6 +334,7 @@ function pageOf(entry: u32): u64 {
 
 /** Forget the page of `va` in `array`: all of it when it is large. */
 export function tlbInvlpg(cpu: u32, array: u32, va: u64): void {
+  forgetStack();
   forgetWalks(cpu);
   if (!(load<u32>(cpu, T_USED) >> array & 1)) return;
   const tlb = tlbArray(cpu, array);
@@ -350,6 +361,7 @@ export function tlbInvlpg(cpu: u32, array: u32, va: u64): void {
 
 /** A page fault at `va`: nothing may be left of what TLB and paging-structure cache held for its page (SDM vol. 3, 5.10.4.1). */
 export function tlbForgetFaulting(cpu: u32, va: u64): void {
+  forgetStack();
   forgetWalk(cpu, va);
   const page = va & PAGE_MASK;
   for (let user: u32 = 0; user < 2; user++) {
@@ -373,6 +385,7 @@ export function protectFrame(_: u32, hpa: u32): void {
   const bit: u32 = 1 << (frame & 31);
   if (!(load<u32>(word) & bit)) return;
   atomic.and<u32>(word, ~bit);
+  forgetStack();
   for (let v: u32 = 0; v < <u32>MAX_VCPUS; v++) {
     const cpu = <u32>CPU_BASE + v * <u32>CPU_STRIDE;
     const used = load<u32>(cpu, T_USED);

@@ -8,9 +8,17 @@
 
 // ---------------------------------------------------------------- memory map
 
-/** What compiled code compares with for S_ICOUNT_LIMIT, without the state block's address, which so takes no register in loops: `run` sets it to that of its vCPU, and whoever lowers that lowers this, too. u64. */
-export const RUN_LIMIT = 0x0000_ffe8;
-/** First vCPU state block. Addresses below stay unused, but for this one, so that a zero pointer is never valid. */
+// Compiled code finds these without the state block's address, which so takes no register in loops; offsets below 128 are one byte in Wasm and in machine code.
+/** What compiled code compares with for S_ICOUNT_LIMIT: `run` sets it to that of its vCPU, and whoever lowers that lowers this, too. u64. */
+export const RUN_LIMIT = 0x40;
+/**
+ * The page of the stack: the offset in it below which a group of accesses may begin, 0 when nothing is known, as after every change of a TLB entry, of the current
+ * TLB array, or of the vCPU (u64); then write tag and addend of its entry (16 bytes, as there).
+ */
+export const STACK_ROOM = 0x48;
+export const STACK_TAG = 0x50;
+export const STACK_ADDEND = 0x58;
+/** First vCPU state block. All other addresses below stay unused, so that a zero pointer is seldom valid. */
 export const CPU_BASE = 0x0001_0000;
 /** Bytes from one vCPU state block to the next. */
 export const CPU_STRIDE = 0x8000;
@@ -482,8 +490,8 @@ export const TLB_READ = 0;
 /** Other than in the page's address in the tags for data: generated code finds no match, so that each access comes to the runtime, which counts it. One of
  *  the bits that select the entry. */
 export const TLB_COUNTED = 1 << 13;
-export const TLB_WRITE = 8;
-export const TLB_EXEC = 16;
+export const TLB_EXEC = 8;
+export const TLB_WRITE = 16;
 /** HPA = low 32 bits of va + addend. u32. */
 export const TLB_ADDEND = 24;
 /** `TLB_FLAG_*`. u32. */

@@ -4,7 +4,7 @@ import type { Expr, WasmModule, WasmTypes } from '../wasm/types.ts';
 /** Offset of the tag that an access compares. A page with a write tag has a read tag as well. */
 export const TAG = { read: TLB_READ, write: TLB_WRITE, exec: TLB_EXEC } as const;
 export const PAGE_MASK = ~0xfffn;
-const PAGE_SIZE = 4096;
+export const PAGE_SIZE = 4096;
 
 /** Address of the TLB entry for virtual address `va` (i64), given the array pointer: index = bits 12..21. */
 export function tlbEntry(m: WasmModule, va: Expr, array: Expr): Expr {

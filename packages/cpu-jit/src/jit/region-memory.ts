@@ -1,18 +1,17 @@
 import { VECTOR_GP } from '../emit/emitter.ts';
 import { ACCESS_KIND_BITS, exactName, PLACE_INDEX_BITS } from '../emit/slow-paths.ts';
-import { hostLoad, hostStore, PAGE_MASK, TAG, tlbEntry, typeOfSize } from '../emit/tlb-path.ts';
+import { hostLoad, hostStore, PAGE_MASK, PAGE_SIZE, TAG, tlbEntry, typeOfSize } from '../emit/tlb-path.ts';
 import type { Val, ValType } from '../emit/val.ts';
 import { TLB_ADDEND } from '../layout.ts';
 import type { Expr } from '../wasm/types.ts';
 import type { AddressForm, LoopAccess, Window } from './paged-loops.ts';
 import { type BlockState, LOCAL, RegionState, type Symbolic } from './region-state.ts';
+import { findStackPage, GROUP_SPAN, isPush, stackAccess } from './stack-page.ts';
 
 /** Label around the region's code: a fault has stored RIP and the count. */
 export const FAULT = 'fault';
 
-const PAGE_SIZE = 4096;
-/** Bytes that the accesses of one group may span. More would meet a page boundary more often, and then each of them is a call. */
-const GROUP_SPAN = 256;
+const RSP = 4;
 
 /**
  * Accesses of one block, or of blocks that follow one another on every path, whose addresses are a common value plus constants, as those of a stack frame or a structure. The first of them looks
@@ -31,6 +30,10 @@ export interface Group {
   writes: boolean;
   /** The byte at `offset` must be at a multiple of `size`; undefined: all may lie anywhere. */
   alignment: { readonly offset: number; readonly size: number } | undefined;
+  /** The root is that of RSP. */
+  readonly isStack: boolean;
+  /** After a look into the TLB its page is that of the stack. */
+  readonly setsStackPage: boolean;
   /** In the second version of a loop: what the loop's guard has looked up for it. */
   readonly window: number | undefined;
   /** Local, i32: host address of the byte at `min`; 0 when accesses must take the slow path, as after a slow path of another access,
@@ -39,7 +42,7 @@ export interface Group {
   /** Accesses are numbered in a block: its first and its last one. */
   readonly first: number;
   last: number;
-  /** Binaryen nodes: the `if` of the first access, an empty block in its likely arm, and all accesses with their offsets from the root. */
+  /** Binaryen nodes: the `if` of the first access (of the stack: an empty block for the test), an empty block in its likely arm, and all accesses with their offsets from the root. */
   readonly nodes: {
     test: Expr;
     begin: Expr;
@@ -131,8 +134,13 @@ export abstract class RegionMemory extends RegionState {
         g.alignment === undefined
           ? m.i64.le_u(distance(at(g.min)), m.i64.const(BigInt(PAGE_SIZE - (g.end - g.min))))
           : m.i64.eqz(m.i64.and(distance(this.lastUnit(g, g.alignment)), m.i64.const(PAGE_MASK | BigInt(g.alignment.size - 1))));
-      m.setCondition(g.nodes.test, isAllowed);
-      m.appendChild(g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), m.i32.load(TLB_ADDEND, 4, entry()))));
+      if (g.isStack)
+        m.appendChild(
+          g.nodes.test,
+          findStackPage(m, { host: g.host, va: () => at(g.min), isAllowed, sets: g.setsStackPage && g.writes, isAligned: g.alignment !== undefined }),
+        );
+      else m.setCondition(g.nodes.test, isAllowed);
+      if (!g.isStack) m.appendChild(g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), m.i32.load(TLB_ADDEND, 4, entry()))));
       for (const s of this.slowPaths) if (g.first <= s.access && s.access < g.last) m.appendChild(s.clear, m.local.set(g.host, m.i32.const(0)));
     }
   }
@@ -201,6 +209,8 @@ export abstract class RegionMemory extends RegionState {
       end: offset + size,
       writes,
       alignment: undefined,
+      isStack: window === undefined && root === this.registerNow(RSP).root,
+      setsStackPage: isPush(this.insn),
       window,
       host,
       first: number,
@@ -237,6 +247,11 @@ export abstract class RegionMemory extends RegionState {
       return;
     }
     group.begin = m.block(null, []);
+    if (place.group.isStack) {
+      group.test = m.block(null, []);
+      this.emit(stackAccess(m, group.test, fast, slow));
+      return;
+    }
     group.test = m.if(m.i32.const(0), m.block(null, [m.nop(), group.begin, fast]), slow);
     this.emit(group.test);
   }
