@@ -66,7 +66,7 @@ static void map_segment(struct inode *file, struct image *image, const struct pr
 	else
 		file_end = start;
 	if (r >= 0 && end > file_end)
-		r = mmap_inode(file_end, end - file_end, prot, 0, NULL, 0, 0);
+		r = mmap_inode(file_end, end - file_end, prot, VMA_IMAGE, NULL, 0, 0);
 	if (r < 0)
 		panic("no memory to load the program");
 	if (p->offset <= image->header.phoff && image->header.phoff < p->offset + p->filesz)

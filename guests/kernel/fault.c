@@ -5,6 +5,10 @@
 #include "string.h"
 #include "vfs.h"
 
+/* Bytes of the program's image or heap that are mapped together, and free pages that must be there for that. */
+#define AROUND_BYTES (16 * PAGE_SIZE)
+#define FREE_FOR_AROUND 1024
+
 static bool access_allowed(const struct vma *v, u32 error)
 {
 	if (error & FAULT_FETCH)
@@ -39,6 +43,31 @@ static void *private_file_page(const struct vma *v, u64 page)
 	return frame;
 }
 
+/* A frame for one page of an area that is not shared. NULL: out of memory. */
+static void *private_page(const struct vma *v, u64 page)
+{
+	return v->inode ? private_file_page(v, page) : page_alloc_zeroed();
+}
+
+/*
+ * The other pages of a block of the program's image or heap. Their frames follow one another, so that a table which lies in several
+ * pages is in one piece for whoever looks their translations up ahead, and the program faults less often.
+ */
+static void map_around(const struct vma *v, u64 page)
+{
+	u64 first = max_u64(v->start, ALIGN_DOWN(page, AROUND_BYTES));
+	u64 end = min_u64(v->end, ALIGN_DOWN(page, AROUND_BYTES) + AROUND_BYTES);
+
+	for (u64 p = first; p < end; p += PAGE_SIZE) {
+		u64 *entry = find_entry(p);
+		if (entry && *entry)
+			continue;
+		void *frame = private_page(v, p);
+		if (!frame || map_page(p, virt_to_phys(frame) | prot_to_entry(v->prot)))
+			return;
+	}
+}
+
 int handle_fault(u64 address, u32 error)
 {
 	u64 page = address & PAGE_MASK;
@@ -51,6 +80,11 @@ int handle_fault(u64 address, u32 error)
 	u64 *entry = find_entry(page);
 	if (entry && (*entry & PTE_P))
 		return 0;
+	if ((v->flags & VMA_IMAGE) && pages_free_count() > FREE_FOR_AROUND) {
+		map_around(v, page);
+		entry = find_entry(page);
+		return entry && (*entry & PTE_P) ? 0 : SIGKILL;
+	}
 	if (!v->inode) {
 		frame = page_alloc_zeroed();
 	} else {

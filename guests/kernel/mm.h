@@ -71,7 +71,7 @@ struct vma {
 	struct vma *previous, *next;
 };
 
-/* Beside MAP_SHARED: a stack that grows down; bytes behind file_bytes are zero instead of SIGBUS. */
+/* Beside MAP_SHARED: a stack that grows down; the program's image or heap, in which bytes behind file_bytes are zero instead of SIGBUS. */
 #define VMA_STACK 0x10000
 #define VMA_IMAGE 0x20000
 

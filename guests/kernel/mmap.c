@@ -100,7 +100,7 @@ result_t sys_brk(u64 address)
 	if (new > old) {
 		if (!vma_range_is_free(old, new) || (new - old) / PAGE_SIZE > pages_free_count())
 			return (result_t)brk_end;
-		if (mmap_inode(old, new - old, PROT_READ | PROT_WRITE, 0, NULL, 0, 0) < 0)
+		if (mmap_inode(old, new - old, PROT_READ | PROT_WRITE, VMA_IMAGE, NULL, 0, 0) < 0)
 			return (result_t)brk_end;
 	} else if (new < old) {
 		vma_remove(new, old);

@@ -18,6 +18,8 @@ export const RUN_LIMIT = 0x40;
 export const STACK_ROOM = 0x48;
 export const STACK_TAG = 0x50;
 export const STACK_ADDEND = 0x58;
+/** The count of retired instructions from which on a loop may ask its guard (jit/loop-guard.ts): of whichever loop was entered or failed last. u64. */
+export const LOOP_ASK = 0x60;
 /** First vCPU state block. All other addresses below stay unused, so that a zero pointer is seldom valid. */
 export const CPU_BASE = 0x0001_0000;
 /** Bytes from one vCPU state block to the next. */

@@ -27,6 +27,7 @@ import type { Expr, WasmTypes } from '../wasm/types.ts';
 import { successorsOf } from './flow.ts';
 import { counterName, functionName } from './function-name.ts';
 import { chainTo } from './jump-cache.ts';
+import { asksGuard, beginLoop } from './loop-guard.ts';
 import { copyOf, isCandidate, loopsOf, type PagedLoop, windowsOf, withCopies } from './paged-loops.ts';
 import type { GuestBlock, RegionCode } from './region.ts';
 import { type BlockCode, RegionEmitter } from './region-emitter.ts';
@@ -130,9 +131,12 @@ function addRegion(m: ModuleBuilder, region: RegionCode, index: number, imports:
     const node = indexOf.get(to);
     if (node === undefined) return { code: e.exitCode(from.start, to, check) };
     if (from.copy?.loop.copies.has(to) === true) return copiedEdge(from, from.copy.loop, to, check);
+    const code = e.edgeCode(from.start, to, check);
     const loop = loopAt.get(to);
-    // The first turn is always one of the first version: many loops have no other.
-    return { to: loop?.copies.has(from.start) === true ? guardOf(loop) : node, code: e.edgeCode(from.start, to, check) };
+    if (loop === undefined) return { to: node, code };
+    if (!loop.copies.has(from.start)) return { to: node, code: m.block(null, [code, beginLoop(m, loop)]) };
+    const yes = { to: guardOf(loop), code: m.nop() };
+    return { to: addNode({ code: m.nop(), end: { kind: 'cond', condition: () => asksGuard(m), yes, no: { to: node, code: 0 } } }), code };
   };
   const nodes = starts.map((start): FlowNode => {
     const block = codes.get(start);

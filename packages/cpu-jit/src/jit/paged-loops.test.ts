@@ -6,7 +6,7 @@ import { compareRuns, Tier } from '../../tests/tiers.ts';
 import { type LoopFacts, windowsOf } from './paged-loops.ts';
 
 const HLT = 0xf4;
-const [RCX, RDX, RSI, RDI, R8] = [1, 2, 6, 7, 8] as const;
+const [RCX, RDX, RBX, RSI, RDI, R8] = [1, 2, 3, 6, 7, 8] as const;
 const POINTERS = [RDX, RSI, RDI] as const;
 
 let interpreter: Tier;
@@ -49,6 +49,32 @@ function access(rng: Prng): number[] {
   ])();
 }
 
+/** Reads or writes at a place that what was read decides: in a table, or anywhere (the compiler does not know that XOR leaves its bounds as they are). */
+function lookUp(rng: Prng): number[] {
+  const mask = rng.pick([0x7, 0xff, 0xff, 0x3ff, 0xfff, 0x1fff]);
+  const index = rng.pick([
+    () => [0x0f, 0xb6, 0xd8], // movzx ebx, al
+    () => [0x89, 0xc3, 0x81, 0xe3, mask & 0xff, mask >> 8, 0, 0], // mov ebx, eax; and ebx, mask
+    () => [0x48, 0x89, 0xc3, 0x81, 0xe3, mask & 0xff, mask >> 8, 0, 0, 0x83, 0xf3, 0x01], // mov rbx, rax; and ebx, mask; xor ebx, 1
+    () => [0x89, 0xc3, 0xc1, 0xeb, 20 + rng.below(12)], // mov ebx, eax; shr ebx, 20..31
+    () => [0x0f, 0xb6, 0xdc], // movzx ebx, ah
+  ])();
+  const pointer = rng.pick(POINTERS);
+  const at = (reg: number) => {
+    const disp = rng.pick([0, 0, 8, -64, 300]);
+    return [0x80 | (reg << 3) | 4, (rng.below(3) << 6) | (RBX << 3) | pointer, disp & 0xff, (disp >> 8) & 0xff, (disp >> 16) & 0xff, (disp >> 24) & 0xff];
+  };
+  const use = rng.pick([
+    () => [0x8b, ...at(0)], // mov eax, [m]
+    () => [0x33, ...at(0)], // xor eax, [m]
+    () => [0x0f, 0xb6, ...at(0)], // movzx eax, byte [m]
+    () => [0xff, ...at(0)], // inc dword [m]
+    () => [0x48, 0x89, ...at(0)], // mov [m], rax
+    () => [0xff, ...at(6)], // push [m]
+  ])();
+  return [...index, ...use];
+}
+
 /** A pointer moves by a constant, or once in a while by another register. */
 function move(rng: Prng): number[] {
   const pointer = rng.pick(POINTERS);
@@ -65,7 +91,8 @@ function move(rng: Prng): number[] {
 /** A loop of random accesses, with pointers that move on, ways out and short cuts; it ends after RCX turns, or by a fault. */
 function randomLoop(rng: Prng): number[] {
   const body: number[] = [];
-  const piece = () => (rng.oneIn(3) ? move(rng) : access(rng));
+  const looksUp = rng.oneIn(2);
+  const piece = () => (rng.oneIn(3) ? move(rng) : looksUp && rng.oneIn(2) ? lookUp(rng) : access(rng));
   for (let n = 1 + rng.below(5); n > 0; n--) {
     body.push(...piece());
     if (!rng.oneIn(5)) continue;
@@ -138,6 +165,7 @@ test('a window moves as its registers do in each way through a turn, and a loop 
       [2, RDI],
     ]),
     sums: new Map([[3, { base: 1, index: 2, scale: 0 }]]),
+    bounds: new Map(),
     accesses: [{ at: { root: 1, offset: 8 }, size: 4, writes: false, alignment: undefined }],
     turns,
     callsHelpers,

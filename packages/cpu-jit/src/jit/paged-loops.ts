@@ -3,19 +3,23 @@ import type { GuestBlock, RegionCode } from './region.ts';
 import type { Symbolic } from './region-state.ts';
 
 /**
- * Loops whose accesses all move by constants from one turn to the next are compiled twice. Before the second version, which looks nothing up, a guard asks the TLB about the
- * page of each access and works out after how many turns the first of them leaves it. The first version runs the first turn, those in which
- * an access runs over a page boundary, and those that the TLB does not allow.
+ * Loops with accesses that move by constants from one turn to the next, or that stay in a table, are compiled twice. Before the second version, which does not look these up, a guard asks the TLB about their
+ * pages and works out after how many turns the first of them leaves its own. The first version runs the first turns, those in which
+ * such an access runs over a page boundary, and those that the TLB does not allow. Accesses that cannot be foreseen are looked up in both.
  */
 
 /** Instructions and blocks that the second version of a loop may have. */
-const MAX_INSNS = 96;
+const MAX_INSNS = 192;
 const MAX_BLOCKS = 16;
-/** A guard looks up so many pages at most. */
+/** A guard looks up so many windows at most. */
 const MAX_WINDOWS = 8;
 /** Bytes that the accesses of a window may span, and that it may move in a turn: otherwise too few turns stay in a page. */
 const MAX_SPAN = 1024;
 const MAX_STEP = 256;
+/** The same for a window that does not move, such as a table that is indexed by what was read. */
+const MAX_TABLE = 16384;
+/** So many accesses of a loop must be foreseen for each one that is not: with half as many short loops lost more than long ones gained. */
+const MIN_FORESEEN = 1;
 /** Ids of copies are this much apart from the offsets of blocks, which are 32-bit numbers. */
 const COPY = 2 ** 34;
 
@@ -46,6 +50,8 @@ export interface LoopFacts {
   readonly registers: ReadonlyMap<number, number>;
   /** Root -> the two that it is the sum of, the second one shifted left by `scale`. */
   readonly sums: ReadonlyMap<number, Sum>;
+  /** Root -> the largest number that it can be. */
+  readonly bounds: ReadonlyMap<number, number>;
   readonly accesses: readonly LoopAccess[];
   /** The general registers at the end of each way through a turn. */
   readonly turns: readonly (readonly (Symbolic | undefined)[])[];
@@ -85,6 +91,8 @@ export interface AddressForm {
   readonly key: string;
   readonly terms: Terms;
   readonly isRelative: boolean;
+  /** It may be larger by so much. */
+  readonly spread: number;
 }
 
 /** A loop that is compiled twice. */
@@ -176,9 +184,10 @@ export function isCandidate({ blocks }: Loop): boolean {
 }
 
 /** The value of a root as registers of the turn's beginning, undefined if it is something else. */
-export function formOf(root: number, { registers, sums }: Pick<LoopFacts, 'registers' | 'sums'>): AddressForm | undefined {
+export function formOf(root: number, { registers, sums, bounds }: Pick<LoopFacts, 'registers' | 'sums' | 'bounds'>): AddressForm | undefined {
   const factors = new Map<number, number>();
   let isRelative = false;
+  let spread = 0;
   const add = (part: number, factor: number): boolean => {
     if (part === ABSOLUTE_ROOT) return true;
     if (part === RIP_ROOT) {
@@ -192,11 +201,13 @@ export function formOf(root: number, { registers, sums }: Pick<LoopFacts, 'regis
       return true;
     }
     const sum = sums.get(part);
-    return sum !== undefined && add(sum.base, factor) && add(sum.index, factor * 2 ** sum.scale);
+    if (sum !== undefined) return add(sum.base, factor) && add(sum.index, factor * 2 ** sum.scale);
+    spread += factor * (bounds.get(part) ?? Number.POSITIVE_INFINITY);
+    return spread <= MAX_TABLE;
   };
   if (!add(root, 1)) return undefined;
   const terms = [...factors].sort(([a], [b]) => a - b);
-  return { key: `${terms.map(([register, factor]) => `${register}*${factor}`).join('+')}${isRelative ? ' rip' : ''}`, terms, isRelative };
+  return { key: `${terms.map(([register, factor]) => `${register}*${factor}`).join('+')}${isRelative ? ' rip' : ''}`, terms, isRelative, spread };
 }
 
 /** How far a form moves in each way through a turn: by a constant and by registers that do not change; undefined where it moves by anything else. */
@@ -208,7 +219,7 @@ function movesOf({ terms }: AddressForm, facts: LoopFacts): readonly Move[] | un
     for (const [register, factor] of terms) {
       const now = turn[register];
       const form = now === undefined ? undefined : formOf(now.root, facts);
-      if (now === undefined || form === undefined || form.isRelative) return undefined;
+      if (now === undefined || form === undefined || form.isRelative || form.spread > 0) return undefined;
       by += factor * now.offset;
       for (const [other, count] of [...form.terms, [register, -1] as const]) factors.set(other, (factors.get(other) ?? 0) + factor * count);
     }
@@ -223,31 +234,50 @@ function isUnchanged(now: Symbolic | undefined, register: number, { registers }:
   return now !== undefined && now.offset === 0 && registers.get(now.root) === register;
 }
 
-/** The windows of a loop's accesses; undefined when one of them is not of the kind that can be foreseen. */
+/** The windows of a loop's accesses; undefined when too few of them can be foreseen. */
 export function windowsOf(facts: LoopFacts): readonly Window[] | undefined {
   if (facts.callsHelpers || facts.turns.length === 0) return undefined;
-  const windows = new Map<string, Window>();
-  for (const { at, size, writes, alignment } of facts.accesses) {
-    const form = at === undefined ? undefined : formOf(at.root, facts);
-    if (at === undefined || form === undefined) return undefined;
-    const known = windows.get(form.key);
-    const aligned = alignment === undefined ? undefined : { offset: at.offset, size: alignment };
-    const min = Math.min(known?.min ?? at.offset, at.offset);
-    const end = Math.max(known?.end ?? at.offset + size, at.offset + size);
-    const moves = movesOf(form, facts);
-    const [first] = moves ?? [];
-    if (moves === undefined || first === undefined || end - min > MAX_SPAN) return undefined;
-    const { strides } = first;
-    const steps = moves.map(({ by }) => by);
-    const [low, high] = [Math.min(...steps), Math.max(...steps)];
-    if ((low < 0 && high > 0) || Math.max(-low, high) > MAX_STEP) return undefined;
-    if (aligned !== undefined && (strides.length > 0 || steps.some((step) => step % aligned.size !== 0))) return undefined;
-    const isSame = (move: Move) => move.by === first.by && String(move.strides) === String(strides);
-    if (strides.length > 0 && !moves.every(isSame)) return undefined;
-    const step = low < 0 ? low : high;
-    windows.set(form.key, { form, min, end, writes: writes || known?.writes === true, alignment: known?.alignment ?? aligned, step, strides });
+  const windows: Window[] = [];
+  let foreseen = 0;
+  for (const access of facts.accesses) {
+    const form = access.at === undefined ? undefined : formOf(access.at.root, facts);
+    const moves = form === undefined ? undefined : movesOf(form, facts);
+    if (form === undefined || moves === undefined) continue;
+    const known = windows.findIndex((w) => w.form.key === form.key && widened(w, access, form, moves) !== undefined);
+    const window = widened(windows[known], access, form, moves);
+    if (window === undefined || (known < 0 && windows.length === MAX_WINDOWS)) continue;
+    foreseen++;
+    if (known < 0) windows.push(window);
+    else windows[known] = window;
   }
-  return windows.size > 0 && windows.size <= MAX_WINDOWS ? [...windows.values()] : undefined;
+  const others = facts.accesses.length - foreseen;
+  return foreseen > 0 && foreseen >= MIN_FORESEEN * others ? windows : undefined;
+}
+
+/** The window, or a new one, with an access in it; undefined if that cannot be. */
+function widened(window: Window | undefined, { at, size, writes, alignment }: LoopAccess, form: AddressForm, moves: readonly Move[]): Window | undefined {
+  const [first] = moves;
+  if (at === undefined || first === undefined) return undefined;
+  const min = Math.min(window?.min ?? at.offset, at.offset);
+  const end = Math.max(window?.end ?? 0, at.offset + form.spread + size);
+  const { strides } = first;
+  const steps = moves.map(({ by }) => by);
+  const [low, high] = [Math.min(...steps), Math.max(...steps)];
+  const isFixed = low === 0 && high === 0 && strides.length === 0;
+  if (end - min > (isFixed ? MAX_TABLE : MAX_SPAN)) return undefined;
+  if ((low < 0 && high > 0) || Math.max(-low, high) > MAX_STEP) return undefined;
+  const aligned = alignment === undefined ? undefined : { offset: at.offset, size: alignment };
+  if (aligned !== undefined && (form.spread > 0 || strides.length > 0 || steps.some((step) => step % aligned.size !== 0))) return undefined;
+  const isSame = (move: Move) => move.by === first.by && String(move.strides) === String(strides);
+  if (strides.length > 0 && !moves.every(isSame)) return undefined;
+  const step = low < 0 ? low : high;
+  return { form, min, end, writes: writes || window?.writes === true, alignment: window?.alignment ?? aligned, step, strides };
+}
+
+/** Where among the windows an access is, negative if it is in none. */
+export function windowAt(windows: readonly Window[], form: AddressForm | undefined, offset: number, size: number, writes: boolean): number {
+  if (form === undefined) return -1;
+  return windows.findIndex((w) => w.form.key === form.key && w.min <= offset && offset + form.spread + size <= w.end && (w.writes || !writes));
 }
 
 /** The region with copies of the loops' blocks. */

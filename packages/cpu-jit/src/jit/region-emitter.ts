@@ -143,10 +143,10 @@ export class RegionEmitter extends RegionMemory {
         this.sumParts.clear();
         this.registersAt.clear();
       }
-      this.windows = loop === undefined ? undefined : this.guardOf(loop).windows;
+      this.beginVersion(loop === undefined ? undefined : this.guardOf(loop));
       emitTree(tree, undefined);
       this.finishGroups();
-      this.windows = undefined;
+      this.beginVersion(undefined);
     }
     return codes;
   }
@@ -158,6 +158,7 @@ export class RegionEmitter extends RegionMemory {
     return {
       registers: this.turnRegisters,
       sums: this.sumParts,
+      bounds: this.bounds,
       accesses: this.seen,
       turns: this.registersAt.get(header) ?? [],
       callsHelpers: this.callsHelpers,
@@ -220,12 +221,13 @@ export class RegionEmitter extends RegionMemory {
       this.setRegisterNow(n, known);
     }
   }
-  private beginTurn(): void {
+  protected override beginTurn(): void {
+    super.beginTurn();
     this.turnRegisters.clear();
     for (let n = 0; n < 16; n++) this.turnRegisters.set(this.registerNow(n).root, n);
   }
   protected formOf(root: number): AddressForm | undefined {
-    return formOf(root, { registers: this.turnRegisters, sums: this.sumParts });
+    return formOf(root, { registers: this.turnRegisters, sums: this.sumParts, bounds: this.bounds });
   }
 
   /** Code of an exit from the region to `target`, an offset or a local with a RIP, at the end of block `from`. */
@@ -256,7 +258,7 @@ export class RegionEmitter extends RegionMemory {
     return guardCode(this.m, loop, this.guardOf(loop), { local: (type) => this.newLocal(type), formNow: (form, offset) => this.formNow(form, offset) });
   }
   /** i64: the value of a form now, plus `offset`. */
-  private formNow({ terms, isRelative }: AddressForm, offset: number): Expr {
+  private formNow({ terms, isRelative }: Pick<AddressForm, 'terms' | 'isRelative'>, offset: number): Expr {
     const { m } = this;
     const parts = terms.map(([register, factor]) => (factor === 1 ? this.whole(register) : m.i64.mul(this.whole(register), m.i64.const(BigInt(factor)))));
     if (isRelative) parts.push(this.ripOf(0));

@@ -4,7 +4,8 @@ import { hostLoad, hostStore, PAGE_MASK, PAGE_SIZE, TAG, tlbEntry, typeOfSize } 
 import type { Val, ValType } from '../emit/val.ts';
 import { TLB_ADDEND } from '../layout.ts';
 import type { Expr } from '../wasm/types.ts';
-import type { AddressForm, LoopAccess, Window } from './paged-loops.ts';
+import type { Guard } from './loop-guard.ts';
+import { type AddressForm, type LoopAccess, windowAt } from './paged-loops.ts';
 import { type BlockState, LOCAL, RegionState, type Symbolic } from './region-state.ts';
 import { findStackPage, GROUP_SPAN, isPush, stackAccess } from './stack-page.ts';
 
@@ -35,7 +36,9 @@ export interface Group {
   /** After a look into the TLB its page is that of the stack. */
   readonly setsStackPage: boolean;
   /** In the second version of a loop: what the loop's guard has looked up for it. */
-  readonly window: number | undefined;
+  readonly window: Guard['windows'][number] | undefined;
+  /** It is in a window, and a slow path may have come before it in the same turn. */
+  readonly isDoubtful: boolean;
   /** Local, i32: host address of the byte at `min`; 0 when accesses must take the slow path, as after a slow path of another access,
    *  in which the hypervisor may have changed the mapping. */
   readonly host: number;
@@ -81,8 +84,10 @@ export abstract class RegionMemory extends RegionState {
   /** Accesses of the loop that is looked at, in their order. */
   protected seen: LoopAccess[] | undefined;
   protected callsHelpers = false;
-  /** The second version of a loop is being emitted: the local of each window that must be added to a virtual address in it to get the host's. */
-  protected windows: readonly (Window & { readonly addend: number })[] | undefined;
+  /** The second version of a loop is being emitted. */
+  private guard: Guard | undefined;
+  /** It has had a slow path in the turn so far, in which the hypervisor may have changed the mapping: what the guard has looked up holds only while `stop` is not 0. */
+  private isInDoubt = false;
 
   /** Byte offset of the instruction being emitted, and its index in its block. */
   protected offset = 0;
@@ -115,15 +120,28 @@ export abstract class RegionMemory extends RegionState {
     return super.call(name, result, args, options);
   }
 
+  protected beginVersion(guard: Guard | undefined): void {
+    this.guard = guard;
+  }
+  /** A turn of the loop that is emitted for the second time begins. */
+  protected beginTurn(): void {
+    this.isInDoubt = false;
+  }
+
   /** The tree of blocks is complete, and so are its groups. */
   protected finishGroups(): void {
     const { m, b } = this;
     for (const g of this.allGroups) {
       const at = (offset: number) => this.virtual(g, offset);
       for (const { node, offset } of g.nodes.accesses) m.setMemoryOffset(node, offset - g.min);
+      const clearAfterSlow = () => {
+        for (const s of this.slowPaths) if (g.first <= s.access && s.access < g.last) m.appendChild(s.clear, m.local.set(g.host, m.i32.const(0)));
+      };
       if (g.window !== undefined) {
-        const addend = m.local.get(this.windows?.[g.window]?.addend ?? 0, b.i32);
-        m.appendChild(g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), addend)));
+        m.appendChild(g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), m.local.get(g.window.addend, b.i32))));
+        if (!g.isDoubtful) continue;
+        m.setCondition(g.nodes.test, m.i64.ne(m.local.get(this.guard?.stop ?? 0, b.i64), m.i64.const(0n)));
+        clearAfterSlow();
         continue;
       }
       // The local of the host address holds the address of the TLB entry first.
@@ -141,7 +159,7 @@ export abstract class RegionMemory extends RegionState {
         );
       else m.setCondition(g.nodes.test, isAllowed);
       if (!g.isStack) m.appendChild(g.nodes.begin, m.local.set(g.host, m.i32.add(m.i32.wrap(at(g.min)), m.i32.load(TLB_ADDEND, 4, entry()))));
-      for (const s of this.slowPaths) if (g.first <= s.access && s.access < g.last) m.appendChild(s.clear, m.local.set(g.host, m.i32.const(0)));
+      clearAfterSlow();
     }
   }
 
@@ -170,7 +188,7 @@ export abstract class RegionMemory extends RegionState {
     const { group, offset } = place;
     if (aligned === undefined) return place;
     // An access that may never come does not ask for alignment now; a guard has asked for that of all.
-    if (group.window !== undefined) group.alignment = this.windows?.[group.window]?.alignment;
+    if (group.window !== undefined) group.alignment = group.window.alignment;
     else if (group.block === this.block) group.alignment ??= { offset, size: aligned };
     const isImplied = group.alignment?.size === aligned && (offset - group.alignment.offset) % aligned === 0;
     if (isImplied) return { ...place, aligned };
@@ -182,9 +200,10 @@ export abstract class RegionMemory extends RegionState {
     const symbolic: Symbolic = (this.isConditional ? undefined : this.symbolic(address)) ?? { root: this.newRoot(), offset: 0 };
     const { root, offset } = symbolic;
     this.access++;
-    const window = this.windows === undefined ? undefined : this.windowOf(symbolic);
+    const windows = this.guard?.windows ?? [];
+    const window = windows[windowAt(windows, this.guard === undefined ? undefined : this.formOf(root), offset, size, writes)];
     for (const g of this.groups.slice(this.firstOpen)) {
-      if (g.root !== root) continue;
+      if (g.root !== root || g.window !== window || (window !== undefined && g.isDoubtful !== this.isInDoubt)) continue;
       // A write that may never come does not ask for permission now.
       if (writes && !g.writes && g.block !== this.block) continue;
       const min = Math.min(g.min, offset);
@@ -212,6 +231,7 @@ export abstract class RegionMemory extends RegionState {
       isStack: window === undefined && root === this.registerNow(RSP).root,
       setsStackPage: isPush(this.insn),
       window,
+      isDoubtful: window !== undefined && this.isInDoubt,
       host,
       first: number,
       last: number,
@@ -229,10 +249,10 @@ export abstract class RegionMemory extends RegionState {
   /** The code of an access: `fast` when the group may be accessed, else `slow`. `nodes`: the loads or stores in `fast`, by offset from the place. */
   private either(place: Place, nodes: readonly (readonly [node: Expr, by: number])[], fast: Expr, makeSlow: () => Expr): void {
     const { m, b } = this;
-    const { nodes: group, first, host, window } = place.group;
+    const { nodes: group, first, host, window, isDoubtful } = place.group;
     const isFirst = place.number === first && group.test === 0;
     for (const [node, by] of nodes) group.accesses.push({ node, offset: place.offset + by });
-    if (window !== undefined) {
+    if (window !== undefined && !isDoubtful) {
       if (group.begin === 0) {
         group.begin = m.block(null, []);
         this.emit(group.begin);
@@ -289,7 +309,8 @@ export abstract class RegionMemory extends RegionState {
       ...stored,
     ] as const;
     this.importHelper(name, { params: args.map(([t]) => t), result: value === undefined ? [type, 'i32'] : 'i32' });
-    const clear = m.block(null, []);
+    const clear = m.block(null, this.guard === undefined ? [] : [m.local.set(this.guard.stop, m.i64.const(0n))]);
+    this.isInDoubt = true;
     this.slowPaths.push({ access: this.access, clear });
     const call = m.call(
       name,
@@ -303,7 +324,7 @@ export abstract class RegionMemory extends RegionState {
   }
   /** A fault must find the flags. Those that take much code are put into the state block now, unless they are soon replaced and only a fault would ever need them. */
   private prepareFlags(): void {
-    if (this.windows === undefined && this.flagsTakeCode && !this.isConditional && !this.flagsAreReplaced()) this.flagsToState();
+    if (this.guard === undefined && this.flagsTakeCode && !this.isConditional && !this.flagsAreReplaced()) this.flagsToState();
   }
 
   load(address: Val, size: number): Val {
@@ -403,13 +424,6 @@ export abstract class RegionMemory extends RegionState {
     place.group.last = this.access;
     const value = this.bind(f(this.local(type, old)));
     this.storeAt(place, size, () => m.local.get(value, b[type]));
-  }
-  /** The window that an address is in, which the look at the loop has found out. */
-  private windowOf({ root }: Symbolic): number {
-    const form = this.formOf(root);
-    const window = this.windows?.findIndex((w) => w.form.key === form?.key) ?? -1;
-    if (window < 0) throw new Error('an access of a loop is in no window');
-    return window;
   }
   protected abstract formOf(root: number): AddressForm | undefined;
 

@@ -119,8 +119,10 @@ export abstract class RegionState extends Emitter {
   private lastVersion = 0;
   /** The low bytes that were last written into a register, while its version is that: what reads them need not wait for the merge with the bytes above. */
   private lows: (LowBytes | undefined)[] = [];
-  /** Values that are known to have no bits above so many bytes. */
-  private readonly widths = new WeakMap<Val, number>();
+  /** The largest number that a value can be, as far as it is known. */
+  private readonly limits = new WeakMap<Val, number>();
+  /** The same for the values that roots stand for. */
+  protected readonly bounds = new Map<number, number>();
   /** Registers that the block has written so far (bit set). */
   protected clobbered = 0;
   /** The flags are, on some path, still those that the block began with, of which nothing is known. */
@@ -258,7 +260,7 @@ export abstract class RegionState extends Emitter {
   }
   override let(v: Val): Val {
     const bound = super.let(v);
-    return bound === v ? v : this.know(bound, this.symbols.get(v));
+    return bound === v ? v : this.atMost(this.know(bound, this.symbols.get(v)), this.limits.get(v));
   }
   override add(a: Val, c: Val): Val {
     const [one, other] = [this.symbols.get(a), this.symbols.get(c)];
@@ -302,7 +304,9 @@ export abstract class RegionState extends Emitter {
     if (high) return this.let(this.and(this.expr('i32', m.i32.wrap(m.i64.shr_u(this.whole(n - 4), m.i64.const(8n)))), this.i32(0xff)));
     const low = this.lows[n];
     if (low !== undefined && low.version === this.versions[n] && size <= low.size) return this.narrow(this.let(this.trunc(low.value, size)), size);
-    return this.inRegister(this.narrow(this.let(this.trunc(this.expr('i32', m.i32.wrap(this.whole(n))), size)), size), n, size);
+    const value = this.narrow(this.let(this.trunc(this.expr('i32', m.i32.wrap(this.whole(n))), size)), size);
+    const now = this.registers[n];
+    return this.inRegister(size === 4 && now?.offset === 0 ? this.atMost(value, this.bounds.get(now.root)) : value, n, size);
   }
   /** Notes that the low `size` bytes of register `n` are `v` now. */
   private inRegister(v: Val, n: number, size: number): Val {
@@ -312,7 +316,7 @@ export abstract class RegionState extends Emitter {
   protected writeGpr(n: number, size: number, high: boolean, v: Val): void {
     const { m } = this;
     if (size >= 4) {
-      this.setWhole(n, this.zext64(v).take(), size === 8 ? this.symbols.get(v) : undefined);
+      this.setWhole(n, this.zext64(v).take(), (size === 8 ? this.symbols.get(v) : undefined) ?? this.boundedRoot(v));
       this.inRegister(v, n, size);
       return;
     }
@@ -327,18 +331,48 @@ export abstract class RegionState extends Emitter {
     if (!this.isConditional) this.lows[n] = { value: low, size, version: this.versions[n] ?? 0 };
   }
   override trunc(a: Val, size: number): Val {
-    return (this.widths.get(a) ?? size + 1) <= size ? a : super.trunc(a, size);
+    return size < 4 && this.isNarrow(a, size) ? a : super.trunc(a, size);
+  }
+  override zext64(a: Val): Val {
+    return this.atMost(super.zext64(a), this.limits.get(a));
+  }
+  override shrU(a: Val, c: Val): Val {
+    const largest = this.limits.get(a) ?? (a.type === 'i32' ? 0xffff_ffff : Number.POSITIVE_INFINITY);
+    const isKnown = c.constant !== undefined && c.constant < 32 && Number.isFinite(largest);
+    return this.atMost(super.shrU(a, c), isKnown ? Math.floor(largest / 2 ** (c.constant ?? 0)) : undefined);
+  }
+  override shl(a: Val, c: Val): Val {
+    const largest = (this.limits.get(a) ?? Number.POSITIVE_INFINITY) * 2 ** (c.constant ?? 32);
+    return this.atMost(super.shl(a, c), largest <= 0xffff_ffff && (c.constant ?? 32) < 32 ? largest : undefined);
+  }
+  /** Notes that `v` is not above `largest`, taken as unsigned. */
+  private atMost(v: Val, largest: number | undefined): Val {
+    if (largest !== undefined) this.limits.set(v, Math.min(largest, this.limits.get(v) ?? largest));
+    return v;
   }
   /** Notes that `v` has no bits above `size` bytes. */
   protected narrow(v: Val, size: number): Val {
-    if (size < 4) this.widths.set(v, size);
-    return v;
+    return size < 4 ? this.atMost(v, 2 ** (8 * size) - 1) : v;
+  }
+  private isNarrow(v: Val, size: number): boolean {
+    return (this.limits.get(v) ?? Number.POSITIVE_INFINITY) < 2 ** (8 * size);
+  }
+  /** A value of which nothing is known but how large it can be. */
+  private boundedRoot(v: Val): Symbolic | undefined {
+    const largest = this.limits.get(v);
+    if (largest === undefined) return undefined;
+    const root = this.newRoot();
+    this.bounds.set(root, largest);
+    return { root, offset: 0 };
   }
   /** TEST of a register with itself has it as its result. */
   override and(a: Val, c: Val): Val {
     const [x, y] = [this.homes.get(a), this.homes.get(c)];
     const isSame = x !== undefined && x.register === y?.register && x.size === y.size && x.version === y.version;
-    return isSame && (x.size >= 4 || this.widths.get(a) === x.size) ? a : super.and(a, c);
+    if (isSame && (x.size >= 4 || this.isNarrow(a, x.size))) return a;
+    const limits = [this.limits.get(a), this.limits.get(c), ...[a.constant, c.constant].map((n) => (n === undefined || n < 0 ? undefined : n))];
+    const known = limits.filter((n) => n !== undefined);
+    return this.atMost(super.and(a, c), known.length > 0 ? Math.min(...known) : undefined);
   }
   /** `v` as a constant or a local. */
   private bound(v: Val): Val {
