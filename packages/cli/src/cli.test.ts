@@ -25,8 +25,8 @@ describe('the embedded demo', () => {
   // Deterministic under the virtual clock: a change means that guest kernel, shadow MMU or exits work differently.
   const EXITS = {
     '#PF table write': 11026,
-    '#PF guest': 10029,
-    ERETU: 10028,
+    '#PF guest': 10028,
+    ERETU: 10027,
     '#PF shadow': 274,
     'HYPERCALL TLB_FLUSH_CURRENT': 41,
     '#GP OUT 0x500': 36,

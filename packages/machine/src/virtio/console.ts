@@ -49,6 +49,8 @@ export class VirtioConsole extends VirtioDevice {
   private control: Uint8Array[] = [];
   private columns = 80;
   private rows = 25;
+  /** A terminal has said how large it is. */
+  private hasSize = false;
 
   /** @throws MachineError `bad-board-option` */
   constructor(ram: GuestRam, ports: readonly ConsolePortOptions[]) {
@@ -78,6 +80,7 @@ export class VirtioConsole extends VirtioDevice {
 
   /** The window has a new size: that of all terminals. */
   resize(columns: number, rows: number): void {
+    this.hasSize = true;
     this.columns = columns;
     this.rows = rows;
     this.config.setUint16(0, columns, true);
@@ -86,6 +89,11 @@ export class VirtioConsole extends VirtioDevice {
     if (this.negotiated(F_MULTIPORT)) {
       for (const [id, port] of this.ports.entries()) if (port.options.name === undefined) this.sendSize(id);
     } else this.configChanged();
+  }
+
+  /** Linux reads the size of a device with one port when the configuration changes, and never before. */
+  protected override onStart(): void {
+    if (this.hasSize && !this.negotiated(F_MULTIPORT)) this.configChanged();
   }
 
   protected override onReset(): void {
@@ -202,7 +210,7 @@ export class VirtioConsole extends VirtioDevice {
 
   override state(s: StateIo): void {
     super.state(s);
-    s.fields(this, ['columns', 'rows', 'control']);
+    s.fields(this, ['columns', 'rows', 'hasSize', 'control']);
     this.ports.forEach((port, i) => {
       s.part(`input ${i}`, port.input);
       port.guestOpen = s.value('guestOpen', port.guestOpen);

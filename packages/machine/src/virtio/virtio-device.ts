@@ -43,6 +43,11 @@ export abstract class VirtioDevice implements Saveable {
     this.config = new DataView(new ArrayBuffer(options.configSize));
   }
 
+  /** The driver is ready: DRIVER_OK has been set. */
+  protected onStart(): void {
+    // Most devices wait for a queue to be notified.
+  }
+
   /** Serve a queue that the driver notified. @throws VirtqueueError */
   protected abstract process(queue: Virtqueue, index: number): void;
 
@@ -94,7 +99,9 @@ export abstract class VirtioDevice implements Saveable {
     if ((next & STATUS_FEATURES_OK) !== 0 && (this.status & STATUS_FEATURES_OK) === 0 && impossible) next &= ~STATUS_FEATURES_OK;
     const started = (next & ~this.status & STATUS_DRIVER_OK) !== 0;
     this.status = next;
-    if (started) for (const index of this.queues.keys()) this.notify(index);
+    if (!started) return;
+    for (const index of this.queues.keys()) this.notify(index);
+    this.onStart();
   }
 
   enableQueue(index: number): void {

@@ -7,9 +7,9 @@ import {
   FRAME_POOL_BASE,
   JC_BASE,
   JC_CPU_SIZE,
+  LOOP_ASK,
   MAX_VCPUS,
   RUN_LIMIT,
-  STACK_TAG,
   TLB_ADDEND,
   TLB_ARRAY_SIZE,
   TLB_ARRAYS,
@@ -47,7 +47,7 @@ export function violations(core: CpuCore): string[] {
   };
   const ramEnd = core.ramBase + core.ramBytes;
   unused('memory below the cells of compiled code', 0, RUN_LIMIT);
-  unused('memory below the state blocks', STACK_TAG + 16, CPU_BASE);
+  unused('memory below the state blocks', LOOP_ASK + 8, CPU_BASE);
   unused('the state block of a vCPU that is not there', core.cpuAddress(core.vcpus), CPU_BASE + MAX_VCPUS * CPU_STRIDE);
   unused('the TLB of a vCPU that is not there', TLB_BASE + core.vcpus * TLB_CPU_SIZE, TLB_BASE + MAX_VCPUS * TLB_CPU_SIZE);
   unused('the jump cache of a vCPU that is not there', JC_BASE + core.vcpus * JC_CPU_SIZE, JC_BASE + MAX_VCPUS * JC_CPU_SIZE);
