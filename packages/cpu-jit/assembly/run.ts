@@ -3,7 +3,7 @@ import {
   BD_COUNT, BD_FN, BD_HPA, BD_MODE, BD_NEXT, BD_PAGE_LIST, BD_PAGES, BD_REACH, BD_REACH_SHIFT, BD_REC, BD_REGION_PAGES, BD_TRACKED, BLOCK_HEAD_COUNT, BLOCK_HEADS,
   C_INTERP_BLOCKS, C_JC_MISSES, C_JIT_ENTRIES, C_JIT_INSNS, C_JIT_LEFT, CS, EXC_STEP, EXIT_DECODE, EXIT_EXCEPTION, EXIT_LIMIT, JC_CTX, JC_DESC, JC_ENTRIES, JC_ENTRY_SIZE, JC_FN, JC_REC, JC_REFUSED, JC_RIP,
   LEFT_CHECK, LEFT_DECLINED, LEFT_EXCEPTION, LEFT_EXIT, LEFT_LIMIT, LEFT_NO_REGION, NEXT, NEXT_CHECK, NEXT_INTERPRET, MAX_BLOCK_INSNS, MXCSR_DEFAULT, MXCSR_ROUNDING_MASKS, R_HANDLER,
-  RUN_LIMIT, S_BLOCK_RIP, S_CODE_SIZE, S_CPL, S_CTX, S_DEBUG, S_EXC, S_EXIT_BLOCK, S_FAR_LIMIT, S_HOT_SUPERVISOR, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_MXCSR, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
+  RUN_LIMIT, S_BLOCK_RIP, S_CODE_SIZE, S_CTX, S_DEBUG, S_EXC, S_EXIT_BLOCK, S_FAR_LIMIT, S_HOT_THRESHOLD, S_ICOUNT, S_ICOUNT_LIMIT, S_INTR, S_JC, S_MXCSR, S_RFLAGS, S_RIP, S_SEG, S_TIER, SEG_BASE,
   SEG_LIMIT, SEG_STRIDE, TIER_COMPILED, TIER_INTERPRETER, S_WATCH, V_LEVELS, V_NATIVE, WATCH_CODE,
 } from "../src/layout";
 import { GP, RFLAGS_RF, RFLAGS_TF, count, raise } from "./cpu";
@@ -130,9 +130,7 @@ function linked(cpu: u32, entry: u32): u32 {
 function becomesHot(cpu: u32, descriptor: u32): bool {
   const entered = load<u32>(descriptor, BD_COUNT) + 1;
   store<u32>(descriptor, entered, BD_COUNT);
-  const supervisor = <u32>load<u16>(cpu, S_HOT_SUPERVISOR);
-  const threshold = supervisor && !load<u32>(cpu, S_CPL) ? supervisor : <u32>load<u16>(cpu, S_HOT_THRESHOLD);
-  if (entered != threshold) return false;
+  if (entered != load<u32>(cpu, S_HOT_THRESHOLD)) return false;
   store<u32>(cpu, descriptor, S_EXIT_BLOCK);
   hostHot(cpu);
   return true;

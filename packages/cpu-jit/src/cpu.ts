@@ -76,8 +76,6 @@ import { StallClock } from './stalls.ts';
 
 /** Interpreter entries after which a block is compiled. */
 const HOT_THRESHOLD = 400;
-/** The same at CPL 0: much of what a kernel runs while it boots runs some hundred times and never again. A boot on two cores waits for what is compiled (benchmarks/README.md). */
-const HOT_SUPERVISOR = 1500;
 /** Fields of 8 bytes that say how long the vCPU has run and what it did; `V_TSC_MUL` has `V_TSC_SHIFT` beside it. */
 const KEPT_OVER_RESTART = [
   S_ICOUNT,
@@ -270,8 +268,7 @@ export class CpuCore extends SingleStepper {
 
   private setHostFields(cpu: number): void {
     this.u32[(cpu + S_UNFUSED) >>> 2] = this.runtime.fuses() === 0 ? 1 : 0;
-    // S_HOT_SUPERVISOR is the upper half.
-    this.u32[(cpu + S_HOT_THRESHOLD) >>> 2] = this.jit === undefined ? 0 : HOT_THRESHOLD | (HOT_SUPERVISOR << 16);
+    this.u32[(cpu + S_HOT_THRESHOLD) >>> 2] = this.jit === undefined ? 0 : HOT_THRESHOLD;
     this.u32[(cpu + S_TIER) >>> 2] = TIER_NONE;
   }
 

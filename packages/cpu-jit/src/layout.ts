@@ -155,9 +155,8 @@ export const S_EXC_ADDR = 0x0e0;
 export const S_CODE_SIZE = 0x0e8;
 /** Non-zero while the interpreter runs a single uncached instruction: stores to code pages go through. */
 export const S_STEP = 0x0ec;
-/** Interpreter entries after which a block is reported to `host.hot`; 0: never. u16; for code at CPL 0 the other, u16, unless that is 0. */
+/** Interpreter entries after which a block is reported to `host.hot`; 0: never. u32. */
 export const S_HOT_THRESHOLD = 0x0f0;
-export const S_HOT_SUPERVISOR = 0x0f2;
 /** What the vCPU is running, for the sampler: `TIER_*`. u32. */
 export const S_TIER = 0x0f4;
 /** State of the deterministic RDRAND generator, never 0 once seeded. u64. */

@@ -25,7 +25,7 @@ test('a loop with an instruction that lies in two pages runs compiled', async ()
   const loop = [0x48, 0x05, 0x44, 0x33, 0x22, 0x11, 0xff, 0xc9, 0x75, 0xf6];
   await using cpu = await run([...COUNT, ...loop, HLT], CODE + 0xff8);
   expect(cpu.get('rax')).toBe(0x11223344n * BigInt(ROUNDS));
-  expect(cpu.core.stats(0).interpreterBlocks).toBeLessThan(ROUNDS / 10);
+  expect(cpu.core.stats(0).interpreterBlocks).toBeLessThan(1000);
 });
 
 /** How often the block that begins `at` bytes into its page was interpreted or entered as a region. */

@@ -19,7 +19,7 @@ type ToCode = (at: number) => number[];
 /** xmm2 = xmm0 / xmm1; */
 const DIVIDE = [0x0f, 0x28, 0xd0, 0xf2, 0x0f, 0x5e, 0xd1];
 /** 1000 turns of `code`. */
-const loop = (code: readonly number[]) => [0xb9, ...le32(4000), ...code, 0xff, 0xc9, 0x75, 0x100 - 4 - code.length];
+const loop = (code: readonly number[]) => [0xb9, ...le32(1000), ...code, 0xff, 0xc9, 0x75, 0x100 - 4 - code.length];
 /** MOV EAX, 7; XOR EDX, EDX: all components of the state. */
 const ALL_COMPONENTS = [0xb8, ...le32(7), 0x31, 0xd2];
 
