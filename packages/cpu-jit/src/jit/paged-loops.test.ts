@@ -182,5 +182,10 @@ test('a window moves as its registers do in each way through a turn, and a loop 
   expect([facts([]), facts([turn(4), turn(-4)]), facts([turn(4000)]), facts([turn(0, 9)]), facts([turn(4)], true)].map(step)).toEqual(
     new Array(5).fill(undefined),
   );
+  const access = (root: number, offset: number, size: number) => ({ at: { root, offset }, size, writes: false, alignment: undefined });
+  expect(step({ ...facts([turn(4)]), accesses: [access(1, -32, 8)] })).toEqual([[-32, -24, 4, []]]);
+  const table = { sums: new Map([[4, { base: 1, index: 5, scale: 2 }]]), bounds: new Map([[5, 255]]), accesses: [access(4, 0, 4), access(6, 0, 4)] };
+  expect(step({ ...facts([turn(0)]), ...table })).toEqual([[0, 1024, 0, []]]);
+  expect(step({ ...facts([turn(0)]), ...table, accesses: [...table.accesses, access(6, 8, 4)] })).toBeUndefined();
   expect(step({ ...facts([turn(4)]), accesses: [{ at: pointer, size: 16, writes: true, alignment: 16 }] })).toBeUndefined();
 });

@@ -259,7 +259,7 @@ function widened(window: Window | undefined, { at, size, writes, alignment }: Lo
   const [first] = moves;
   if (at === undefined || first === undefined) return undefined;
   const min = Math.min(window?.min ?? at.offset, at.offset);
-  const end = Math.max(window?.end ?? 0, at.offset + form.spread + size);
+  const end = Math.max(window?.end ?? Number.NEGATIVE_INFINITY, at.offset + form.spread + size);
   const { strides } = first;
   const steps = moves.map(({ by }) => by);
   const [low, high] = [Math.min(...steps), Math.max(...steps)];
