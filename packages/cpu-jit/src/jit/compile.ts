@@ -205,6 +205,12 @@ function addEntry(m: ModuleBuilder, name: string, region: string, label: number,
   m.addFunction(name, b.i32, b.i32, [], m.return_call(region, [cpu(), m.i32.const(label), rip], b.i32));
 }
 
+/** A region has what has run: a branch out of it is seldom taken. */
+function withHint(end: Extract<NodeEnd, { kind: 'cond' }>): NodeEnd {
+  const [yesStays, noStays] = [end.yes.to !== undefined, end.no.to !== undefined];
+  return yesStays === noStays ? end : { ...end, likely: yesStays ? 'yes' : 'no' };
+}
+
 /** The end of a block as a node of the control-flow graph. */
 function nodeEnd(m: ModuleBuilder, b: WasmTypes, e: RegionEmitter, block: BlockCode, edge: (to: number, check: boolean) => Edge): NodeEnd {
   const t = block.terminator;
@@ -215,7 +221,7 @@ function nodeEnd(m: ModuleBuilder, b: WasmTypes, e: RegionEmitter, block: BlockC
       return { kind: 'goto', to: edge(t.to, t.backward) };
     case 'cond':
       if (t.to === t.next) return { kind: 'goto', to: edge(t.to, false) };
-      return { kind: 'cond', condition: () => m.local.get(t.condition, b.i32), yes: edge(t.to, t.backward), no: edge(t.next, false) };
+      return withHint({ kind: 'cond', condition: () => m.local.get(t.condition, b.i32), yes: edge(t.to, t.backward), no: edge(t.next, false) });
     case 'indirect': {
       const leaving = e.exitCode(block.block.start, { rip: t.rip }, true);
       const otherwise = t.fault === undefined ? leaving : m.block(null, [t.fault, leaving]);

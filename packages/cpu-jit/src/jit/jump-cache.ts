@@ -20,10 +20,12 @@ export function chainTo(m: WasmModule, local: { readonly cpu: number; readonly r
   const entry = () => m.local.get(local.entry, b.i32);
   const call = m.return_call_indirect(TABLE, m.local.get(local.fn, b.i32), [cpu()], b.i32, b.i32);
   const linked = m.if(m.local.tee(local.fn, m.i32.load(JC_FN, 4, entry()), b.i32), call);
-  const sameContext = m.i32.eq(m.i32.load(JC_CTX, 4, entry()), m.i32.load(S_CTX, 4, cpu()));
+  // What is only compared, V8 reads twice.
+  const otherContext = m.i32.xor(m.i32.load(JC_CTX, 4, entry()), m.i32.load(S_CTX, 4, cpu()));
+  const isOther = m.i64.or(m.i64.sub(m.i64.load(JC_RIP, 8, entry()), rip()), m.i64.extend_u(otherContext));
   return [
     m.local.set(local.entry, m.i32.add(m.i32.load(S_JC, 4, cpu()), m.i32.mul(jumpCacheIndex(m, rip), m.i32.const(JC_ENTRY_SIZE)))),
-    m.if(m.i64.eq(m.i64.load(JC_RIP, 8, entry()), rip()), m.if(sameContext, linked)),
+    m.if(m.i64.eqz(isOther), linked),
     m.i32.const(NEXT),
   ];
 }

@@ -68,8 +68,9 @@ const REPLACES_FLAGS = new Set(
   ),
 );
 
-/** Label around the region's code; an exit has stored RIP, as a distance from the region's start, and the count in locals. */
+/** Labels around the region's code; an exit has stored RIP, as a distance from the region's start, and the count in locals. Of OUT the flags may still be a recipe's number. */
 const OUT = 'out';
+const OUT_WITH_FLAGS = 'outWithFlags';
 /** Values of LOCAL.reason beside the EXIT_* and NEXT_* codes: what an exit goes on with. The local is 0 until an exit sets it. */
 const CHAIN = 0;
 const CHAIN_CHECK = -2;
@@ -232,7 +233,9 @@ export class RegionEmitter extends RegionMemory {
 
   /** Code of an exit from the region to `target`, an offset or a local with a RIP, at the end of block `from`. */
   exitCode(from: number, target: number | { readonly rip: number }, check: boolean): Expr {
-    return this.m.block(null, [this.edgePlace(from, undefined), ...this.leaving(target, check ? CHAIN_CHECK : CHAIN)]);
+    // Flags that the block was entered with may be a recipe's.
+    const out = this.uses.get(from)?.passes === false ? OUT_WITH_FLAGS : OUT;
+    return this.m.block(null, [this.edgePlace(from, undefined), ...this.leaving(target, check ? CHAIN_CHECK : CHAIN, out)]);
   }
   /** Code on the way from block `from` to block `to` of the region; 0: none. `check`: as on a backward or indirect branch. */
   edgeCode(from: number, to: number, check: boolean): Expr {
@@ -326,8 +329,8 @@ export class RegionEmitter extends RegionMemory {
   /** Code on a backward edge inside the region: leaves, after `exit`, when the budget of instructions is used up. */
   private backEdgeCode(offset: number, exit: Expr): Expr {
     const { m, b } = this;
-    const isSpent = m.i64.ge_u(m.local.get(LOCAL.icount, b.i64), m.i64.load(RUN_LIMIT, 8, m.i32.const(0)));
-    return m.if(isSpent, m.block(null, [exit, ...this.leaving(offset, EXIT_LIMIT)]));
+    const isLeft = m.i64.lt_u(m.local.get(LOCAL.icount, b.i64), m.i64.load(RUN_LIMIT, 8, m.i32.const(0)));
+    return m.if(isLeft, m.nop(), m.block(null, [exit, ...this.leaving(offset, EXIT_LIMIT)]));
   }
 
   /** The whole function body around the region's control flow, which `render` makes. */
@@ -343,18 +346,19 @@ export class RegionEmitter extends RegionMemory {
     const spill = this.spillHere();
     const entry = this.finishState();
     const fault = m.local.set(LOCAL.reason, m.i32.const(EXIT_EXCEPTION));
+    const place = () => [m.i64.store(S_RIP, 8, this.cpu(), m.local.get(LOCAL.exitRip, b.i64)), m.i64.store(S_ICOUNT, 8, this.cpu(), icount())];
+    const isChained = m.i32.le_s(reason(), m.i32.const(CHAIN));
+    const otherwise = m.block(null, [m.if(m.i32.eq(reason(), m.i32.const(EXIT_EXCEPTION)), m.return(reason())), ...place(), m.return(reason())]);
     return m.block(
       null,
       [
-        m.block(OUT, [m.block(FAULT, [...entry, body, m.unreachable()]), fault]),
-        flags,
+        m.block(OUT_WITH_FLAGS, [m.block(OUT, [m.block(FAULT, [...entry, body, m.unreachable()]), fault]), flags]),
         spill,
-        m.if(m.i32.eq(reason(), m.i32.const(EXIT_EXCEPTION)), m.return(reason())),
-        m.i64.store(S_RIP, 8, this.cpu(), m.local.tee(LOCAL.exitRip, rip, b.i64)),
-        m.i64.store(S_ICOUNT, 8, this.cpu(), icount()),
-        m.if(m.i32.gt_s(reason(), m.i32.const(CHAIN)), m.return(reason())),
+        m.local.set(LOCAL.exitRip, rip),
+        m.if(isChained, m.nop(), otherwise),
+        ...place(),
         ...(this.usesSyscall ? [m.if(m.i32.eq(reason(), m.i32.const(SYSCALL)), m.return_call('syscall_chain', [this.cpu()], b.i32))] : []),
-        m.if(m.i32.eq(reason(), m.i32.const(CHAIN_CHECK)), m.if(isSpent, m.return(m.i32.const(EXIT_LIMIT)))),
+        m.if(reason(), m.if(isSpent, m.return(m.i32.const(EXIT_LIMIT)))),
         // The locals of the TLB and of the reason are free by now.
         ...chainTo(m, { cpu: LOCAL.cpu, rip: LOCAL.exitRip, entry: LOCAL.tlb, fn: LOCAL.reason }),
       ],
@@ -586,11 +590,11 @@ export class RegionEmitter extends RegionMemory {
     const { m, b } = this;
     if (n > 0) this.emit(m.local.set(LOCAL.icount, m.i64.add(m.local.get(LOCAL.icount, b.i64), m.i64.const(BigInt(n)))));
   }
-  /** Statements that leave for good to an offset, or to the RIP in a local; the count is in its local, the flags in the state block. */
-  private leaving(to: number | { readonly rip: number }, reason: number): Expr[] {
+  /** Statements that leave for good to an offset, or to the RIP in a local; the count is in its local, the flags, or the number of their recipe, in the state block. */
+  private leaving(to: number | { readonly rip: number }, reason: number, out = OUT): Expr[] {
     const { m, b } = this;
     const distance = typeof to === 'number' ? m.i64.const(BigInt(to)) : m.i64.sub(m.local.get(to.rip, b.i64), this.ripOf(0));
-    return [m.local.set(LOCAL.exitRip, distance), ...(reason === CHAIN ? [] : [m.local.set(LOCAL.reason, m.i32.const(reason))]), m.br(OUT)];
+    return [m.local.set(LOCAL.exitRip, distance), ...(reason === CHAIN ? [] : [m.local.set(LOCAL.reason, m.i32.const(reason))]), m.br(out)];
   }
   /** Leaves from inside a block to `offset` with `retired` of its instructions done. */
   private leave(offset: number, retired: number, reason: number): void {
@@ -645,7 +649,7 @@ export class RegionEmitter extends RegionMemory {
     const code = m.block(null, this.body);
     this.body = outer;
     const upper = m.i64.add(m.i64.shr_s(m.local.get(rip, b.i64), m.i64.const(47n)), m.i64.const(1n));
-    return m.if(m.i64.gt_u(upper, m.i64.const(1n)), code);
+    return m.if(m.i64.le_u(upper, m.i64.const(1n)), m.nop(), code);
   }
   exit(reason: number, at: 'this' | 'next'): void {
     const { m } = this;

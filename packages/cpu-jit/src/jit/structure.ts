@@ -4,7 +4,8 @@ import type { Expr, WasmModule, WasmTypes } from '../wasm/types.ts';
 export type NodeEnd =
   | { readonly kind: 'ended' }
   | { readonly kind: 'goto'; readonly to: Edge }
-  | { readonly kind: 'cond'; readonly condition: () => Expr; readonly yes: Edge; readonly no: Edge }
+  /** `likely`: the edge that V8 should lay out first; it moves the other one's code, and what must be saved for it, out of the way. */
+  | { readonly kind: 'cond'; readonly condition: () => Expr; readonly yes: Edge; readonly no: Edge; readonly likely?: 'yes' | 'no' | undefined }
   /** The first edge whose condition holds, else `otherwise`, which leaves. */
   | { readonly kind: 'chain'; readonly edges: readonly GuardedEdge[]; readonly otherwise: Expr }
   /** `index` selects a slot, which names an edge; this one is taken if its condition holds. Anything else runs `otherwise`, which leaves. */
@@ -171,6 +172,11 @@ export function structure(b: WasmTypes, m: WasmModule, nodes: readonly FlowNode[
     }
     return m.block(null, [m.block(none, [inner]), otherwise]);
   };
+  const branch = (n: number, { condition, yes, no, likely }: Extract<NodeEnd, { kind: 'cond' }>): Expr => {
+    if (likely === undefined) return m.if(condition(), take(n, yes), take(n, no));
+    const first = m.block(null, [m.nop(), take(n, likely === 'yes' ? yes : no)]);
+    return likely === 'yes' ? m.if(condition(), first, take(n, no)) : m.if(m.i32.eqz(condition()), first, take(n, yes));
+  };
   const ending = (n: number): Expr => {
     if (n === dispatcher) {
       const edges = [0, ...dispatched].map((to): Edge => ({ to, code: 0 }));
@@ -183,7 +189,7 @@ export function structure(b: WasmTypes, m: WasmModule, nodes: readonly FlowNode[
       case 'goto':
         return take(n, end.to);
       case 'cond':
-        return m.if(end.condition(), take(n, end.yes), take(n, end.no));
+        return branch(n, end);
       case 'chain':
         return end.edges.reduceRight((rest, e) => (e.condition === undefined ? take(n, e) : m.if(e.condition(), take(n, e), rest)), end.otherwise);
       case 'switch':
