@@ -2,7 +2,7 @@ import { reachOf } from '../code-cache.ts';
 import type { Insn } from '../decoder/types.ts';
 import type { PagedLoop } from './paged-loops.ts';
 
-/** Limits of a region. Larger ones compile slower than they gain (benchmarks/README.md). */
+/** Limits of a region. Larger ones compile slower than they gain (benchmarks/compile-costs.md). */
 export const MAX_REGION_INSNS = 400;
 /** The same for regions that take in others because control often goes from one to the other. */
 export const MAX_MERGED_INSNS = 1000;
