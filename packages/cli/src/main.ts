@@ -52,6 +52,8 @@ export async function main(argv: readonly string[]): Promise<void> {
       .help()
       .alias('h', 'help')
       .epilogue('Exit codes: that of the program; 128+n when signal n killed it; 2 wrong use or unsuitable file; 70 the guest cannot go on.')
+      // Help is written as everything else: what goes wrong is heard of later, when this process must still be there.
+      .exitProcess(false)
       .fail((message, error) => {
         throw error ?? new UsageError(explain(message, own));
       })

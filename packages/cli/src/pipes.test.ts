@@ -63,6 +63,11 @@ describe.skipIf(!existsSync('/dev/full'))('standard output that cannot be writte
   test.each([
     ['of a guest', command('run', '--stat-out', join(folder, 'stat'), '--kernel', hello)],
     ['of a command', command('doctor')],
+    ['of help', command('--help')],
+    ["of a command's help", command('run', '--help')],
+    ['of the version', command('--version')],
+    ['of the script for completion', command('completion')],
+    ['of completion', command('--get-yargs-completions', 'pvm', 'run', '--ker')],
   ])('%s is said in one line, and nothing is left behind', (_, line) => {
     const there = readdirSync(folder);
     expect(shell(`${line} > /dev/full`)).toMatchObject({ status: 2, stderr: 'pvm: standard output: no space left on the device\n' });
