@@ -4,6 +4,8 @@ import { PSEUDO } from './interp/handler-table.ts';
 import { writePseudo, writeRecord } from './interp/record.ts';
 import { learn } from './interp/template.ts';
 import {
+  BD_BORN,
+  BD_BORN_SHIFT,
   BD_COUNT,
   BD_FN,
   BD_HPA,
@@ -11,6 +13,7 @@ import {
   BD_NEXT,
   BD_PAGE_LIST,
   BD_PAGES,
+  BD_RATE,
   BD_REACH,
   BD_REACH_SHIFT,
   BD_REC,
@@ -54,6 +57,12 @@ interface Translation {
   readonly ranges: readonly CodeRange[];
   drop(): void;
 }
+
+/** Rates of blocks that were decoded so few instructions ago say little; they count as lower. */
+const SHORT_TIME = 2000;
+
+/** BD_BORN of a block that is decoded when its vCPU has retired `now` instructions. */
+const timeOf = (now: bigint) => Number(BigInt.asUintN(32, now >> BigInt(BD_BORN_SHIFT)));
 
 /** A decoded block. There are tens of thousands: what can be computed is not kept. */
 class DecodedBlock implements Translation {
@@ -129,8 +138,8 @@ export class CodeCache {
     return decodeAcrossPages(this.host.u8, source.hpa + offset, codeSize, () => source.nextPage());
   }
 
-  /** Decodes the block at `source` and links its descriptor. Returns false when fetching its first instruction faults. */
-  addBlock(source: CodeSource, codeSize: 16 | 32 | 64): boolean {
+  /** Decodes the block at `source` when its vCPU has retired `now` instructions, and links its descriptor. Returns false when fetching its first instruction faults. */
+  addBlock(source: CodeSource, codeSize: 16 | 32 | 64, now: bigint): boolean {
     const { view, u32 } = this.host;
     const handlers = this.handlers(codeSize);
     const first = this.arena;
@@ -210,6 +219,8 @@ export class CodeCache {
     u32[d + (BD_REC >>> 2)] = first;
     u32[d + (BD_FN >>> 2)] = 0;
     u32[d + (BD_COUNT >>> 2)] = 0;
+    u32[d + (BD_BORN >>> 2)] = timeOf(now);
+    u32[d + (BD_RATE >>> 2)] = 0;
     view.setUint16(desc + BD_TRACKED, 0, true);
     view.setUint16(desc + BD_REACH, reach, true);
     const crosses = offset > room && secondPage !== 0;
@@ -242,6 +253,22 @@ export class CodeCache {
   entries(hpa: number, codeSize: number): number {
     const d = this.descriptor(hpa, codeSize);
     return d === 0 ? 0 : (this.host.u32[(d + BD_COUNT) >>> 2] ?? 0);
+  }
+
+  /**
+   * How often the block at `hpa` is entered for each instruction that the vCPU retires, which has retired `now`: as it was when this was asked first, for a region
+   * that took it in; 0 when no block was decoded there.
+   */
+  rate(hpa: number, codeSize: number, now: bigint): number {
+    const { u32, view } = this.host;
+    const d = this.descriptor(hpa, codeSize);
+    if (d === 0) return 0;
+    const known = view.getFloat32(d + BD_RATE, true);
+    if (known > 0) return known;
+    const elapsed = Math.max(0, (timeOf(now) - (u32[(d + BD_BORN) >>> 2] ?? 0)) | 0) * 2 ** BD_BORN_SHIFT;
+    const rate = (u32[(d + BD_COUNT) >>> 2] ?? 0) / (elapsed + SHORT_TIME);
+    view.setFloat32(d + BD_RATE, rate, true);
+    return rate;
   }
 
   /** Address of the descriptor of a block decoded at `hpa`, 0: none. */

@@ -348,7 +348,7 @@ export class CpuCore extends SingleStepper {
     if (source === undefined) return false;
     if (this.debugPoints.hasBreakpoints) this.debugPoints.decoding((cpu - CPU_BASE) / CPU_STRIDE, source.hpa);
     const codeSize = this.codeSize(cpu);
-    const isAdded = this.stalls.measure('decode', () => this.code.addBlock(source, codeSize));
+    const isAdded = this.stalls.measure('decode', () => this.code.addBlock(source, codeSize, this.getU64(cpu + S_ICOUNT)));
     if (isAdded && this.jit?.isStored === true) this.stalls.measure('reuse', () => this.jit?.decoded(cpu, source.hpa, codeSize));
     return isAdded;
   }

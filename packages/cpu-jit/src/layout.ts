@@ -539,6 +539,11 @@ export const BD_PAGES = 24;
 export const BD_REGION_PAGES = 26;
 export const BD_PAGE_LIST = 28;
 export const BD_MAX_PAGES = 11;
+/** When it was decoded: S_ICOUNT of its vCPU then, in units of 16 instructions. u32, wraps around. */
+export const BD_BORN = 116;
+export const BD_BORN_SHIFT = 4;
+/** Entries for each instruction that its vCPU retired, as it was when a region took it in, for compiled code does not count; 0: none has. f32. */
+export const BD_RATE = 120;
 /** Non-zero: code that notes floating-point exceptions was asked for in place of the region that starts here. u16. */
 export const BD_TRACKED = 124;
 /** How far direct branches of the block, and of a region that starts here, reach from its first byte, in units of 64 KiB, rounded up. u16. */

@@ -22,7 +22,7 @@ export function codeOf(u8: Uint8Array, r: Omit<RegionCode, 'blocks'> & Pick<Comp
   const pages = new Map([[0, r.hpa - first], ...r.pages.map(({ delta, hpa }) => [delta, hpa] as const)]);
   const pageOf = (offset: number) => pages.get((first + offset) >> 12) ?? 0;
   const blocks = new Map<number, GuestBlock>();
-  for (const [start, end] of r.blocks) {
+  for (const [start, end, rate] of r.blocks) {
     const insns: Insn[] = [];
     let offset = start;
     while (offset < end) {
@@ -37,7 +37,7 @@ export function codeOf(u8: Uint8Array, r: Omit<RegionCode, 'blocks'> & Pick<Comp
       if (insn.row.end === true && offset < end) return undefined;
     }
     if (offset !== end) return undefined;
-    blocks.set(start, { start, end, insns });
+    blocks.set(start, { start, end, insns, rate });
   }
   const { hpa, codeSize, tracked, entries, returnSites, targets } = r;
   return { hpa, codeSize, tracked, blocks, entries, returnSites, targets };

@@ -9,7 +9,7 @@ const FEATURES = { simd: true, tail_call: true, threads: true, bulk_memory: true
 
 /** The guest code of a region, block by block, and the Wasm text that the region emitter makes of it; `u8` is linear memory. */
 export async function dumpRegion(u8: Uint8Array, { rip, region: shape }: CompiledRegion): Promise<string> {
-  const region = codeOf(u8, { ...shape, blocks: [...shape.blocks.values()].map(({ start, end }) => [start, end] as const) });
+  const region = codeOf(u8, { ...shape, blocks: [...shape.blocks.values()].map(({ start, end, rate }) => [start, end, rate] as const) });
   if (region === undefined) return `region at 0x${rip.toString(16)}: its code has changed\n`;
   const hex = (offset: number) => `0x${BigInt.asUintN(64, rip + BigInt(offset)).toString(16)}`;
   const entries = [0, ...region.entries.map((e) => e.offset)].map(hex);

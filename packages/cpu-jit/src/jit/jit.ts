@@ -15,6 +15,7 @@ import {
   MXCSR_ROUNDING_MASKS,
   S_EXIT_BLOCK,
   S_FLAT,
+  S_ICOUNT,
   S_MXCSR,
   S_RIP,
 } from '../layout.ts';
@@ -35,8 +36,8 @@ export interface CompileRequest {
   readonly codeSize: 16 | 32 | 64;
   readonly tracked: boolean;
   readonly pages: Region['pages'];
-  /** Offsets of its blocks: of the first instruction, and after the last one. */
-  readonly blocks: readonly (readonly [start: number, end: number])[];
+  /** Offsets of its blocks: of the first instruction, and after the last one; and `GuestBlock.rate`. */
+  readonly blocks: readonly (readonly [start: number, end: number, rate?: number | undefined])[];
   readonly entries: Region['entries'];
   readonly returnSites: Region['returnSites'];
   readonly targets: Region['targets'];
@@ -454,12 +455,14 @@ export class Jit {
     if (!this.mayCompile(cpu, hpa, mode)) return undefined;
     const { before, absorbed, rip = view.getBigUint64(cpu + S_RIP, true), maxInsns = MAX_REGION_INSNS } = growth;
     const held = new Set(before?.region.heads);
+    const now = view.getBigUint64(cpu + S_ICOUNT, true);
     return discover({
       ...regionCode(u8, hpa, mode),
       tracked: before?.region.tracked === true || notesExceptions(u32, cpu),
       maxInsns,
       page: (delta) => this.probePage(cpu, rip, delta),
       wasEntered: (_, at) => this.host.code.entries(at, mode) >= MIN_ENTRIES,
+      rate: (at) => this.host.code.rate(at, mode, now),
       startsOther: (_, at, isCall) => {
         if (this.host.code.hasBreakpoint(at)) return true;
         if (absorbed?.has(at) === true || held.has(at)) return false;
@@ -501,7 +504,7 @@ export class Jit {
       codeSize: region.codeSize,
       tracked: region.tracked,
       pages: region.pages,
-      blocks: [...region.blocks.values()].map(({ start, end }) => [start, end] as const),
+      blocks: [...region.blocks.values()].map(({ start, end, rate }) => [start, end, rate] as const),
       entries: region.entries,
       returnSites: region.returnSites,
       targets: region.targets,

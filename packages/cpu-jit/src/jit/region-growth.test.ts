@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { Cpu } from '../api/index.ts';
-import { BD_COUNT, BD_HPA, BD_NEXT, BLOCK_HEAD_COUNT, BLOCK_HEADS } from '../layout.ts';
+import { BD_COUNT, BD_HPA, BD_NEXT, BD_RATE, BLOCK_HEAD_COUNT, BLOCK_HEADS } from '../layout.ts';
 
 const CODE = 0x1000;
 const NOP = 0x90;
@@ -28,15 +28,32 @@ test('a loop with an instruction that lies in two pages runs compiled', async ()
   expect(cpu.core.stats(0).interpreterBlocks).toBeLessThan(1000);
 });
 
-/** How often the block that begins `at` bytes into its page was interpreted or entered as a region. */
-function entriesOf({ core: { u32 } }: Cpu, at: number): number {
+/** Address of the descriptor of the block that begins `at` bytes into its page. */
+function descriptorOf({ core: { u32 } }: Cpu, at: number): number {
   for (let i = 0; i < BLOCK_HEAD_COUNT; i++) {
     for (let d = u32[(BLOCK_HEADS >>> 2) + i] ?? 0; d !== 0; d = u32[(d + BD_NEXT) >>> 2] ?? 0) {
-      if (((u32[(d + BD_HPA) >>> 2] ?? 0) & 0xfff) === at) return u32[(d + BD_COUNT) >>> 2] ?? 0;
+      if (((u32[(d + BD_HPA) >>> 2] ?? 0) & 0xfff) === at) return d;
     }
   }
-  return 0;
+  throw new Error(`no block begins at ${at}`);
 }
+/** How often the block that begins `at` bytes into its page was interpreted or entered as a region. */
+function entriesOf(cpu: Cpu, at: number): number {
+  return cpu.core.u32[(descriptorOf(cpu, at) + BD_COUNT) >>> 2] ?? 0;
+}
+/** BD_RATE of that block. */
+function rateOf(cpu: Cpu, at: number): number {
+  return cpu.core.view.getFloat32(descriptorOf(cpu, at) + BD_RATE, true);
+}
+
+test('how much more often the inner of two loops runs is noted when they are compiled', async () => {
+  // MOV ECX, 1000; L: MOV EDX, 40; M: DEC EDX; JNE M; DEC ECX; JNE L; HLT
+  const [inner, after] = [10, 14];
+  await using cpu = await run([...count(1000), 0xba, 40, 0, 0, 0, 0xff, 0xca, 0x75, 0xfc, 0xff, 0xc9, 0x75, 0xf3, HLT], CODE);
+  const ratio = rateOf(cpu, inner) / rateOf(cpu, after);
+  expect(ratio).toBeGreaterThan(30);
+  expect(ratio).toBeLessThan(60);
+});
 
 /** A loop of `rounds` that calls a function of 102 instructions twice. */
 async function runCalls(rounds: number): Promise<{ cpu: Cpu; f: number }> {

@@ -19,6 +19,8 @@ export interface GuestBlock {
   /** Offset after its last instruction. */
   readonly end: number;
   readonly insns: readonly Insn[];
+  /** Entries from elsewhere than the block before it for each instruction that was retired, 0 or absent: not known. */
+  readonly rate?: number | undefined;
   /** It is the copy of the block at `of` in the second version of a loop: `start` is its id then, all other positions are those of the code. */
   readonly copy?: { readonly of: number; readonly loop: PagedLoop };
 }
@@ -56,11 +58,11 @@ export interface Region {
 }
 
 /** What is known of a region that is compiled: where its blocks are, not their instructions. */
-export type RegionShape = Omit<Region, 'blocks'> & { readonly blocks: ReadonlyMap<number, Pick<GuestBlock, 'start' | 'end'>> };
+export type RegionShape = Omit<Region, 'blocks'> & { readonly blocks: ReadonlyMap<number, Pick<GuestBlock, 'start' | 'end' | 'rate'>> };
 
 /** A region's decoded instructions are most of what it takes in memory. */
 export function shapeOf(region: Region): RegionShape {
-  return { ...region, blocks: new Map([...region.blocks].map(([at, { start, end }]) => [at, { start, end }])) };
+  return { ...region, blocks: new Map([...region.blocks].map(([at, { start, end, rate }]) => [at, { start, end, rate }])) };
 }
 
 /** What is compiled of a region. */
@@ -80,6 +82,8 @@ export interface RegionSource {
   decode(hpa: number, nextPage: () => number): Insn | undefined;
   /** Has control ever come to the code at `offset` (HPA `hpa`)? What has not been executed stays outside. */
   wasEntered(offset: number, hpa: number): boolean;
+  /** `GuestBlock.rate` of the block at HPA `hpa`. */
+  readonly rate?: (hpa: number) => number;
   /** Should this region leave at `offset` (HPA `hpa`) for another one that starts there, or will, instead of holding a copy? Small
    *  functions are copied into their callers (`isCall`). */
   startsOther(offset: number, hpa: number, isCall: boolean): boolean;
@@ -193,7 +197,7 @@ export function discover(source: RegionSource): Region | undefined {
       offset += insn.length;
       if (insn.row.end === true) break;
     }
-    if (list.length > 0) blocks.set(start, { start, end: offset, insns: list });
+    if (list.length > 0) blocks.set(start, { start, end: offset, insns: list, rate: source.rate?.(hpaOf(start)) });
   }
   const present = (list: Iterable<number>) => [...list].filter((o) => blocks.has(o)).sort((a, b) => a - b);
   return {

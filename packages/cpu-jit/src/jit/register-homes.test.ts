@@ -34,3 +34,26 @@ test('a use in a loop counts as several outside', () => {
   const blocks = { 0: all(...TEN, ...TEN, 15, 15, 15), 128: [...all(11), 0xeb, 0xfb] };
   expect(registersInMemory(region(blocks))).toBe((1 << 9) | (1 << 10));
 });
+test('counted entries decide over loops: one that hardly runs counts less than straight code that runs often', () => {
+  // The first block is a loop: INC of ten registers; JMP to its start.
+  const { blocks, ...rest } = region({ 0: [...all(...TEN), 0xeb, 0xe7], 128: all(11, 12) });
+  const counted = (rates: Record<number, number>) => ({ ...rest, blocks: new Map([...blocks].map(([at, block]) => [at, { ...block, rate: rates[at] }])) });
+  expect(registersInMemory(counted({}))).toBe((1 << 11) | (1 << 12));
+  expect(registersInMemory(counted({ 0: 0.001, 128: 0.1 }))).toBe((1 << 9) | (1 << 10));
+});
+test('a block runs as often as the one that runs into it as well', () => {
+  // INC r11d, at 4, is only come to from the block before it.
+  const { blocks, ...rest } = region({ 0: all(1, 2), 4: all(11, 12), 128: all(...TEN) });
+  const rates: Record<number, number> = { 0: 0.1, 128: 0.05 };
+  const counted = { ...rest, blocks: new Map([...blocks].map(([at, block]) => [at, { ...block, rate: rates[at] }])) };
+  expect(registersInMemory(counted)).toBe((1 << 9) | (1 << 10));
+});
+test('second versions of loops make no loop of the code behind them', () => {
+  const { blocks, ...rest } = region({ 0: all(...TEN, 11, 11), 256: [...all(12), 0xeb, 0xfb], 512: all(13) });
+  const header = blocks.get(256);
+  if (header === undefined) throw new Error('the loop is missing');
+  const loop = { header: 256, copies: new Map([[256, 1 << 20]]), windows: [], turnInsns: 2 };
+  const copy = { ...header, start: 1 << 20, copy: { of: 256, loop } };
+  const found = registersInMemory({ ...rest, blocks: new Map([...blocks, [copy.start, copy]]) });
+  expect(found).toBe((1 << 9) | (1 << 10) | (1 << 13));
+});
