@@ -111,6 +111,7 @@ describe('wrong input gets one line on stderr and exit code 2', () => {
     ['too little memory', ['run', '-m', '1M', testPrograms.hello], /8M/],
     ['a kernel that is none', ['run', '--kernel', fileWith('nokernel', new Uint8Array(5000))], /neither a bzImage/],
     ['a missing RAM disk', ['run', '--kernel', fileWith('nokernel', new Uint8Array(5000)), '--initrd', join(folder, 'nothing')], /no such file/],
+    ['an empty RAM disk', ['run', '--kernel', testPrograms.hello, '--initrd', fileWith('empty', new Uint8Array(0))], /is empty; expected a RAM disk/],
     ['a RAM disk beside a program', ['run', '--initrd', testPrograms.hello, testPrograms.hello], /initrd/],
     ['a bad --drive', ['run', '--kernel', 'x', '--drive', 'disk.img'], /expected file=IMAGE/],
     ['a bad --file', ['run', '--file', 'x', testPrograms.hello], /HOST:GUEST/],

@@ -1,4 +1,5 @@
 import { buildCpio, parseElf64 } from '@pvm/machine';
+import { PvmError } from './errors.ts';
 import { readInputFile } from './input-file.ts';
 import type { CheckedOptions } from './options.ts';
 
@@ -23,7 +24,7 @@ export async function loadGuestImage(options: CheckedOptions): Promise<GuestImag
   if (options.platform === 'pc') {
     return {
       kernel: await load(options.kernel ?? '', named(options.kernel, 'kernel')),
-      initrd: options.initrd === undefined ? new Uint8Array(0) : await load(options.initrd, named(options.initrd, 'initrd')),
+      initrd: options.initrd === undefined ? new Uint8Array(0) : filled(await load(options.initrd, named(options.initrd, 'initrd')), options.initrd),
     };
   }
   const programName = typeof options.program === 'string' ? options.program : 'program';
@@ -40,6 +41,12 @@ export async function loadGuestImage(options: CheckedOptions): Promise<GuestImag
       ...files,
     ]),
   };
+}
+
+/** A kernel would boot as without a RAM disk, and panic for lack of a root file system. @throws PvmError */
+function filled(initrd: Uint8Array, source: string | Uint8Array): Uint8Array {
+  if (initrd.length === 0) throw new PvmError('unreadable-file', `${named(source, 'initrd')}: is empty; expected a RAM disk`);
+  return initrd;
 }
 
 /** How messages call a file: its path, or `what` when only its bytes are known. */
