@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { threadId } from 'node:worker_threads';
 import { CODE_CACHE_EXTENSION } from '../cpu-options.ts';
+import { makeFolders } from './make-folders.ts';
 import type { StoredRegion } from './stored-region.ts';
 
 /** Bytes of Wasm that one file holds at most. */
@@ -93,7 +94,7 @@ export function writeStore(file: string, version: string, modules: readonly Stor
   length.writeUInt32LE(json.length);
   const body = Buffer.concat([length, json, ...kept.flatMap(({ wasm, regions }) => [wasm, ...regions.map((r) => r.code)])]);
   const folder = dirname(file);
-  mkdirSync(folder, { recursive: true });
+  makeFolders(folder);
   const temporary = `${file}.${process.pid}-${threadId}`;
   try {
     writeFileSync(temporary, Buffer.concat([MAGIC, sha256(body), body]));
