@@ -108,6 +108,12 @@ export class RuntimeMachine {
     this.view.setBigUint64(RUN_LIMIT, 0xffff_ffff_ffff_ffffn, true);
     this.rt.tlbFlushAll(CPU);
   }
+  /** The same with page tables that map nothing, and hooks that refuse. */
+  startAnew(): void {
+    this.reset();
+    this.clearTables();
+    Object.assign(this.hooks, { mmuFault: () => 1, mmio: () => 1, smc: () => 0 });
+  }
   get(offset: number): number {
     return this.view.getUint32(CPU + offset, true);
   }
