@@ -2,8 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { testPrograms } from '@pvm/guests';
+import { benchPath, testPrograms } from '@pvm/guests';
 import { afterAll, describe, expect, test } from 'vitest';
+import { codeCacheFile } from '../../pvm/src/code-cache-file.ts';
 import { BIN, pvm } from './testing/pvm-process.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'pvm-cli-'));
@@ -46,6 +47,14 @@ describe('the embedded demo', () => {
     expect(counts[0]).toMatch(/^\d/);
     expect(counts[1]).toBe(counts[0]);
   });
+});
+
+test('a damaged code cache is warned of in one line, and is written anew', () => {
+  const path = codeCacheFile(folder, { program: benchPath, kernel: undefined, cpu: 'v2' });
+  writeFileSync(path, 'something else');
+  const { status, stderr } = pvm(['run', '--code-cache', folder, benchPath, 'getpid', '300000']);
+  expect([status, stderr]).toEqual([0, `pvm: warning: the code cache ${path} is damaged, and will be written anew: its checksum is wrong\n`]);
+  expect(readFileSync(path, 'latin1')).toMatch(/^PVMCODE1/);
 });
 
 test('bench --json prints one JSON document; a getpid costs no exit, without direct switch two', () => {

@@ -12,7 +12,7 @@ import { snapshotCommand } from './commands/snapshot.ts';
 import { statCommand } from './commands/stat.ts';
 import { EXIT_GUEST, EXIT_USAGE, UsageError } from './errors.ts';
 import { asOption, explain } from './explain.ts';
-import { endOnOutputError } from './output.ts';
+import { endOnOutputError, sayWarnings } from './output.ts';
 import { splitProgram } from './split.ts';
 
 const DESCRIPTION = `pvm - run x86-64 Linux programs in a PVM guest, and see what every VM exit cost
@@ -26,6 +26,7 @@ const NARROWEST_HELP = 40;
 /** Runs the command line; sets the exit code of the process. Never throws for wrong input. */
 export async function main(argv: readonly string[]): Promise<void> {
   endOnOutputError();
+  sayWarnings();
   const debug = argv.includes('--debug');
   try {
     const { own, program } = splitProgram(argv);
