@@ -1,5 +1,5 @@
 import binaryen from 'binaryen';
-import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import {
   BD_COUNT,
   BD_FN,
@@ -55,14 +55,8 @@ import {
 } from './layout.ts';
 import { CPU, RAM_BASE, RuntimeMachine, random } from './testing/runtime-machine.ts';
 
-let m: RuntimeMachine;
-beforeAll(async () => {
-  m = await RuntimeMachine.create();
-});
-beforeEach(() => {
-  m.reset();
-  m.clearTables();
-});
+const m = await RuntimeMachine.create();
+beforeEach(() => m.startAnew());
 const mask = (n: bigint | number) => (1n << BigInt(n)) - 1n;
 
 describe('lazy flags', () => {

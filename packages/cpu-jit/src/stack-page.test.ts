@@ -1,4 +1,4 @@
-import { beforeAll, beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, it } from 'vitest';
 import { S_CR4, S_FAR_LIMIT, S_RFLAGS, STACK_ROOM } from './layout.ts';
 import { CPU, CR4_PAE, RAM_BASE, RuntimeMachine } from './testing/runtime-machine.ts';
 
@@ -13,13 +13,9 @@ const NEW = 0x10_1000n;
 const MISSING = 0x10_2000n;
 const FRAME = 0x8_0000;
 
-let m: RuntimeMachine;
-beforeAll(async () => {
-  m = await RuntimeMachine.create();
-});
+const m = await RuntimeMachine.create();
 beforeEach(() => {
-  m.reset();
-  m.clearTables();
+  m.startAnew();
   m.map(KNOWN, BigInt(FRAME), P | W | U);
   m.map(NEW, 0x8_1000n, P | W);
   m.rt.store8(CPU, KNOWN, 1);

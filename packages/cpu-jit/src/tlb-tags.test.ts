@@ -1,4 +1,4 @@
-import { beforeAll, beforeEach, describe, expect, it, test } from 'vitest';
+import { beforeEach, describe, expect, it, test } from 'vitest';
 import {
   EXIT_EXCEPTION,
   S_CR4,
@@ -20,14 +20,8 @@ const [CR4_PAE, CR4_SMAP, RFLAGS_AC] = [1 << 5, 1 << 21, 1 << 18];
 /** Pages that have the first entries, the last one, and the one whose number is all ones but for a bit. */
 const PAGES = [0x40_0000n, 0x40_1000n, 0x40_2000n, 0x7fd000n, 0x7ff000n, 0xffff_ffff_ffff_f000n, 0xffff_ffff_ffff_d000n];
 
-let m: RuntimeMachine;
-beforeAll(async () => {
-  m = await RuntimeMachine.create();
-});
-beforeEach(() => {
-  m.reset();
-  m.clearTables();
-});
+const m = await RuntimeMachine.create();
+beforeEach(() => m.startAnew());
 
 const indexOf = (va: bigint) => Number((va >> 12n) & BigInt(TLB_ENTRIES - 1));
 const tagAt = (index: number, kind: number) => m.view.getBigUint64(TLB_BASE + index * TLB_ENTRY_SIZE + kind, true);
