@@ -4,9 +4,10 @@
 // (engine-flags.ts), V8's baseline code does not count calls for it; once other Wasm was compiled it is too late for this flag.
 // Checks the Node version before anything that needs it is loaded, and begins what takes long: the cache of compiled JavaScript, and the compiler thread, which loads
 // the code generator meanwhile.
+import { existsSync, mkdirSync } from 'node:fs';
 import module from 'node:module';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 const major = Number(process.versions.node.split('.')[0]);
 if (major < 24) {
@@ -21,8 +22,19 @@ if (isKernel && process.platform === 'linux' && !Object.keys(malloc).some((name)
   process.execve?.(process.execPath, [process.execPath, ...process.execArgv, ...process.argv.slice(1)], { ...process.env, ...malloc });
 }
 const caches = process.env.XDG_CACHE_HOME;
-// Where it cannot be written there is none.
-module.enableCompileCache(join(caches?.startsWith('/') ? caches : join(homedir(), '.cache'), 'pvm', 'node'));
+const compiled = join(caches?.startsWith('/') ? caches : join(homedir(), '.cache'), 'pvm', 'node');
+// Node never returns from making it where nothing can be made, as under /proc (packages/cpu-jit/src/make-folders.ts); where it cannot be made there is none.
+if (isFolder(compiled)) module.enableCompileCache(compiled);
+
+function isFolder(path) {
+  if (existsSync(path)) return true;
+  try {
+    if (isFolder(dirname(path))) mkdirSync(path);
+  } catch {
+    // Another process may have made it meanwhile.
+  }
+  return existsSync(path);
+}
 
 async function load() {
   // With --jit something else may be wanted.

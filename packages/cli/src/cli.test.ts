@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { benchPath, testPrograms } from '@pvm/guests';
@@ -49,10 +49,22 @@ describe('the embedded demo', () => {
   });
 });
 
+test.runIf(existsSync('/proc/self')).each([
+  ['--version', 0, ''],
+  [
+    'image get debian',
+    2,
+    expect.stringMatching(/^pvm: the folder \/proc\/nope\/pvm\/images\/\S+ cannot be made: .*; XDG_CACHE_HOME may name another place\n$/),
+  ],
+])('pvm %s ends where the cache of the user cannot be made', (words, status, stderr) => {
+  const env = { ...process.env, XDG_CACHE_HOME: '/proc/nope' };
+  expect(spawnSync(process.execPath, [BIN, ...words.split(' ')], { encoding: 'utf8', env, timeout: 60_000 })).toMatchObject({ status, stderr });
+});
+
 test('a damaged code cache is warned of in one line, and is written anew', () => {
   const path = codeCacheFile(folder, { program: benchPath, kernel: undefined, cpu: 'v2' });
   writeFileSync(path, 'something else');
-  const { status, stderr } = pvm(['run', '--code-cache', folder, benchPath, 'getpid', '300000']);
+  const { status, stderr } = pvm(['run', '--code-cache', folder, benchPath, 'getpid', '2000000']);
   expect([status, stderr]).toEqual([0, `pvm: warning: the code cache ${path} is damaged, and will be written anew: its checksum is wrong\n`]);
   expect(readFileSync(path, 'latin1')).toMatch(/^PVMCODE1/);
 });

@@ -8,6 +8,7 @@ export type { FlatEntry, Segment } from './entry-state.ts';
 export * from './errors.ts';
 export * from './features.ts';
 export * from './layout.ts';
+export { makeFolders } from './make-folders.ts';
 export type { MemoryLayout } from './memory.ts';
 export * from './processor-leaves.ts';
 export { COMPILER_STALLS, LONG_STALL_MS, STALL_CAUSES, type StallCause, type Stalls } from './stalls.ts';

@@ -1,6 +1,6 @@
 /** PVM: run a program in a guest whose every exit is counted. Start with `createVm`. */
 
-export { CPU_LEVELS, type CpuLevel, LEFT_NAMES, LONG_STALL_MS, STALL_CAUSES, type StallCause } from '@pvm/cpu-jit';
+export { CPU_LEVELS, type CpuLevel, LEFT_NAMES, LONG_STALL_MS, makeFolders, STALL_CAUSES, type StallCause } from '@pvm/cpu-jit';
 export { buildCpio, type CpioEntry, cpioPieces, fileProblem, MachineError, type MachineErrorCode, type TextRow } from '@pvm/machine';
 export type { AbiChoice } from './abi/pvm-vcpu.ts';
 export { ABI_REVISIONS, type AbiRevision } from './abi/revision.ts';

@@ -1,6 +1,8 @@
-import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { fileProblem, makeFolders } from '@pvm/pvm';
+import { UsageError } from '../errors.ts';
 
 /** What is known of a stored image. */
 export interface StoredImage {
@@ -21,6 +23,15 @@ export function cacheFolder(): string {
 }
 
 const MANIFEST = 'image.json';
+
+/** @throws UsageError */
+function makeFolder(path: string): void {
+  try {
+    makeFolders(path);
+  } catch (e) {
+    throw new UsageError(`the folder ${path} cannot be made: ${fileProblem(e)}; XDG_CACHE_HOME may name another place`);
+  }
+}
 
 /** @returns undefined: it is not there, or not complete */
 export async function storedImage(name: string): Promise<StoredImage | undefined> {
@@ -49,7 +60,7 @@ export async function storeImage(name: string, build: (folder: string) => Promis
   const { writeFile } = await import('node:fs/promises');
   const folder = join(cacheFolder(), name);
   const work = join(cacheFolder(), `.${name}-${process.pid}`);
-  await mkdir(work, { recursive: true });
+  makeFolder(work);
   try {
     await writeFile(join(work, MANIFEST), `${JSON.stringify(await build(work), null, 2)}\n`);
     await rm(folder, { recursive: true, force: true });
@@ -60,9 +71,9 @@ export async function storeImage(name: string, build: (folder: string) => Promis
 }
 
 /** Downloads that are kept until the image is complete, so that an interrupted one goes on. */
-export async function downloadFolder(name: string): Promise<string> {
+export function downloadFolder(name: string): string {
   const folder = join(cacheFolder(), `.downloads-${name}`);
-  await mkdir(folder, { recursive: true });
+  makeFolder(folder);
   return folder;
 }
 

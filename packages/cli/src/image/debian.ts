@@ -137,7 +137,7 @@ async function fromHttps(folder: string, progress: Progress, places: readonly st
  * @throws UsageError
  */
 export async function buildDebian(progress: Progress, mirror?: string): Promise<void> {
-  const folder = await downloadFolder('debian');
+  const folder = downloadFolder('debian');
   const viaApt = mirror === undefined && (await AptSource.isHere());
   const { archives, kernel } = viaApt ? await fromApt(folder, progress) : await fromHttps(folder, progress, mirror === undefined ? ARCHIVES : [mirror]);
   const packages: Deb[] = [];

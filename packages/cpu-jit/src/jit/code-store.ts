@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { threadId } from 'node:worker_threads';
 import { CODE_CACHE_EXTENSION } from '../cpu-options.ts';
-import { makeFolders } from './make-folders.ts';
+import { makeFolders } from '../make-folders.ts';
 import type { StoredRegion } from './stored-region.ts';
 
 /** Bytes of Wasm that one file holds at most. */
